@@ -1,0 +1,300 @@
+//! Server addresses as people write them.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+
+use crate::protocol::DEFAULT_PORT;
+
+/// One of the two transports that a node speaks.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Transport {
+    /// QUIC version 1, over UDP.
+    Quic,
+    /// TCP, secured by Noise or TLS and multiplexed by yamux.
+    Tcp,
+}
+
+impl Transport {
+    /// Both transports.
+    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
+
+    /// The transport that this one is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Quic => Self::Tcp,
+            Self::Tcp => Self::Quic,
+        }
+    }
+
+    /// The multiaddr of this transport at `ip` and `port`.
+    #[must_use]
+    pub fn multiaddr(self, ip: IpAddr, port: u16) -> Multiaddr {
+        let host = Multiaddr::from(ip);
+        match self {
+            Self::Quic => host.with(Protocol::Udp(port)).with(Protocol::QuicV1),
+            Self::Tcp => host.with(Protocol::Tcp(port)),
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "QUIC",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
+/// Which addresses of a host name count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Host {
+    Ip(IpAddr),
+    Name(String, Family),
+}
+
+/// A server to connect to, as the user named it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServerAddress {
+    host: Host,
+    /// The TCP or UDP port.
+    pub port: u16,
+    /// The transport that the address names; both are tried if it names none.
+    pub transport: Option<Transport>,
+    /// The identity that the server must prove, if the address names one.
+    pub peer: Option<PeerId>,
+}
+
+impl ServerAddress {
+    /// The transports to try.
+    pub fn transports(&self) -> &[Transport] {
+        match self.transport {
+            Some(Transport::Quic) => &Transport::ALL[..1],
+            Some(Transport::Tcp) => &Transport::ALL[1..],
+            None => &Transport::ALL,
+        }
+    }
+
+    /// The host as the user wrote it.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name, _) => name.clone(),
+        }
+    }
+
+    /// Asks the system for the IP addresses of the host, at least one.
+    ///
+    /// # Errors
+    ///
+    /// When the name does not resolve, or to no address of the wanted kind.
+    pub async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
+        let (name, family) = match &self.host {
+            Host::Ip(ip) => return Ok(vec![*ip]),
+            Host::Name(name, family) => (name, *family),
+        };
+        let mut ips: Vec<IpAddr> = tokio::net::lookup_host((name.as_str(), self.port))
+            .await?
+            .map(|socket| socket.ip())
+            .filter(|ip| match family {
+                Family::Any => true,
+                Family::V4 => ip.is_ipv4(),
+                Family::V6 => ip.is_ipv6(),
+            })
+            .collect();
+        ips.dedup();
+        if ips.is_empty() { Err(io::Error::other("it has no address of that kind")) } else { Ok(ips) }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+            Host::Ip(IpAddr::V4(ip)) => write!(f, "{ip}:{}", self.port),
+            Host::Name(name, _) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+/// Why a text is no server address. Its text is one sentence without the full stop.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseAddressError(String);
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T, ParseAddressError> {
+    Err(ParseAddressError(reason.into()))
+}
+
+impl FromStr for ServerAddress {
+    type Err = ParseAddressError;
+
+    /// Reads a multiaddr, or an IP address or host name with or without a port.
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        if text.starts_with('/') { parse_multiaddr(text) } else { parse_host_and_port(text) }
+    }
+}
+
+fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
+    let address: Multiaddr =
+        text.parse().map_err(|error| ParseAddressError(format!("that is no multiaddr ({error})")))?;
+    let mut parts = address.iter().peekable();
+    let host = match parts.next() {
+        Some(Protocol::Ip4(ip)) => Host::Ip(ip.into()),
+        Some(Protocol::Ip6(ip)) => Host::Ip(ip.into()),
+        Some(Protocol::Dns(name)) => Host::Name(name.into_owned(), Family::Any),
+        Some(Protocol::Dns4(name)) => Host::Name(name.into_owned(), Family::V4),
+        Some(Protocol::Dns6(name)) => Host::Name(name.into_owned(), Family::V6),
+        _ => return refuse("a multiaddr starts with /ip4, /ip6, /dns, /dns4 or /dns6 here"),
+    };
+    let (port, transport) = match parts.next() {
+        Some(Protocol::Tcp(port)) => (port, Transport::Tcp),
+        Some(Protocol::Udp(port)) if parts.next() == Some(Protocol::QuicV1) => (port, Transport::Quic),
+        _ => return refuse("after the host, a multiaddr continues with /tcp/PORT or /udp/PORT/quic-v1"),
+    };
+    let peer = match parts.next() {
+        None => None,
+        Some(Protocol::P2p(peer)) => Some(peer),
+        Some(other) => {
+            return refuse(format!("{other} is not supported; after the port, only /p2p/PEER_ID may follow"));
+        }
+    };
+    if let Some(rest) = parts.next() {
+        return refuse(format!("nothing may follow the peer id, but {rest} does"));
+    }
+    check_port(port)?;
+    Ok(ServerAddress { host, port, transport: Some(transport), peer })
+}
+
+fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
+    let server = |host, port| ServerAddress { host, port, transport: None, peer: None };
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(server(Host::Ip(ip), DEFAULT_PORT));
+    }
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        check_port(socket.port())?;
+        return Ok(server(Host::Ip(socket.ip()), socket.port()));
+    }
+    if let Some(inner) = text.strip_prefix('[') {
+        return match inner.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
+            Some(Ok(ip)) => Ok(server(Host::Ip(ip.into()), DEFAULT_PORT)),
+            _ => refuse("square brackets hold an IPv6 address, as in [::1] or [::1]:36341"),
+        };
+    }
+    let (name, port) = match text.split_once(':') {
+        None => (text, DEFAULT_PORT),
+        Some((name, port)) => match port.parse() {
+            Ok(port) => (name, port),
+            Err(_) => return refuse(format!("'{port}' is no port; a port is a number from 1 to 65535")),
+        },
+    };
+    check_port(port)?;
+    if !is_host_name(name) {
+        return refuse(format!("'{name}' is neither an IP address nor a host name"));
+    }
+    Ok(server(Host::Name(name.to_owned(), Family::Any), port))
+}
+
+fn check_port(port: u16) -> Result<(), ParseAddressError> {
+    if port == 0 { refuse("a server has a port from 1 to 65535") } else { Ok(()) }
+}
+
+/// RFC 1123, section 2.1, with the underscores that local networks use; a name whose last label is a number can only
+/// be a mistyped IP address.
+fn is_host_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.chars().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = name.rsplit('.').next().unwrap_or(name);
+    name.len() <= 253 && name.split('.').all(is_label) && !last.chars().all(|c| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
+    fn parse(text: &str) -> Result<ServerAddress, ParseAddressError> {
+        text.parse()
+    }
+
+    #[test]
+    fn what_people_type_is_understood() {
+        for (text, host, port) in [
+            ("192.168.1.9", "192.168.1.9", DEFAULT_PORT),
+            ("192.168.1.9:7", "192.168.1.9", 7),
+            ("::1", "::1", DEFAULT_PORT),
+            ("[::1]", "::1", DEFAULT_PORT),
+            ("[::1]:36341", "::1", 36341),
+            ("localhost", "localhost", DEFAULT_PORT),
+            ("host.example:9", "host.example", 9),
+            ("my_box.local.", "my_box.local.", DEFAULT_PORT),
+        ] {
+            let server = parse(text).unwrap();
+            assert_eq!((server.host().as_str(), server.port), (host, port), "{text}");
+            assert_eq!(server.transports(), Transport::ALL, "{text}");
+            assert_eq!(server.peer, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_multiaddr_names_its_transport_and_may_name_its_peer() {
+        let tcp = parse(&format!("/ip4/10.0.0.1/tcp/5/p2p/{PEER}")).unwrap();
+        assert_eq!((tcp.port, tcp.transports()), (5, &[Transport::Tcp][..]));
+        assert_eq!(tcp.peer, Some(PEER.parse().unwrap()));
+        let quic = parse("/dns6/host/udp/6/quic-v1").unwrap();
+        assert_eq!((quic.host().as_str(), quic.transports()), ("host", &[Transport::Quic][..]));
+        assert_eq!(quic.peer, None);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("", "neither an IP address nor a host name"),
+            ("not an address!", "neither an IP address nor a host name"),
+            ("300.1.1.1", "neither an IP address nor a host name"),
+            ("1.2.3", "neither an IP address nor a host name"),
+            ("-x.example", "neither an IP address nor a host name"),
+            ("host:", "no port"),
+            ("host:99999", "no port"),
+            ("host:0", "port from 1"),
+            ("[::1", "square brackets"),
+            ("[1.2.3.4]", "square brackets"),
+            ("/ip4/300.1.1.1/tcp/1", "no multiaddr"),
+            ("/ip4/1.1.1.1", "continues with /tcp/PORT"),
+            ("/ip4/1.1.1.1/udp/1", "continues with /tcp/PORT"),
+            ("/ip4/1.1.1.1/tcp/0", "port from 1"),
+            ("/ip4/1.1.1.1/tcp/1/ws", "not supported"),
+            ("/unix/a", "starts with /ip4"),
+            ("/ip4/1.1.1.1/tcp/1/p2p/oops", "no multiaddr"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text:?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn localhost_resolves_and_an_impossible_name_does_not() {
+        assert!(parse("localhost").unwrap().resolve().await.unwrap().iter().all(IpAddr::is_loopback));
+        assert!(parse("name.invalid").unwrap().resolve().await.is_err());
+    }
+}

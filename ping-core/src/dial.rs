@@ -1,0 +1,126 @@
+//! Why a connection could not be made.
+
+use std::{error::Error, io};
+
+use libp2p::{
+    PeerId,
+    core::transport::{TransportError, timeout::TransportTimeoutError},
+    quic,
+    swarm::DialError,
+};
+
+/// Why one attempt to connect to one address failed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DialFailure {
+    /// The host answered that nothing listens on that port.
+    #[error("connection refused")]
+    Refused,
+    /// This machine knows no way to that address.
+    #[error("no route to that address")]
+    NoRoute,
+    /// Nothing came back in time.
+    #[error("no answer")]
+    TimedOut,
+    /// Something answers there, but not as a libp2p peer does.
+    #[error("not a libp2p peer: {0}")]
+    NotLibp2p(String),
+    /// Another peer than the expected one answers there.
+    #[error("expected peer {expected}, found {found}")]
+    WrongPeer {
+        /// The identity that the caller asked for.
+        expected: PeerId,
+        /// The identity that the peer proved.
+        found: PeerId,
+    },
+    /// The address is this node's own.
+    #[error("that address is this program's own")]
+    Ourselves,
+    /// The node does not want this connection, because it has another one to that peer.
+    #[error("already connected")]
+    Denied,
+    /// The node was stopped.
+    #[error("the node stopped")]
+    Stopped,
+    /// Anything else, as the system says it.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl DialFailure {
+    /// Reads libp2p's account of a failed attempt to reach `expected`, if a certain peer was asked for.
+    pub(crate) fn from_dial_error(error: &DialError, expected: Option<PeerId>) -> Self {
+        match error {
+            DialError::WrongPeerId { obtained, .. } => match expected {
+                Some(expected) => Self::WrongPeer { expected, found: *obtained },
+                None => Self::Other(format!("found peer {obtained}")),
+            },
+            DialError::LocalPeerId { .. } => Self::Ourselves,
+            DialError::Denied { .. } => Self::Denied,
+            DialError::Transport(attempts) => match attempts.first() {
+                Some((_, TransportError::Other(error))) => Self::from_io(error),
+                Some((address, TransportError::MultiaddrNotSupported(_))) => {
+                    Self::Other(format!("{address} names no transport that this program speaks"))
+                }
+                None => Self::TimedOut,
+            },
+            other => Self::Other(other.to_string()),
+        }
+    }
+
+    /// Finds the cause in an error of the transport, which wraps the socket's own error in several layers.
+    fn from_io(error: &io::Error) -> Self {
+        let mut innermost = None;
+        let mut next: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(error) = next {
+            if let Some(TransportTimeoutError::Timeout) = error.downcast_ref::<TransportTimeoutError<io::Error>>() {
+                return Self::TimedOut;
+            }
+            if let Some(quic::Error::HandshakeTimedOut) = error.downcast_ref::<quic::Error>() {
+                return Self::TimedOut;
+            }
+            innermost = Some(error);
+            next = match error.downcast_ref::<io::Error>() {
+                Some(io) => {
+                    if let Some(failure) = Self::from_kind(io.kind()) {
+                        return failure;
+                    }
+                    // `source` would skip the error that an `io::Error` wraps.
+                    io.get_ref().map(|inner| inner as &(dyn Error + 'static))
+                }
+                None => error.source(),
+            };
+        }
+        Self::NotLibp2p(innermost.map(ToString::to_string).unwrap_or_default())
+    }
+
+    fn from_kind(kind: io::ErrorKind) -> Option<Self> {
+        match kind {
+            io::ErrorKind::ConnectionRefused => Some(Self::Refused),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
+                Some(Self::NoRoute)
+            }
+            io::ErrorKind::TimedOut => Some(Self::TimedOut),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
+                Some(Self::NotLibp2p("it closed the connection during the handshake".into()))
+            }
+            io::ErrorKind::InvalidData => Some(Self::NotLibp2p("it did not answer the handshake".into())),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_found_under_every_layer() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let wrapped = io::Error::other(TransportTimeoutError::Other(io::Error::other(refused)));
+        assert_eq!(DialFailure::from_io(&wrapped), DialFailure::Refused);
+        let timeout = io::Error::other(TransportTimeoutError::<io::Error>::Timeout);
+        assert_eq!(DialFailure::from_io(&timeout), DialFailure::TimedOut);
+        let quic = io::Error::other(io::Error::other(quic::Error::HandshakeTimedOut));
+        assert_eq!(DialFailure::from_io(&quic), DialFailure::TimedOut);
+    }
+}

@@ -1,0 +1,21 @@
+//! What the ping server and the ping client share: the contract on the wire and the libp2p node under it.
+//!
+//! - [`protocol`]: the [`PingActor`](protocol::PingActor), its messages, and the names and ids they go by.
+//! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold.
+//! - [`behaviour`]: the protocols that a node runs.
+//! - [`transport`]: TCP and QUIC, and how a connection is secured.
+//! - [`dial`]: why a connection could not be made.
+//! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
+//! - [`address`]: server addresses as people write them.
+//! - [`logging`]: `tracing` set up the same way for every program.
+//! - [`signals`]: how a program is asked to stop.
+
+pub mod address;
+pub mod behaviour;
+pub mod dial;
+pub mod identity;
+pub mod logging;
+pub mod node;
+pub mod protocol;
+pub mod signals;
+pub mod transport;

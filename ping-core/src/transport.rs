@@ -1,0 +1,89 @@
+//! TCP and QUIC, and how a connection is secured.
+//!
+//! A TCP connection is secured by Noise or TLS 1.3 and carries yamux; QUIC brings its own TLS 1.3 and streams.
+
+use std::{io, time::Duration};
+
+use futures::future::Either;
+use libp2p::{
+    PeerId, Transport as _,
+    core::{
+        ConnectedPoint, UpgradeInfo,
+        muxing::StreamMuxerBox,
+        transport::{Boxed, timeout::TransportTimeout},
+        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
+    },
+    identity::Keypair,
+    noise, quic, tcp, tls, yamux,
+};
+use multistream_select::{Version, dialer_select_proto, listener_select_proto};
+
+/// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
+///
+/// Five round trips on the slowest link that is of any use for pings (2 s), and short enough that a peer which
+/// connects and then says nothing is soon forgotten.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Builds the transport of a node.
+///
+/// # Errors
+///
+/// When the key cannot sign a TLS certificate or a Noise handshake.
+pub fn build(keypair: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    let security = Security {
+        noise: noise::Config::new(keypair).map_err(io::Error::other)?,
+        tls: tls::Config::new(keypair).map_err(io::Error::other)?,
+    };
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default())
+        .and_then(move |stream, endpoint| security.upgrade(stream, endpoint))
+        .map_err(|error| error.into_inner());
+    let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .map_err(io::Error::other);
+    let either =
+        tcp.or_transport(quic).map(|connection, _| connection.into_inner()).map_err(|error| error.into_inner());
+    Ok(TransportTimeout::new(either, HANDSHAKE_TIMEOUT).boxed())
+}
+
+/// Secures TCP connections and multiplexes them.
+///
+/// A listener accepts Noise and TLS. A dialer proposes Noise alone: a single proposal costs no round trip, because the
+/// handshake is sent right behind it; a list of two costs one. Noise, because every Kameo node accepts it.
+#[derive(Clone)]
+struct Security {
+    noise: noise::Config,
+    tls: tls::Config,
+}
+
+impl Security {
+    async fn upgrade(
+        self,
+        stream: tcp::tokio::TcpStream,
+        endpoint: ConnectedPoint,
+    ) -> io::Result<(PeerId, StreamMuxerBox)> {
+        if endpoint.is_dialer() { self.dial(stream).await } else { self.listen(stream).await }
+    }
+
+    async fn dial(self, stream: tcp::tokio::TcpStream) -> io::Result<(PeerId, StreamMuxerBox)> {
+        let (name, stream) = dialer_select_proto(stream, self.noise.protocol_info(), Version::V1Lazy).await?;
+        let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
+        let muxer = yamux::Config::default();
+        let (name, stream) = dialer_select_proto(stream, muxer.protocol_info(), Version::V1Lazy).await?;
+        Ok((peer, StreamMuxerBox::new(muxer.upgrade_outbound(stream, name).await?)))
+    }
+
+    async fn listen(self, stream: tcp::tokio::TcpStream) -> io::Result<(PeerId, StreamMuxerBox)> {
+        let accepted = self.noise.protocol_info().chain(self.tls.protocol_info());
+        let (name, stream) = listener_select_proto(stream, accepted).await?;
+        let (peer, stream) = if self.noise.protocol_info().any(|noise| noise == name) {
+            let (peer, stream) = self.noise.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
+            (peer, Either::Left(stream))
+        } else {
+            let (peer, stream) = self.tls.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
+            (peer, Either::Right(stream))
+        };
+        let muxer = yamux::Config::default();
+        let (name, stream) = listener_select_proto(stream, muxer.protocol_info()).await?;
+        Ok((peer, StreamMuxerBox::new(muxer.upgrade_inbound(stream, name).await?)))
+    }
+}
