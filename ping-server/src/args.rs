@@ -1,0 +1,58 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use libp2p::Multiaddr;
+use ping_core::protocol::{self, DEFAULT_NAME, DEFAULT_PORT};
+
+/// Hosts an actor that counts pings, for ping-client to find.
+///
+/// Prints the addresses at which it can be reached. Give one of them to a client on another machine, as in
+///
+///     ping-client --server /ip4/192.168.1.9/tcp/36341/p2p/12D3Koo...
+///
+/// On the same local network, a client finds the server by itself.
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// The port to listen on, by TCP and by QUIC, IPv4 and IPv6 (0 to 65535; 0 lets the system choose)
+    #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
+    pub(crate) port: u16,
+
+    /// Listen on this address instead, as in /ip4/127.0.0.1/tcp/36341 or /ip6/::/udp/36341/quic-v1 (repeatable)
+    #[arg(long, value_name = "MULTIADDR", conflicts_with = "port")]
+    pub(crate) listen: Vec<Multiaddr>,
+
+    /// Register the actor under this name (1 to 255 bytes)
+    #[arg(long, default_value = DEFAULT_NAME, value_parser = protocol::parse_name)]
+    pub(crate) name: String,
+
+    /// The file that holds this server's Ed25519 key; made on first use [default: kameo-ping/identity.key in the
+    /// user's state directory]
+    #[arg(long, value_name = "FILE", conflicts_with = "ephemeral")]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// Use a new identity that no file keeps; the connection addresses change with every start
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+
+    /// Print one JSON object a line on stdout for everything that happens
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Stop when standard input ends, so as not to outlive the program that started this one
+    #[arg(long)]
+    pub(crate) stop_on_eof: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,287 @@
+//! Where the server listens, and how others reach it there.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use ping_core::{
+    address::Transport,
+    node::{Event, Node},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tracing::debug;
+
+/// How long to wait for the listeners to report the addresses that the system says this machine has. They report
+/// within a few milliseconds; an interface that vanishes in this moment must not hold the start up.
+const REPORT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How many ports to try when the system chooses one for TCP that is then taken for QUIC.
+const PORT_ATTEMPTS: u32 = 16;
+
+/// What to listen on.
+pub(crate) struct Plan {
+    addresses: Vec<Multiaddr>,
+}
+
+impl Plan {
+    /// TCP and QUIC, IPv4 and IPv6, all on one port number; 0 stands for one that is free on all of them.
+    ///
+    /// # Errors
+    ///
+    /// When the port is taken or not allowed; the text names the address and the mend.
+    pub(crate) fn on_port(port: u16) -> Result<Self> {
+        let mut attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
+        loop {
+            attempts -= 1;
+            let candidate = if port == 0 { free_tcp_port()? } else { port };
+            match wildcards_on(candidate) {
+                Err(error) if attempts > 0 => debug!(%error, "trying another port"),
+                outcome => return Ok(Self { addresses: outcome? }),
+            }
+        }
+    }
+
+    /// Just these addresses.
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be listened on; the text names it and the mend.
+    pub(crate) fn explicit(addresses: Vec<Multiaddr>) -> Result<Self> {
+        for address in &addresses {
+            let (ip, port, transport) = parts(address).ok_or_else(|| {
+                anyhow!(
+                    "cannot listen on {address}: it is neither of the form /ip4/IP/tcp/PORT nor \
+                     /ip4/IP/udp/PORT/quic-v1 (or /ip6). Give --listen such an address."
+                )
+            })?;
+            try_bind(ip, port, transport).map_err(|error| explain(address, &error))?;
+        }
+        Ok(Self { addresses })
+    }
+
+    /// Whether other machines could reach any of these addresses.
+    pub(crate) fn beyond_loopback(&self) -> bool {
+        self.addresses.iter().filter_map(parts).any(|(ip, ..)| !ip.is_loopback())
+    }
+
+    /// Listens, and returns the addresses at which this machine is now reachable, best first.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses one of the addresses after all.
+    pub(crate) async fn listen(
+        self,
+        node: &Node,
+        events: &mut mpsc::UnboundedReceiver<Event>,
+    ) -> Result<Vec<Multiaddr>> {
+        for address in &self.addresses {
+            node.listen(address.clone()).await.map_err(|error| explain(address, &error))?;
+        }
+        let mut expected = self.expected()?;
+        let mut listening = Vec::new();
+        let collect = async {
+            while !expected.is_empty() {
+                if let Some(Event::Listening(address)) = events.recv().await {
+                    expected.remove(&address);
+                    // A port that the system chose is known only now.
+                    expected.retain(|open| !is_chosen_port_of(&address, open));
+                    listening.push(address);
+                }
+            }
+        };
+        if timeout(REPORT_DEADLINE, collect).await.is_err() {
+            debug!(?expected, "some addresses were not reported");
+        }
+        listening.retain(is_usable);
+        rank(&mut listening);
+        Ok(listening)
+    }
+
+    /// The addresses that the listeners will report, by what the system says of its interfaces.
+    fn expected(&self) -> Result<BTreeSet<Multiaddr>> {
+        let ours: Vec<IpAddr> = if_addrs::get_if_addrs()
+            .context("cannot list this machine's network interfaces")?
+            .iter()
+            .map(if_addrs::Interface::ip)
+            .collect();
+        let each = self.addresses.iter().filter_map(parts).flat_map(|(ip, port, transport)| {
+            let ips = if ip.is_unspecified() {
+                ours.iter().copied().filter(|our| our.is_ipv4() == ip.is_ipv4()).collect()
+            } else {
+                vec![ip]
+            };
+            ips.into_iter().map(move |ip| transport.multiaddr(ip, port))
+        });
+        Ok(each.collect())
+    }
+}
+
+/// The address as a client is to be given it.
+pub(crate) fn connection_address(address: &Multiaddr, peer: PeerId) -> Multiaddr {
+    address.clone().with(Protocol::P2p(peer))
+}
+
+/// Whether an address is of use to a client: link-local IPv6 addresses are not, because a multiaddr like the ones that
+/// are printed cannot say which of the client's interfaces to take.
+pub(crate) fn is_usable(address: &Multiaddr) -> bool {
+    !matches!(address.iter().next(), Some(Protocol::Ip6(ip)) if ip.is_unicast_link_local())
+}
+
+fn free_tcp_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("the system has no free TCP port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// The wildcard addresses on one port, without those whose protocol this machine does not have.
+fn wildcards_on(port: u16) -> Result<Vec<Multiaddr>> {
+    let mut usable = Vec::new();
+    for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
+        for transport in [Transport::Tcp, Transport::Quic] {
+            let address = transport.multiaddr(ip, port);
+            match try_bind(ip, port, transport) {
+                Ok(()) => usable.push(address),
+                Err(error) if is_taken_or_forbidden(&error) => return Err(explain(&address, &error)),
+                Err(error) => debug!(%address, %error, "not available on this machine"),
+            }
+        }
+    }
+    if usable.is_empty() {
+        bail!("this machine has neither IPv4 nor IPv6. Set up a network, if only the loopback one.");
+    }
+    Ok(usable)
+}
+
+/// Finds out whether an address is free. The TCP transport alone would not notice: it lets several programs of one
+/// user share a port, and the system then deals the clients out among them.
+fn try_bind(ip: IpAddr, port: u16, transport: Transport) -> io::Result<()> {
+    let socket = SocketAddr::new(ip, port);
+    match transport {
+        Transport::Tcp => TcpListener::bind(socket).map(drop),
+        Transport::Quic => UdpSocket::bind(socket).map(drop),
+    }
+}
+
+fn is_taken_or_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}
+
+fn explain(address: &Multiaddr, error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "cannot listen on {address}: another program uses that port. Stop it, or choose another port \
+             (--port 0 lets the system choose)."
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("cannot listen on {address}: the system does not allow it. Choose a port from 1024 up.")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow!("cannot listen on {address}: this machine has no such address. Choose one that it has.")
+        }
+        _ => anyhow!("cannot listen on {address}: {error}. Choose another address."),
+    }
+}
+
+fn parts(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
+    let mut parts = address.iter();
+    let ip = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match (parts.next()?, parts.next(), parts.next()) {
+        (Protocol::Tcp(port), None, None) => Some((ip, port, Transport::Tcp)),
+        (Protocol::Udp(port), Some(Protocol::QuicV1), None) => Some((ip, port, Transport::Quic)),
+        _ => None,
+    }
+}
+
+/// Whether `address` is what became of `open`, an address with port 0.
+fn is_chosen_port_of(address: &Multiaddr, open: &Multiaddr) -> bool {
+    match (parts(address), parts(open)) {
+        (Some((ip, _, transport)), Some((open_ip, 0, open_transport))) => ip == open_ip && transport == open_transport,
+        _ => false,
+    }
+}
+
+/// Puts the addresses first that most clients can use: the one by which this machine reaches others, then its other
+/// LAN addresses, IPv6, and loopback last; TCP, which firewalls let through more often, before QUIC.
+fn rank(addresses: &mut [Multiaddr]) {
+    let primary = primary_ip();
+    addresses.sort_by_key(|address| {
+        let parts = parts(address);
+        let place = parts.map(|(ip, ..)| match ip {
+            ip if Some(ip) == primary => 0,
+            ip if ip.is_loopback() => 3 + u8::from(ip.is_ipv6()),
+            ip => 1 + u8::from(ip.is_ipv6()),
+        });
+        (place, parts.map(|(ip, _, transport)| (ip, transport == Transport::Quic)))
+    });
+}
+
+/// The address of this machine from which its packets to the rest of the world go out. No packet is sent to find out:
+/// connecting a UDP socket only looks the route up. 192.0.2.1 belongs to no one (RFC 5737).
+fn primary_ip() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn lan_comes_before_ipv6_before_loopback_and_tcp_before_quic() {
+        let mut addresses: Vec<_> = [
+            "/ip6/::1/tcp/1",
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip6/fd00::1/tcp/1",
+            "/ip4/203.0.113.9/udp/1/quic-v1",
+            "/ip4/203.0.113.9/tcp/1",
+        ]
+        .map(address)
+        .into();
+        rank(&mut addresses);
+        let ranked: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            ranked,
+            [
+                "/ip4/203.0.113.9/tcp/1",
+                "/ip4/203.0.113.9/udp/1/quic-v1",
+                "/ip6/fd00::1/tcp/1",
+                "/ip4/127.0.0.1/tcp/1",
+                "/ip6/::1/tcp/1",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_taken_port_is_noticed_whoever_shares_it() {
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = held.local_addr().unwrap().port();
+        let error = Plan::explicit(vec![Transport::Tcp.multiaddr(Ipv4Addr::LOCALHOST.into(), port)]).err().unwrap();
+        assert!(error.to_string().contains("another program uses that port"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_listen_address_is_refused() {
+        for text in ["/ip4/1.2.3.4", "/dns/localhost/tcp/1", "/ip4/127.0.0.1/tcp/1/ws", "/ip4/127.0.0.1/udp/1"] {
+            assert!(Plan::explicit(vec![address(text)]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn link_local_ipv6_is_not_for_pasting() {
+        assert!(!is_usable(&address("/ip6/fe80::1/tcp/1")));
+        assert!(is_usable(&address("/ip6/fd00::1/tcp/1")));
+    }
+}

@@ -1,0 +1,24 @@
+//! Hosts a counting `PingActor` that clients on other machines find by address or by mDNS.
+
+mod args;
+mod listen;
+mod report;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// One thread: a ping costs a handful of wake-ups, and between threads each of them is dearer than the work it brings.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = args::Args::parse();
+    ping_core::logging::init(tracing::Level::INFO);
+    match server::run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ping-server: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

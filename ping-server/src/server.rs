@@ -1,0 +1,197 @@
+//! The server's life: identity, node, addresses, actor, and what happens until it is told to stop.
+
+use std::{future::pending, io::Read, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use kameo::{actor::Spawn, remote};
+use libp2p::{PeerId, identity::Keypair};
+use ping_core::{
+    behaviour,
+    identity::{Identity, IdentityError},
+    node::{Event, Node},
+    protocol::PingActor,
+    signals::StopSignals,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use crate::{
+    args::Args,
+    listen::{self, Plan},
+    report::{Happening, Pace, PeerIdText, Reporter},
+};
+
+/// How long the actor may take to answer. It answers at once; this bounds what a peer can hold open that asks and then
+/// does not read.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the server until a signal, or the end of its standard input if so asked, stops it.
+///
+/// # Errors
+///
+/// When it cannot start, or can no longer do its work. The text names the cause and the mend.
+pub(crate) async fn run(args: Args) -> Result<()> {
+    let mut signals = StopSignals::new().context("cannot handle signals")?;
+    // The identity is held, locked, for as long as the server runs.
+    let identity = if args.ephemeral { None } else { Some(load_identity(args.identity.clone())?) };
+    let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
+    let plan = if args.listen.is_empty() { Plan::on_port(args.port)? } else { Plan::explicit(args.listen.clone())? };
+    let options = behaviour::Options {
+        mdns: plan.beyond_loopback(),
+        connections_per_peer: None,
+        request_timeout: REQUEST_TIMEOUT,
+    };
+    let (mut node, mut events) = Node::start(&keypair, options).context("cannot start the node")?;
+    let peer = node.peer();
+    let reporter = if args.json { Reporter::Json } else { Reporter::Log };
+
+    let addresses = plan.listen(&node, &mut events).await?;
+    let (actor, total) = PingActor::new();
+    let actor = PingActor::spawn(actor);
+    actor.register(args.name.as_str()).await.context("cannot register the actor")?;
+
+    info!("Peer ID: {peer}");
+    for address in &addresses {
+        let connection_address = listen::connection_address(address, peer);
+        reporter.report(&Happening::Listening { address, connection_address: &connection_address })?;
+    }
+    reporter.report(&Happening::Ready { peer_id: PeerIdText(peer), name: &args.name })?;
+
+    let mut serving = Serving { reporter, pace: Pace::new(), total };
+    let outcome = tokio::select! {
+        outcome = serving.serve(&mut events, peer) => outcome,
+        () = signals.next() => Ok(()),
+        () = end_of_input(args.stop_on_eof) => Ok(()),
+        reason = failed(&mut node) => Err(reason),
+    };
+    // A second signal does not wait for anything.
+    tokio::select! {
+        () = stop(node, &args.name) => {}
+        () = signals.next() => bail!("interrupted while stopping"),
+    }
+    serving.finish(&mut events, peer)?;
+    outcome
+}
+
+/// The reports of a running server.
+struct Serving {
+    reporter: Reporter,
+    pace: Pace,
+    total: watch::Receiver<u64>,
+}
+
+impl Serving {
+    /// Reports what happens for as long as stdout takes it.
+    async fn serve(&mut self, events: &mut mpsc::UnboundedReceiver<Event>, ours: PeerId) -> Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(&event, ours)?,
+                    // The node is gone; whoever watches it says why.
+                    None => pending().await,
+                },
+                () = self.pace.wait_for_news(&mut self.total) => self.report_pings()?,
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: &Event, ours: PeerId) -> Result<()> {
+        match event {
+            Event::Listening(address) if listen::is_usable(address) => {
+                let connection_address = listen::connection_address(address, ours);
+                self.reporter.report(&Happening::Listening { address, connection_address: &connection_address })?;
+            }
+            Event::StoppedListening(address) if listen::is_usable(address) => {
+                self.reporter.report(&Happening::StoppedListening { address })?;
+            }
+            Event::PeerConnected { peer, address } => {
+                self.reporter.report(&Happening::ClientConnected { peer_id: PeerIdText(*peer), address })?;
+            }
+            Event::PeerDisconnected { peer, address } => {
+                // What it sent is told before its leaving is.
+                self.report_pings()?;
+                self.reporter.report(&Happening::ClientDisconnected { peer_id: PeerIdText(*peer), address })?;
+            }
+            Event::Listening(_) | Event::StoppedListening(_) | Event::Discovered { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn report_pings(&mut self) -> Result<()> {
+        let total = *self.total.borrow_and_update();
+        match self.pace.news(total) {
+            Some(news) => Ok(self.reporter.report(&news)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Reports what is left to report when the node has stopped.
+    fn finish(&mut self, events: &mut mpsc::UnboundedReceiver<Event>, ours: PeerId) -> Result<()> {
+        while let Ok(event) = events.try_recv() {
+            self.on_event(&event, ours)?;
+        }
+        self.report_pings()?;
+        Ok(self.reporter.report(&Happening::Stopped { total: *self.total.borrow() })?)
+    }
+}
+
+/// Takes the actor out of the registry and closes every connection.
+async fn stop(node: Node, name: &str) {
+    if let Err(error) = remote::unregister(name).await {
+        warn!(%error, "cannot unregister the actor");
+    }
+    node.stop().await;
+}
+
+async fn failed(node: &mut Node) -> anyhow::Error {
+    anyhow!("the network task failed: {}. This is a bug; please report it.", node.failed().await)
+}
+
+/// Waits for the end of standard input, or for ever.
+async fn end_of_input(wanted: bool) {
+    if !wanted {
+        return pending().await;
+    }
+    // A thread of its own, because a blocking read cannot be given up: it must not hold up the end of the process.
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut ignored = [0; 1024];
+        while matches!(stdin.read(&mut ignored), Ok(1..)) {}
+        ended.send(())
+    });
+    let _ = end.await;
+}
+
+fn load_identity(path: Option<PathBuf>) -> Result<Identity> {
+    let path = path.or_else(default_identity_path).ok_or_else(|| {
+        anyhow!(
+            "this user has no home directory to keep an identity in. Name a file with --identity, or use --ephemeral."
+        )
+    })?;
+    let identity = Identity::load_or_create(&path).map_err(|error| {
+        let mend = match &error {
+            IdentityError::Unreadable { .. } | IdentityError::Unwritable { .. } => {
+                "Name another file with --identity, or use --ephemeral.".into()
+            }
+            IdentityError::WrongKind { .. } => {
+                "Name another file with --identity, or remove this one to have a new key made.".into()
+            }
+            IdentityError::Exposed { path, .. } => format!("Make it private: chmod 600 {}", path.display()),
+            IdentityError::InUse { .. } => {
+                "Stop that process, name another file with --identity, or use --ephemeral.".to_owned()
+            }
+        };
+        anyhow!("{error}. {mend}")
+    })?;
+    if identity.created {
+        info!("Made a new identity in {}", path.display());
+    }
+    Ok(identity)
+}
+
+/// `kameo-ping/identity.key` in the state directory, or in the local data directory on systems that have no such thing.
+fn default_identity_path() -> Option<PathBuf> {
+    Some(dirs::state_dir().or_else(dirs::data_local_dir)?.join("kameo-ping").join("identity.key"))
+}
