@@ -1,0 +1,122 @@
+//! `--demo`: a server of the client's own, on this machine, gone with the client.
+
+use std::{env, path::PathBuf, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use ping_core::address::ServerAddress;
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::timeout,
+};
+use tracing::info;
+
+/// How long the server may take to start, and to stop. It takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The running server. It stops when its standard input ends: at the latest with this process, however that ends.
+#[derive(Debug)]
+pub(crate) struct Demo {
+    server: Child,
+    events: Lines<BufReader<ChildStdout>>,
+    address: ServerAddress,
+}
+
+/// What the server reports, as far as it matters here.
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Happening {
+    Listening {
+        connection_address: String,
+    },
+    Ready,
+    #[serde(other)]
+    Other,
+}
+
+impl Demo {
+    /// Starts the `ping-server` that stands beside this program, on a port of the system's choice.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it does not start.
+    pub(crate) async fn start() -> Result<Self> {
+        let program = server_program()?;
+        let mut command = Command::new(&program);
+        command
+            .args(["--ephemeral", "--json", "--stop-on-eof", "--listen", "/ip4/127.0.0.1/tcp/0"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .env("RUST_LOG", "error")
+            .kill_on_drop(true);
+        // A Ctrl-C at the terminal is for the client, which then stops the server.
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut server = command
+            .spawn()
+            .with_context(|| format!("cannot start {}. Build it first: cargo build --release", program.display()))?;
+        let stdout = server.stdout.take().ok_or_else(|| anyhow!("the server has no standard output"))?;
+        let mut events = BufReader::new(stdout).lines();
+        let address = timeout(PATIENCE, ready(&mut events))
+            .await
+            .map_err(|_| anyhow!("the server did not start within {PATIENCE:?}"))??;
+        info!("Started {} on {address} for this demo", program.display());
+        Ok(Self { server, events, address })
+    }
+
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> &ServerAddress {
+        &self.address
+    }
+
+    /// Stops the server and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When it had to be killed, or ended with an error.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        drop(self.server.stdin.take());
+        let stopping = async {
+            // Its last reports are read, so that it is not held up by a full pipe.
+            while self.events.next_line().await?.is_some() {}
+            self.server.wait().await
+        };
+        match timeout(PATIENCE, stopping).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => bail!("the demo's server ended with {status}"),
+            Ok(Err(error)) => Err(error).context("cannot wait for the demo's server"),
+            Err(_) => {
+                self.server.kill().await?;
+                bail!("the demo's server did not stop within {PATIENCE:?} and was killed")
+            }
+        }
+    }
+}
+
+/// Reads the server's reports until it is ready, and returns the first address it named.
+async fn ready(events: &mut Lines<BufReader<ChildStdout>>) -> Result<ServerAddress> {
+    let mut address = None;
+    while let Some(line) = events.next_line().await? {
+        match serde_json::from_str(&line).with_context(|| format!("the server said: {line}"))? {
+            Happening::Listening { connection_address } => {
+                address.get_or_insert(connection_address);
+            }
+            Happening::Ready => {
+                let address = address.ok_or_else(|| anyhow!("the server named no address"))?;
+                return Ok(address.parse()?);
+            }
+            Happening::Other => {}
+        }
+    }
+    bail!("the server ended before it was ready")
+}
+
+fn server_program() -> Result<PathBuf> {
+    let this = env::current_exe().context("cannot find out where this program is")?;
+    let program = this.with_file_name(format!("ping-server{}", env::consts::EXE_SUFFIX));
+    if !program.is_file() {
+        bail!("there is no {} to start. Build it first: cargo build --release", program.display());
+    }
+    Ok(program)
+}

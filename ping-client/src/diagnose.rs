@@ -1,0 +1,217 @@
+//! What can go wrong between the command line and the last pong: the cause as one sentence, and the mend as another.
+
+use std::{fmt, time::Duration};
+
+use kameo::error::RemoteSendError;
+use libp2p::{Multiaddr, PeerId};
+use ping_core::{
+    address::{ServerAddress, Transport},
+    dial::DialFailure,
+};
+
+/// Something that keeps the client from its pongs.
+#[derive(Clone, Debug)]
+pub(crate) enum Trouble {
+    /// The host name has no address.
+    Unresolved { host: String, reason: String },
+    /// No connection could be made.
+    Dial { server: String, failure: DialFailure },
+    /// The server answers, but not by the transport that was asked for.
+    OtherTransport { server: String, asked: Transport, answers: Multiaddr },
+    /// mDNS found nothing.
+    NothingDiscovered,
+    /// A libp2p peer without Kameo.
+    NotKameo { peer: PeerId, address: Multiaddr },
+    /// A Kameo node without such an actor.
+    NoSuchActor { peer: PeerId, name: String },
+    /// A Kameo node that knows the name, but as that of another peer's actor.
+    ActorElsewhere { peer: PeerId, name: String, owner: PeerId },
+    /// The name belongs to an actor of another type.
+    OtherType { peer: PeerId, name: String },
+    /// The connection was lost.
+    Lost { reason: String },
+    /// The user's deadline came before the server was found.
+    Deadline { deadline: Duration },
+    /// The user interrupted the search.
+    Interrupted,
+}
+
+impl Trouble {
+    /// Nothing at all came back from a server.
+    pub(crate) fn no_answer(server: &ServerAddress) -> Self {
+        Self::Dial { server: server.to_string(), failure: DialFailure::TimedOut }
+    }
+
+    /// Whether trying again cannot help.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Unresolved { .. }
+            | Self::OtherTransport { .. }
+            | Self::NotKameo { .. }
+            | Self::OtherType { .. }
+            | Self::Deadline { .. }
+            | Self::Interrupted => true,
+            Self::Dial { failure, .. } => {
+                matches!(failure, DialFailure::WrongPeer { .. } | DialFailure::Ourselves | DialFailure::Stopped)
+            }
+            Self::NothingDiscovered | Self::NoSuchActor { .. } | Self::ActorElsewhere { .. } | Self::Lost { .. } => {
+                false
+            }
+        }
+    }
+
+    /// How much this says, for choosing among the troubles of several attempts.
+    pub(crate) fn weight(&self) -> u8 {
+        match self {
+            Self::Dial { failure: DialFailure::Denied, .. } => 0,
+            Self::NothingDiscovered => 1,
+            Self::Dial { failure: DialFailure::TimedOut | DialFailure::Other(_), .. } => 2,
+            Self::Dial { failure: DialFailure::NoRoute, .. } => 3,
+            Self::Dial { failure: DialFailure::Refused, .. } => 4,
+            Self::Dial { .. } => 5,
+            _ => 6,
+        }
+    }
+
+    /// The name of the cause in `--json`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Unresolved { .. } => "unresolved",
+            Self::Dial { failure, .. } => match failure {
+                DialFailure::Refused => "refused",
+                DialFailure::NoRoute => "no_route",
+                DialFailure::TimedOut => "timed_out",
+                DialFailure::NotLibp2p(_) => "not_libp2p",
+                DialFailure::WrongPeer { .. } => "wrong_peer",
+                DialFailure::Ourselves | DialFailure::Denied | DialFailure::Stopped | DialFailure::Other(_) => {
+                    "dial_failed"
+                }
+            },
+            Self::OtherTransport { .. } => "other_transport",
+            Self::NothingDiscovered => "nothing_discovered",
+            Self::NotKameo { .. } => "not_kameo",
+            Self::NoSuchActor { .. } => "no_such_actor",
+            Self::ActorElsewhere { .. } => "actor_elsewhere",
+            Self::OtherType { .. } => "other_type",
+            Self::Lost { .. } => "connection_lost",
+            Self::Deadline { .. } => "deadline",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// What the user can do about it: one sentence.
+    pub(crate) fn mend(&self) -> String {
+        match self {
+            Self::Unresolved { .. } => "Check the spelling, or use the server's IP address.".into(),
+            Self::Dial { failure, .. } => match failure {
+                DialFailure::Refused => "Start ping-server there, or check the port.".into(),
+                DialFailure::NoRoute => {
+                    "Check that both machines are on the same network or both on the internet.".into()
+                }
+                DialFailure::TimedOut => {
+                    "Check the address, and that a firewall lets TCP and UDP through to that port.".into()
+                }
+                DialFailure::NotLibp2p(_) => "Check the port: another program seems to listen on it.".into(),
+                DialFailure::WrongPeer { found, .. } => {
+                    format!("If that is the server you mean, end the address with /p2p/{found}.")
+                }
+                DialFailure::Ourselves | DialFailure::Denied | DialFailure::Stopped | DialFailure::Other(_) => {
+                    "Check the address.".into()
+                }
+            },
+            Self::OtherTransport { answers, .. } => format!("Use --server {answers}."),
+            Self::NothingDiscovered => {
+                "Start ping-server on this network, or, where multicast is blocked, name its address with --server."
+                    .into()
+            }
+            Self::NotKameo { .. } => "Use the connection address that ping-server printed.".into(),
+            Self::NoSuchActor { .. } => "Give --name the name that ping-server was started with.".into(),
+            Self::ActorElsewhere { owner, .. } => format!("Use the connection address of {owner}."),
+            Self::OtherType { .. } => "Give --name the name of a PingActor.".into(),
+            Self::Lost { .. } => "Check whether the server still runs and the network is up, and start again.".into(),
+            Self::Deadline { .. } => "Give it more time with --deadline.".into(),
+            Self::Interrupted => "Start again to try longer.".into(),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolved { host, reason } => write!(f, "the host name {host} does not resolve: {reason}"),
+            Self::Dial { server, failure } => match failure {
+                DialFailure::Refused => write!(f, "nothing listens at {server}: connection refused"),
+                DialFailure::NoRoute => write!(f, "this machine has no route to {server}"),
+                DialFailure::TimedOut => write!(f, "no answer from {server}: timed out"),
+                DialFailure::NotLibp2p(reason) => {
+                    write!(f, "something answers at {server}, but it is no libp2p peer: {reason}")
+                }
+                DialFailure::WrongPeer { expected, found } => {
+                    write!(f, "another peer answers at {server}: expected {expected}, found {found}")
+                }
+                other => write!(f, "cannot connect to {server}: {other}"),
+            },
+            Self::OtherTransport { server, asked, answers } => {
+                let transport = asked.other();
+                write!(f, "the server at {server} answers by {transport} ({answers}), but not by {asked}")
+            }
+            Self::NothingDiscovered => write!(f, "mDNS found no server on the local network"),
+            Self::NotKameo { peer, address } => {
+                write!(f, "the peer {peer} at {address} speaks libp2p, but does not host Kameo actors")
+            }
+            Self::NoSuchActor { peer, name } => write!(f, "the server {peer} has no actor named '{name}'"),
+            Self::ActorElsewhere { peer, name, owner } => {
+                write!(f, "the server {peer} has no actor named '{name}' itself; it knows of one at {owner}")
+            }
+            Self::OtherType { peer, name } => {
+                write!(f, "the actor named '{name}' at {peer} is not a PingActor but of another type")
+            }
+            Self::Lost { reason } => write!(f, "the connection to the server was lost: {reason}"),
+            Self::Deadline { deadline } => {
+                write!(f, "the deadline of {} came before the server was found", humantime::format_duration(*deadline))
+            }
+            Self::Interrupted => write!(f, "interrupted before the server was found"),
+        }
+    }
+}
+
+/// Why one ping got no pong: the name of the cause in `--json`, and a sentence.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PingFailure {
+    pub(crate) kind: &'static str,
+    pub(crate) message: String,
+}
+
+impl PingFailure {
+    /// No pong came in time.
+    pub(crate) fn timed_out(timeout: Duration) -> Self {
+        Self { kind: "timed_out", message: format!("no pong within {}", humantime::format_duration(timeout)) }
+    }
+
+    /// The pong answers another ping.
+    pub(crate) fn wrong_sequence(sent: u64, got: u64) -> Self {
+        Self { kind: "wrong_pong", message: format!("the pong to ping #{sent} answers ping #{got}") }
+    }
+
+    /// Reads Kameo's account of a failed ask.
+    pub(crate) fn from_send_error<E: fmt::Debug>(error: &RemoteSendError<E>) -> Self {
+        let (kind, message) = match error {
+            RemoteSendError::NetworkTimeout | RemoteSendError::ReplyTimeout => {
+                ("timed_out", "the server did not answer in time".into())
+            }
+            RemoteSendError::ConnectionClosed | RemoteSendError::DialFailure => {
+                ("connection_lost", "the connection to the server was lost".into())
+            }
+            RemoteSendError::Io(Some(error)) => {
+                ("connection_lost", format!("the request could not be carried: {error}"))
+            }
+            RemoteSendError::Io(None) => ("connection_lost", "the request could not be carried".into()),
+            RemoteSendError::ActorNotRunning | RemoteSendError::ActorStopped => {
+                ("actor_stopped", "the actor does not run any more".into())
+            }
+            RemoteSendError::MailboxFull => ("busy", "the actor's mailbox is full".into()),
+            other => ("refused_by_actor", format!("the actor did not accept the ping: {other:?}")),
+        };
+        Self { kind, message }
+    }
+}

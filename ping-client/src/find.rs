@@ -1,0 +1,311 @@
+//! From an address to the actor: resolve, connect, look up, and time each step.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, future::select_ok, pin_mut};
+use kameo::{
+    actor::{ActorId, RemoteActorRef},
+    error::{RegistryError, RemoteSendError},
+};
+use libp2p::{Multiaddr, PeerId};
+use ping_core::{
+    address::{ServerAddress, Transport},
+    dial::DialFailure,
+    node::{Connection, Node},
+    protocol::{Ping, PingActor},
+};
+use serde::{
+    Deserialize,
+    de::value::{BytesDeserializer, Error as ValueError, SeqDeserializer},
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use crate::diagnose::Trouble;
+
+/// The first pause before something is tried again; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The longest pause before something is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long to wait for a peer's answer to the question whether it speaks Kameo at all.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The actor, and how it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) actor: RemoteActorRef<PingActor>,
+    pub(crate) connection: Connection,
+    /// When an address to connect to was known.
+    pub(crate) address_known: Instant,
+    /// When the connection stood.
+    pub(crate) connected: Instant,
+    /// When the registry had named the actor.
+    pub(crate) looked_up: Instant,
+}
+
+/// Finds the actor, and keeps account of what stood in the way.
+#[derive(Debug)]
+pub(crate) struct Finder<'a> {
+    node: &'a Node,
+    name: &'a str,
+    patience: Duration,
+    /// The most telling trouble so far.
+    trouble: RefCell<Option<Trouble>>,
+    /// How many attempts have failed. Its first change is also when the user was told.
+    failures: watch::Sender<u32>,
+    started: Instant,
+    warned: Cell<bool>,
+}
+
+impl<'a> Finder<'a> {
+    /// Looks for the actor `name`, for as long as `patience` lasts.
+    pub(crate) fn new(node: &'a Node, name: &'a str, patience: Duration) -> Self {
+        Self {
+            node,
+            name,
+            patience,
+            trouble: RefCell::new(None),
+            failures: watch::Sender::new(0),
+            started: Instant::now(),
+            warned: Cell::new(false),
+        }
+    }
+
+    /// Drives a search until it succeeds, cannot succeed any more, or patience runs out.
+    ///
+    /// # Errors
+    ///
+    /// The trouble that says most about why.
+    pub(crate) async fn within_patience(
+        &self,
+        search: impl Future<Output = Result<Found, Trouble>>,
+        otherwise: impl FnOnce() -> Trouble,
+    ) -> Result<Found, Trouble> {
+        match timeout(self.patience, search).await {
+            Ok(outcome) => {
+                if outcome.is_ok() && self.warned.get() {
+                    info!("Found it after {:.1} s", self.started.elapsed().as_secs_f64());
+                }
+                outcome
+            }
+            Err(_) => Err(self.trouble.take().unwrap_or_else(otherwise)),
+        }
+    }
+
+    /// Finds the actor on the server at this address.
+    ///
+    /// # Errors
+    ///
+    /// Only a trouble that trying again cannot mend.
+    pub(crate) async fn at(&self, server: &ServerAddress) -> Result<Found, Trouble> {
+        let search = self.retrying(|| self.connect(server));
+        let Some(asked) = server.transport else { return search.await };
+        tokio::select! {
+            outcome = search => outcome,
+            trouble = self.try_other_transport(server, asked) => Err(trouble),
+        }
+    }
+
+    /// Finds the actor on this peer, at this address.
+    ///
+    /// # Errors
+    ///
+    /// Only a trouble that trying again cannot mend.
+    pub(crate) async fn at_peer(&self, peer: PeerId, address: &Multiaddr) -> Result<Found, Trouble> {
+        let known = Instant::now();
+        self.retrying(async || {
+            let dialled = self.node.dial(address.clone(), Some(peer)).await;
+            let connection = dialled.map_err(|failure| Trouble::Dial { server: address.to_string(), failure })?;
+            Ok((connection, known))
+        })
+        .await
+    }
+
+    /// Connects and looks up again and again, until the actor is found or there is no hope.
+    async fn retrying(
+        &self,
+        connect: impl AsyncFn() -> Result<(Connection, Instant), Trouble>,
+    ) -> Result<Found, Trouble> {
+        let mut pause = Pause::new();
+        loop {
+            match self.once(&connect).await {
+                Err(trouble) if !trouble.is_final() => self.note(trouble),
+                outcome => return outcome,
+            }
+            pause.wait().await;
+        }
+    }
+
+    async fn once(&self, connect: impl AsyncFn() -> Result<(Connection, Instant), Trouble>) -> Result<Found, Trouble> {
+        let (mut connection, address_known) = connect().await?;
+        let connected = Instant::now();
+        let actor = tokio::select! {
+            actor = self.look_up(connection.peer, &connection.address) => actor?,
+            reason = &mut connection.closed => {
+                return Err(Trouble::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) });
+            }
+        };
+        Ok(Found { actor, connection, address_known, connected, looked_up: Instant::now() })
+    }
+
+    /// Tries every address of the server by every transport asked for, all at once; the first to answer wins.
+    async fn connect(&self, server: &ServerAddress) -> Result<(Connection, Instant), Trouble> {
+        let by_transport = server.transports().iter().map(|&transport| {
+            Box::pin(async move {
+                // A transport that is refused at once is tried again while the other still waits for an answer.
+                let mut pause = Pause::new();
+                loop {
+                    match self.connect_by(server, transport).await {
+                        Err(trouble) if !trouble.is_final() && server.transport.is_none() => self.note(trouble),
+                        outcome => return outcome,
+                    }
+                    pause.wait().await;
+                }
+            })
+        });
+        select_ok(by_transport).await.map(|(connected, _)| connected)
+    }
+
+    async fn connect_by(&self, server: &ServerAddress, transport: Transport) -> Result<(Connection, Instant), Trouble> {
+        let ips = server
+            .resolve()
+            .await
+            .map_err(|error| Trouble::Unresolved { host: server.host(), reason: error.to_string() })?;
+        let known = Instant::now();
+        let dials = ips.into_iter().map(|ip| Box::pin(self.dial(server, transport, ip)));
+        let (connection, _) = select_ok(dials)
+            .await
+            .map_err(|failure| Trouble::Dial { server: format!("{server} by {transport}"), failure })?;
+        Ok((connection, known))
+    }
+
+    async fn dial(&self, server: &ServerAddress, transport: Transport, ip: IpAddr) -> Result<Connection, DialFailure> {
+        self.node.dial(transport.multiaddr(ip, server.port), server.peer).await
+    }
+
+    /// Once the transport that was asked for has failed, or patience is half gone, finds out whether the server answers
+    /// by the other one. Never returns if it does not.
+    async fn try_other_transport(&self, server: &ServerAddress, asked: Transport) -> Trouble {
+        let mut failures = self.failures.subscribe();
+        let failed = async {
+            // The sender lives as long as this finder.
+            let _ = failures.wait_for(|failures| *failures > 0).await;
+        };
+        pin_mut!(failed);
+        let _ = timeout(self.patience / 2, &mut failed).await;
+        let mut pause = Pause::new();
+        let connection = loop {
+            match self.connect_by(server, asked.other()).await {
+                Ok((connection, _)) => break connection,
+                Err(trouble) => debug!(%trouble, "the other transport does not answer either"),
+            }
+            pause.wait().await;
+        };
+        self.node.disconnect(connection.peer);
+        let trouble = Trouble::OtherTransport { server: server.to_string(), asked, answers: connection.address };
+        self.trouble.replace(Some(trouble.clone()));
+        if *self.failures.borrow() == 0 {
+            let mut failures = self.failures.subscribe();
+            let _ = failures.wait_for(|failures| *failures > 0).await;
+        }
+        trouble
+    }
+
+    /// Asks the registry for the actor until it names the one on `peer`.
+    async fn look_up(&self, peer: PeerId, address: &Multiaddr) -> Result<RemoteActorRef<PingActor>, Trouble> {
+        let mut pause = Pause::new();
+        let mut known_to_speak_kameo = false;
+        loop {
+            let trouble = match self.look_up_once(peer).await {
+                Ok(actor) => return Ok(actor),
+                Err(trouble) => trouble,
+            };
+            if trouble.is_final() {
+                return Err(trouble);
+            }
+            if !known_to_speak_kameo {
+                if !speaks_kameo(peer).await {
+                    return Err(Trouble::NotKameo { peer, address: address.clone() });
+                }
+                known_to_speak_kameo = true;
+            }
+            self.note(trouble);
+            pause.wait().await;
+        }
+    }
+
+    async fn look_up_once(&self, peer: PeerId) -> Result<RemoteActorRef<PingActor>, Trouble> {
+        let name = || self.name.to_owned();
+        let mut answers = RemoteActorRef::<PingActor>::lookup_all(self.name);
+        let mut trouble = Trouble::NoSuchActor { peer, name: name() };
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(actor) => match actor.id().peer_id() {
+                    Some(owner) if *owner == peer => return Ok(actor),
+                    Some(owner) => trouble = Trouble::ActorElsewhere { peer, name: name(), owner: *owner },
+                    None => {}
+                },
+                Err(RegistryError::BadActorType) => trouble = Trouble::OtherType { peer, name: name() },
+                Err(error) => debug!(%error, "look-up"),
+            }
+        }
+        Err(trouble)
+    }
+
+    /// Keeps account of a trouble, and tells the user of the first one.
+    pub(crate) fn note(&self, trouble: Trouble) {
+        debug!(%trouble, "trying again");
+        self.failures.send_modify(|failures| *failures += 1);
+        if trouble.weight() == 0 {
+            return;
+        }
+        if !self.warned.replace(true) {
+            let left = self.patience.saturating_sub(self.started.elapsed());
+            warn!("{trouble}; trying for another {:.0} s", left.as_secs_f64());
+        }
+        let mut known = self.trouble.borrow_mut();
+        if known.as_ref().is_none_or(|known| known.weight() <= trouble.weight()) {
+            *known = Some(trouble);
+        }
+    }
+}
+
+/// The pauses between attempts, longer each time.
+#[derive(Debug)]
+struct Pause(Duration);
+
+impl Pause {
+    fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    async fn wait(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether a peer understands Kameo's messages. It is asked to ping an actor that it cannot have: a Kameo node says so,
+/// any other does not understand the question.
+async fn speaks_kameo(peer: PeerId) -> bool {
+    let nobody = ActorId::new_with_peer_id(u64::MAX, peer).to_bytes();
+    let fields = SeqDeserializer::<_, ValueError>::new(std::iter::once(BytesDeserializer::new(&nobody)));
+    let Ok(nobody) = RemoteActorRef::<PingActor>::deserialize(fields) else { return true };
+    let ping = Ping { message: String::new(), sequence: 0 };
+    match timeout(PROBE_TIMEOUT, nobody.ask(&ping).send()).await {
+        Ok(Err(RemoteSendError::UnsupportedProtocols | RemoteSendError::Io(_))) => false,
+        other => {
+            debug!(?other, "asked whether the peer speaks Kameo");
+            true
+        }
+    }
+}
