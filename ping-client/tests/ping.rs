@@ -1,0 +1,133 @@
+//! Pings that work: every transport, every way to name a server, and programs that were built without this one's code.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::Command;
+
+use support::{Process, Server, client, ping, program, stock};
+
+#[test]
+fn a_hundred_pings_by_tcp_are_all_answered() {
+    let server = Server::start();
+    let run = ping(server.address("tcp"), &[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let result = run.json();
+    assert_eq!(result["schema"], 1);
+    assert_eq!(result["pings"], serde_json::json!({ "sent": 100, "received": 100, "lost": 0 }));
+    assert_eq!(result["server_total"], 100);
+    assert_eq!(result["server"]["peer_id"], server.peer.as_str());
+    assert_eq!(result["server"]["name"], "ping_actor");
+    assert_eq!(result["errors"], serde_json::json!([]));
+}
+
+#[test]
+fn a_hundred_pings_by_quic_are_all_answered() {
+    let server = Server::start();
+    let run = ping(server.address("quic-v1"), &[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    assert_eq!(run.json()["pings"]["received"], 100);
+    assert!(run.json()["server"]["address"].as_str().unwrap().contains("/quic-v1"));
+}
+
+#[test]
+fn the_figures_are_in_order_and_the_phases_add_up() {
+    let server = Server::start();
+    let result = ping(server.address("tcp"), &["-c", "1000"]).json();
+    let rtt = |figure: &str| result["rtt_ms"][figure].as_f64().unwrap();
+    let figures = ["min", "p50", "p90", "p99", "max"].map(rtt);
+    assert!(figures.is_sorted() && figures[0] > 0.0, "{figures:?}");
+    assert!((rtt("min")..=rtt("max")).contains(&rtt("mean")));
+    let phase = |phase: &str| result["phases_ms"][phase].as_f64().unwrap();
+    let sum: f64 = ["find", "connect", "lookup", "first_pong"].map(phase).iter().sum();
+    assert!((sum - phase("total_to_first_pong")).abs() < 0.001, "{result}");
+    let seconds = result["duration_s"].as_f64().unwrap();
+    // One ping at a time: the round trips cannot last longer than the run.
+    assert!(rtt("mean") * 1000.0 / 1e3 <= seconds, "{result}");
+    assert!((result["rate_per_s"].as_f64().unwrap() - 1000.0 / seconds).abs() < 1.0, "{result}");
+}
+
+#[test]
+fn a_host_and_a_port_are_enough() {
+    let server = Server::exactly(&["--ephemeral", "--port", "0"]);
+    let port = server.port("tcp");
+    for host in ["127.0.0.1", "localhost", "[::1]"] {
+        let run = ping(&format!("{host}:{port}"), &["-c", "3"]);
+        assert_eq!(run.code, Some(0), "{host}: {run}");
+        assert_eq!(run.json()["server"]["peer_id"], server.peer.as_str());
+        // The user named no identity: the client says whose it took and how to have it checked.
+        assert!(run.stderr.contains(&format!("/p2p/{}", server.peer)), "{run}");
+    }
+}
+
+#[test]
+fn the_total_goes_on_from_client_to_client() {
+    let server = Server::start();
+    for total in [10, 20, 30] {
+        assert_eq!(ping(server.address("tcp"), &["-c", "10"]).json()["server_total"], total);
+    }
+    let mut counted = 0;
+    while counted < 30 {
+        let pings = server.process.event("pings");
+        counted += pings["count"].as_u64().unwrap();
+        assert_eq!(pings["total"], counted);
+    }
+}
+
+#[test]
+fn an_actor_is_found_by_its_name() {
+    let server = Server::with(&["--name", "another name"]);
+    let run = ping(server.address("tcp"), &["-c", "1", "--name", "another name"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    assert_eq!(run.json()["server"]["name"], "another name");
+}
+
+#[test]
+fn pings_at_an_interval_are_logged_one_by_one() {
+    let server = Server::start();
+    let run = client(&["--server", server.address("tcp"), "-c", "3", "-i", "100ms"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    for n in 1..=3 {
+        assert!(run.stderr.contains(&format!("Sending PING #{n}\n")), "{run}");
+        assert!(run.stderr.contains(&format!("Received PONG #{n} (total: {n})")), "{run}");
+    }
+    assert!(run.stdout.contains("3 pings sent, 3 answered, 0 lost"), "{run}");
+    assert!(run.stdout.contains("round trip: min"), "{run}");
+    assert!(run.stdout.contains("server's total: 3"), "{run}");
+    // Two intervals lie between three pings.
+    let duration: f64 = run.stdout.split(" lost, in ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(duration >= 0.2, "{run}");
+}
+
+#[test]
+fn a_client_started_before_its_server_finds_it() {
+    let first = Server::start();
+    let port = first.port("tcp").to_string();
+    let address = format!("127.0.0.1:{port}");
+    drop(first);
+    let waiting = Process::start(
+        Command::new(program("ping-client")).args(["--json", "-i", "0", "-c", "5", "--server", &address]),
+    );
+    let _server = Server::exactly(&["--ephemeral", "--listen", &format!("/ip4/127.0.0.1/tcp/{port}")]);
+    let result: serde_json::Value = serde_json::from_str(&waiting.line().unwrap()).unwrap();
+    assert_eq!(result["pings"]["received"], 5, "{result}");
+}
+
+#[test]
+fn a_client_built_without_this_code_pings_this_server() {
+    let server = Server::start();
+    for address in [server.address("tcp"), server.address("quic-v1")] {
+        let client = Process::start(Command::new(program("stock")).args(["client", address, "10"]));
+        let result: serde_json::Value = serde_json::from_str(&client.line().expect("no result")).unwrap();
+        assert!(result["total"].as_u64().unwrap() >= 10, "{result}");
+    }
+}
+
+#[test]
+fn this_client_pings_a_server_built_without_this_code() {
+    let (_server, address) = stock("server");
+    let run = ping(&address, &["-c", "10"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    assert_eq!(run.json()["server_total"], 10);
+}

@@ -1,0 +1,146 @@
+//! The server by itself: addresses, identity, signals.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../../ping-client/tests/support/mod.rs"]
+mod support;
+
+use std::{fs, net::TcpListener, process::Command};
+
+use support::{Run, Server, file, ping, program};
+
+fn server(arguments: &[&str]) -> Run {
+    Command::new(program("ping-server")).args(arguments).output().unwrap().into()
+}
+
+#[track_caller]
+fn refuses(arguments: &[&str], says: &[&str]) {
+    let run = server(arguments);
+    assert_eq!(run.code, Some(2), "{run}");
+    for text in says {
+        assert!(run.stderr.contains(text), "{text:?} is missing: {run}");
+    }
+}
+
+#[test]
+fn one_port_serves_both_transports_and_both_families_with_loopback_last() {
+    let server = Server::exactly(&["--ephemeral", "--port", "0"]);
+    let port = server.port("tcp");
+    for address in [
+        format!("/ip4/127.0.0.1/tcp/{port}"),
+        format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+        format!("/ip6/::1/tcp/{port}"),
+        format!("/ip6/::1/udp/{port}/quic-v1"),
+    ] {
+        let connection_address = format!("{address}/p2p/{}", server.peer);
+        assert!(server.addresses.contains(&connection_address), "{address} is missing: {:?}", server.addresses);
+    }
+    let is_loopback = |address: &&String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+    let first_loopback = server.addresses.iter().position(|address| is_loopback(&address)).unwrap();
+    assert!(server.addresses[first_loopback..].iter().all(|address| is_loopback(&address)), "{:?}", server.addresses);
+    for address in &server.addresses {
+        assert_eq!(ping(address, &["-c", "1"]).code, Some(0), "{address}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_with_the_mend() {
+    let held = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = held.local_addr().unwrap().port().to_string();
+    refuses(&["--ephemeral", "--port", &port], &[&format!("/ip4/0.0.0.0/tcp/{port}"), "another program", "--port 0"]);
+    let first = Server::exactly(&["--ephemeral", "--port", "0"]);
+    refuses(&["--ephemeral", "--port", &first.port("tcp").to_string()], &["another program uses that port"]);
+}
+
+#[test]
+fn what_is_no_listen_address_is_refused() {
+    refuses(&["--ephemeral", "--listen", "nonsense"], &["invalid value 'nonsense'"]);
+    refuses(&["--ephemeral", "--listen", "/ip4/127.0.0.1/udp/1"], &["cannot listen on /ip4/127.0.0.1/udp/1"]);
+    refuses(&["--ephemeral", "--listen", "/ip4/203.0.113.1/tcp/0"], &["no such address"]);
+    refuses(&["--port", "65536"], &["65536"]);
+    refuses(&["--name", ""], &["at least one character"]);
+}
+
+#[test]
+fn the_identity_lasts_and_is_held_by_one_server_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = file(folder.path(), "state/identity.key");
+    let arguments = ["--identity", &identity, "--listen", "/ip4/127.0.0.1/tcp/0"];
+    let mut first = Server::exactly(&arguments);
+    let holder = format!("process {}", first.process.id());
+    let holder = if cfg!(unix) { holder.as_str() } else { "in use by" };
+    refuses(&arguments, &[holder, "--ephemeral"]);
+    let peer = first.peer.clone();
+    drop(first.process.stdin.take());
+    drop(first);
+    assert_eq!(Server::exactly(&arguments).peer, peer);
+    assert_ne!(Server::start().peer, peer);
+}
+
+#[test]
+fn an_identity_file_must_be_readable_and_a_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = file(folder.path(), "text");
+    fs::write(&text, "not a key").unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
+        refuses(&["--identity", &text], &["can be read by other users (mode 0644)", "chmod 600"]);
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    refuses(&["--identity", &text], &["holds no Ed25519 key", "--identity"]);
+    refuses(&["--identity", folder.path().to_str().unwrap()], &["identity file", "--ephemeral"]);
+    refuses(&["--identity", &text, "--ephemeral"], &["cannot be used with"]);
+}
+
+#[test]
+fn clients_are_seen_to_come_and_go() {
+    let server = Server::start();
+    assert_eq!(ping(server.address("tcp"), &["-c", "2"]).code, Some(0));
+    let came = server.process.event("client_connected");
+    assert!(came["address"].as_str().unwrap().starts_with("/ip4/127.0.0.1/tcp/"), "{came}");
+    let went = server.process.event("client_disconnected");
+    assert_eq!(came, {
+        let mut came_too = went;
+        came_too["event"] = "client_connected".into();
+        came_too
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_the_server_with_its_total() {
+    for signal in ["INT", "TERM"] {
+        let mut server = Server::start();
+        assert_eq!(ping(server.address("quic-v1"), &["-c", "5"]).code, Some(0));
+        server.process.signal(signal);
+        assert_eq!(server.process.event("stopped")["total"], 5);
+        assert_eq!(server.process.exit_code(), Some(0));
+    }
+}
+
+#[test]
+fn the_end_of_its_input_stops_the_server_that_was_told_so() {
+    let mut server = Server::with(&["--stop-on-eof"]);
+    drop(server.process.stdin.take());
+    assert_eq!(server.process.event("stopped")["total"], 0);
+    assert_eq!(server.process.exit_code(), Some(0));
+}
+
+#[test]
+fn people_see_what_they_need_and_none_of_the_libraries_noise() {
+    let mut command = Command::new(program("ping-server"));
+    command.args(["--ephemeral", "--stop-on-eof", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    // Its input ends at once, so it stops as soon as it is ready.
+    let run: Run = command.stdin(std::process::Stdio::null()).output().unwrap().into();
+    assert_eq!(run.code, Some(0), "{run}");
+    assert_eq!(run.stdout, "", "{run}");
+    for text in ["Peer ID: 12D3", "Listening on /ip4/127.0.0.1/tcp/", "Connection address: /ip4/127.0.0.1/tcp/"] {
+        assert!(run.stderr.contains(text), "{text:?} is missing: {run}");
+    }
+    assert!(run.stderr.contains("PingActor registered and ready!"), "{run}");
+    assert!(run.stderr.contains("Total pings: 0"), "{run}");
+    assert!(!run.stderr.contains("WARN") && !run.stderr.contains("bootstrap"), "{run}");
+    assert!(!run.stderr.contains('\u{1b}'), "colour without a terminal: {run}");
+}
