@@ -57,7 +57,7 @@ pub(crate) async fn run(
     loop {
         let more = stats.sent < plan.count && lost.is_none();
         let room = if plan.interval.is_zero() { in_flight.is_empty() } else { in_flight.len() < MAX_IN_FLIGHT };
-        let next = pin!(OptionFuture::from((more && room).then(|| sleep_until(due))));
+        let next = pin!(OptionFuture::from((more && room).then(|| wait_until(due))));
         tokio::select! {
             biased;
             Some((sequence, sent, outcome)) = in_flight.next() => {
@@ -86,6 +86,13 @@ pub(crate) async fn run(
         {
             return Err(trouble);
         }
+    }
+}
+
+/// Waits for a moment that may have passed; a timer alone would round even that up to the next millisecond.
+async fn wait_until(due: tokio::time::Instant) {
+    if due > tokio::time::Instant::now() {
+        sleep_until(due).await;
     }
 }
 

@@ -54,6 +54,7 @@ async fn session(
     signals: &mut StopSignals,
 ) -> Result<ExitCode> {
     let options = behaviour::Options {
+        listens: false,
         mdns: server.is_none(),
         connections_per_peer: Some(1),
         request_timeout: args.timeout + REQUEST_GRACE,

@@ -10,6 +10,8 @@ use libp2p::{
 };
 use libp2p_connection_limits::{self as connection_limits, ConnectionLimits};
 
+use crate::guard::Guard;
+
 /// How often a node asks an idle peer for a sign of life, and how long it waits for one.
 ///
 /// A peer whose machine or link died without a word is thus forgotten within twice this time.
@@ -21,6 +23,8 @@ const MAX_REQUEST: u64 = 1024 * 1024;
 /// What distinguishes one node's behaviour from another's.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Whether the node accepts connections.
+    pub listens: bool,
     /// Whether to find peers on the local network, and be found, by mDNS.
     pub mdns: bool,
     /// How many connections to hold to one peer at most. A dialer that tries two transports at once sets this to 1:
@@ -36,7 +40,7 @@ pub struct Options {
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
-    pub(crate) kameo: remote::Behaviour,
+    pub(crate) kameo: Guard,
     keep_alive: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
@@ -56,7 +60,7 @@ impl Behaviour {
         let mdns = options.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
-            kameo: remote::Behaviour::new(peer, messaging),
+            kameo: Guard::new(remote::Behaviour::new(peer, messaging)),
             keep_alive: ping::Behaviour::new(ping::Config::new().with_interval(KEEP_ALIVE).with_timeout(KEEP_ALIVE)),
             mdns: mdns.into(),
         })

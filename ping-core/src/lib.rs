@@ -3,6 +3,7 @@
 //! - [`protocol`]: the [`PingActor`](protocol::PingActor), its messages, and the names and ids they go by.
 //! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold.
 //! - [`behaviour`]: the protocols that a node runs.
+//! - [`guard`]: what keeps from Kameo's protocols what they would misunderstand.
 //! - [`transport`]: TCP and QUIC, and how a connection is secured.
 //! - [`dial`]: why a connection could not be made.
 //! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
@@ -13,6 +14,7 @@
 pub mod address;
 pub mod behaviour;
 pub mod dial;
+pub mod guard;
 pub mod identity;
 pub mod logging;
 pub mod node;

@@ -109,12 +109,12 @@ impl Node {
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let key = keypair.public();
         let behaviour = Behaviour::new(&key, options)?;
-        behaviour.kameo.try_init_global().map_err(io::Error::other)?;
+        behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_tokio_executor()
             // A request goes out right behind the name of its protocol: one round trip, not two.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_idle_connection_timeout(IDLE);
-        let swarm = Swarm::new(transport::build(keypair)?, behaviour, key.to_peer_id(), config);
+        let swarm = Swarm::new(transport::build(keypair, options.listens)?, behaviour, key.to_peer_id(), config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
         let looping =

@@ -24,15 +24,15 @@ use multistream_select::{Version, dialer_select_proto, listener_select_proto};
 /// connects and then says nothing is soon forgotten.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Builds the transport of a node.
+/// Builds the transport of a node. One that never listens is spared the TLS certificate that only listeners show.
 ///
 /// # Errors
 ///
 /// When the key cannot sign a TLS certificate or a Noise handshake.
-pub fn build(keypair: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+pub fn build(keypair: &Keypair, listens: bool) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let security = Security {
         noise: noise::Config::new(keypair).map_err(io::Error::other)?,
-        tls: tls::Config::new(keypair).map_err(io::Error::other)?,
+        tls: listens.then(|| tls::Config::new(keypair)).transpose().map_err(io::Error::other)?,
     };
     let tcp = tcp::tokio::Transport::new(tcp::Config::default())
         .and_then(move |stream, endpoint| security.upgrade(stream, endpoint))
@@ -52,7 +52,8 @@ pub fn build(keypair: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
 #[derive(Clone)]
 struct Security {
     noise: noise::Config,
-    tls: tls::Config,
+    /// What a listener accepts besides Noise.
+    tls: Option<tls::Config>,
 }
 
 impl Security {
@@ -73,14 +74,17 @@ impl Security {
     }
 
     async fn listen(self, stream: tcp::tokio::TcpStream) -> io::Result<(PeerId, StreamMuxerBox)> {
-        let accepted = self.noise.protocol_info().chain(self.tls.protocol_info());
-        let (name, stream) = listener_select_proto(stream, accepted).await?;
-        let (peer, stream) = if self.noise.protocol_info().any(|noise| noise == name) {
-            let (peer, stream) = self.noise.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
-            (peer, Either::Left(stream))
-        } else {
-            let (peer, stream) = self.tls.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
-            (peer, Either::Right(stream))
+        let tls = self.tls.iter().flat_map(UpgradeInfo::protocol_info);
+        let (name, stream) = listener_select_proto(stream, self.noise.protocol_info().chain(tls)).await?;
+        let (peer, stream) = match self.tls {
+            Some(tls) if tls.protocol_info().any(|tls| tls == name) => {
+                let (peer, stream) = tls.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
+                (peer, Either::Right(stream))
+            }
+            _ => {
+                let (peer, stream) = self.noise.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
+                (peer, Either::Left(stream))
+            }
         };
         let muxer = yamux::Config::default();
         let (name, stream) = listener_select_proto(stream, muxer.protocol_info()).await?;

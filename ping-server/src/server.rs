@@ -37,6 +37,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
     let plan = if args.listen.is_empty() { Plan::on_port(args.port)? } else { Plan::explicit(args.listen.clone())? };
     let options = behaviour::Options {
+        listens: true,
         mdns: plan.beyond_loopback(),
         connections_per_peer: None,
         request_timeout: REQUEST_TIMEOUT,
