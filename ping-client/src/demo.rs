@@ -15,12 +15,12 @@ use tracing::info;
 /// How long the server may take to start, and to stop. It takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The running server. It stops when its standard input ends: at the latest with this process, however that ends.
+/// The server's process. It stops when its standard input ends: at the latest with this process, however that ends.
 #[derive(Debug)]
 pub(crate) struct Demo {
+    program: PathBuf,
     server: Child,
-    events: Lines<BufReader<ChildStdout>>,
-    address: ServerAddress,
+    reports: Lines<BufReader<ChildStdout>>,
 }
 
 /// What the server reports, as far as it matters here.
@@ -40,8 +40,8 @@ impl Demo {
     ///
     /// # Errors
     ///
-    /// When there is none, or it does not start.
-    pub(crate) async fn start() -> Result<Self> {
+    /// When there is none, or the system does not let it start.
+    pub(crate) fn start() -> Result<Self> {
         let program = server_program()?;
         let mut command = Command::new(&program);
         command
@@ -53,21 +53,22 @@ impl Demo {
         // A Ctrl-C at the terminal is for the client, which then stops the server.
         #[cfg(unix)]
         command.process_group(0);
-        let mut server = command
-            .spawn()
-            .with_context(|| format!("cannot start {}. Build it first: cargo build --release", program.display()))?;
-        let stdout = server.stdout.take().ok_or_else(|| anyhow!("the server has no standard output"))?;
-        let mut events = BufReader::new(stdout).lines();
-        let address = timeout(PATIENCE, ready(&mut events))
-            .await
-            .map_err(|_| anyhow!("the server did not start within {PATIENCE:?}"))??;
-        info!("Started {} on {address} for this demo", program.display());
-        Ok(Self { server, events, address })
+        let mut server = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let stdout = server.stdout.take().ok_or_else(|| anyhow!("the demo's server has no standard output"))?;
+        Ok(Self { program, server, reports: BufReader::new(stdout).lines() })
     }
 
-    /// Where the server listens.
-    pub(crate) fn address(&self) -> &ServerAddress {
-        &self.address
+    /// Waits until the server is ready, and returns the first address it named.
+    ///
+    /// # Errors
+    ///
+    /// When it ends, or says something else than a server does, or takes too long.
+    pub(crate) async fn ready(&mut self) -> Result<ServerAddress> {
+        let address = timeout(PATIENCE, ready(&mut self.reports))
+            .await
+            .map_err(|_| anyhow!("the demo's server did not start within {PATIENCE:?}"))??;
+        info!("Started {} on {address} for this demo", self.program.display());
+        Ok(address)
     }
 
     /// Stops the server and waits until it is gone.
@@ -79,7 +80,7 @@ impl Demo {
         drop(self.server.stdin.take());
         let stopping = async {
             // Its last reports are read, so that it is not held up by a full pipe.
-            while self.events.next_line().await?.is_some() {}
+            while self.reports.next_line().await?.is_some() {}
             self.server.wait().await
         };
         match timeout(PATIENCE, stopping).await {
@@ -95,21 +96,21 @@ impl Demo {
 }
 
 /// Reads the server's reports until it is ready, and returns the first address it named.
-async fn ready(events: &mut Lines<BufReader<ChildStdout>>) -> Result<ServerAddress> {
+async fn ready(reports: &mut Lines<BufReader<ChildStdout>>) -> Result<ServerAddress> {
     let mut address = None;
-    while let Some(line) = events.next_line().await? {
-        match serde_json::from_str(&line).with_context(|| format!("the server said: {line}"))? {
+    while let Some(line) = reports.next_line().await? {
+        match serde_json::from_str(&line).with_context(|| format!("the demo's server said: {line}"))? {
             Happening::Listening { connection_address } => {
                 address.get_or_insert(connection_address);
             }
             Happening::Ready => {
-                let address = address.ok_or_else(|| anyhow!("the server named no address"))?;
+                let address = address.ok_or_else(|| anyhow!("the demo's server named no address"))?;
                 return Ok(address.parse()?);
             }
             Happening::Other => {}
         }
     }
-    bail!("the server ended before it was ready")
+    bail!("the demo's server ended before it was ready")
 }
 
 fn server_program() -> Result<PathBuf> {

@@ -206,6 +206,8 @@ impl<'a> Finder<'a> {
         let connection = loop {
             match self.connect_by(server, asked.other()).await {
                 Ok((connection, _)) => break connection,
+                // QUIC never hears of a missing route; TCP does, and what it hears holds for both.
+                Err(trouble @ Trouble::Dial { failure: DialFailure::NoRoute, .. }) => self.note(trouble),
                 Err(trouble) => debug!(%trouble, "the other transport does not answer either"),
             }
             pause.wait().await;

@@ -38,13 +38,17 @@ pub(crate) async fn run(args: &Args, started: Instant) -> Result<ExitCode> {
     if !args.demo {
         return session(args, args.server.as_ref(), started, &mut signals).await;
     }
-    let demo = tokio::select! {
-        demo = Demo::start() => demo?,
-        () = signals.next() => return Ok(ExitCode::from(1)),
+    let mut demo = Demo::start()?;
+    let outcome = tokio::select! {
+        address = demo.ready() => match address {
+            Ok(address) => session(args, Some(&address), Instant::now(), &mut signals).await,
+            Err(error) => Err(error),
+        },
+        () = signals.next() => Ok(ExitCode::from(1)),
     };
-    let outcome = session(args, Some(demo.address()), Instant::now(), &mut signals).await;
-    demo.stop().await?;
-    outcome
+    let stopped = demo.stop().await;
+    let code = outcome?;
+    stopped.map(|()| code)
 }
 
 async fn session(

@@ -18,7 +18,7 @@ use libp2p::{
 /// for the loss of the peer and would fail every request and look-up that is under way on the first connection, so it
 /// does not hear of a denied one.
 #[allow(missing_debug_implementations, reason = "Kameo's behaviour has no Debug")]
-pub struct Guard {
+pub(crate) struct Guard {
     kameo: remote::Behaviour,
 }
 

@@ -1,10 +1,9 @@
 //! What the ping server and the ping client share: the contract on the wire and the libp2p node under it.
 //!
 //! - [`protocol`]: the [`PingActor`](protocol::PingActor), its messages, and the names and ids they go by.
-//! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold.
+//! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold. Under it, `transport` makes
+//!   connections, over transports that are built `on_demand`, and `guard` keeps from Kameo what it would misunderstand.
 //! - [`behaviour`]: the protocols that a node runs.
-//! - [`guard`]: what keeps from Kameo's protocols what they would misunderstand.
-//! - [`transport`]: TCP and QUIC, and how a connection is secured.
 //! - [`dial`]: why a connection could not be made.
 //! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
 //! - [`address`]: server addresses as people write them.
@@ -14,10 +13,11 @@
 pub mod address;
 pub mod behaviour;
 pub mod dial;
-pub mod guard;
+mod guard;
 pub mod identity;
 pub mod logging;
 pub mod node;
+mod on_demand;
 pub mod protocol;
 pub mod signals;
-pub mod transport;
+mod transport;

@@ -105,7 +105,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// When this process has a node already, the key is of no use for the transports, or mDNS cannot be set up.
+    /// When this process has a node already, or mDNS cannot be set up.
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let key = keypair.public();
         let behaviour = Behaviour::new(&key, options)?;
@@ -114,7 +114,7 @@ impl Node {
             // A request goes out right behind the name of its protocol: one round trip, not two.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_idle_connection_timeout(IDLE);
-        let swarm = Swarm::new(transport::build(keypair, options.listens)?, behaviour, key.to_peer_id(), config);
+        let swarm = Swarm::new(transport::new(keypair, options.listens), behaviour, key.to_peer_id(), config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
         let looping =

@@ -6,7 +6,7 @@ use std::{io, time::Duration};
 
 use futures::future::Either;
 use libp2p::{
-    PeerId, Transport as _,
+    Multiaddr, PeerId, Transport as _,
     core::{
         ConnectedPoint, UpgradeInfo,
         muxing::StreamMuxerBox,
@@ -14,35 +14,45 @@ use libp2p::{
         upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
     },
     identity::Keypair,
+    multiaddr::Protocol,
     noise, quic, tcp, tls, yamux,
 };
 use multistream_select::{Version, dialer_select_proto, listener_select_proto};
+
+use crate::on_demand::OnDemand;
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
 ///
 /// Five round trips on the slowest link that is of any use for pings (2 s), and short enough that a peer which
 /// connects and then says nothing is soon forgotten.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Builds the transport of a node. One that never listens is spared the TLS certificate that only listeners show.
-///
-/// # Errors
-///
-/// When the key cannot sign a TLS certificate or a Noise handshake.
-pub fn build(keypair: &Keypair, listens: bool) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    let security = Security {
-        noise: noise::Config::new(keypair).map_err(io::Error::other)?,
-        tls: listens.then(|| tls::Config::new(keypair)).transpose().map_err(io::Error::other)?,
-    };
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default())
-        .and_then(move |stream, endpoint| security.upgrade(stream, endpoint))
-        .map_err(|error| error.into_inner());
-    let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .map_err(io::Error::other);
+/// The transport of a node. One that never listens is spared the TLS certificate that only TCP listeners show.
+pub(crate) fn new(keypair: &Keypair, listens: bool) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let key = keypair.clone();
+    let tcp = OnDemand::new(is_tcp, move || {
+        let security = Security::new(&key, listens)?;
+        Ok(tcp::tokio::Transport::new(tcp::Config::default())
+            .and_then(move |stream, endpoint| security.upgrade(stream, endpoint))
+            .map_err(|error| error.into_inner()))
+    });
+    let key = keypair.clone();
+    let quic = OnDemand::new(is_quic, move || {
+        Ok(quic::tokio::Transport::new(quic::Config::new(&key))
+            .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+            .map_err(io::Error::other))
+    });
     let either =
         tcp.or_transport(quic).map(|connection, _| connection.into_inner()).map_err(|error| error.into_inner());
-    Ok(TransportTimeout::new(either, HANDSHAKE_TIMEOUT).boxed())
+    TransportTimeout::new(either, HANDSHAKE_TIMEOUT).boxed()
+}
+
+fn is_tcp(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::Tcp(_)))
+}
+
+fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::QuicV1)
 }
 
 /// Secures TCP connections and multiplexes them.
@@ -57,6 +67,13 @@ struct Security {
 }
 
 impl Security {
+    fn new(keypair: &Keypair, listens: bool) -> io::Result<Self> {
+        Ok(Self {
+            noise: noise::Config::new(keypair).map_err(io::Error::other)?,
+            tls: listens.then(|| tls::Config::new(keypair)).transpose().map_err(io::Error::other)?,
+        })
+    }
+
     async fn upgrade(
         self,
         stream: tcp::tokio::TcpStream,

@@ -19,10 +19,11 @@ impl Report for Text {
         let stats = &outcome.stats;
         writeln!(out, "--- {} at {} ---", outcome.name, server.address.clone().with(Protocol::P2p(server.peer)))?;
         write!(out, "{} pings sent, {} answered, {} lost", stats.sent, stats.received, stats.lost())?;
-        write!(out, ", in {:.2} s", stats.duration().as_secs_f64())?;
+        write!(out, ", in {} s", digits(stats.duration().as_secs_f64()))?;
         match stats.rate() {
-            Some(rate) => writeln!(out, " ({} a second)", digits(rate))?,
-            None => writeln!(out)?,
+            // Of pings at leisure the rate says nothing but the interval that the user chose.
+            Some(rate @ 10.0..) => writeln!(out, " ({rate:.0} a second)")?,
+            _ => writeln!(out)?,
         }
         for (message, count) in stats.failures.values() {
             writeln!(out, "  {count} lost: {message}")?;
