@@ -1,0 +1,37 @@
+# List the recipes.
+default:
+    @just --list
+
+# Start a server on this machine, ping it 100 times, and stop it.
+demo: build
+    ./target/release/ping-client --demo
+
+# Host the actor, for clients on this machine and others.
+server *ARGUMENTS: build
+    ./target/release/ping-server {{ARGUMENTS}}
+
+# Ping the actor on the server at ADDRESS.
+client ADDRESS *ARGUMENTS: build
+    ./target/release/ping-client --server {{ADDRESS}} {{ARGUMENTS}}
+
+# Build what is shipped.
+build:
+    cargo build --release
+
+# Run all tests that any user may run.
+test:
+    cargo test --workspace
+
+# Run the tests that make network namespaces; they need Linux, root and iproute2.
+test-net:
+    cargo test -p ping-client --test net -- --ignored
+
+# Check formatting, lints and documentation.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Measure against a stock Kameo program, on this machine.
+bench:
+    cargo bench --workspace
