@@ -52,7 +52,14 @@ impl Trouble {
             | Self::Deadline { .. }
             | Self::Interrupted => true,
             Self::Dial { failure, .. } => {
-                matches!(failure, DialFailure::WrongPeer { .. } | DialFailure::Ourselves | DialFailure::Stopped)
+                matches!(
+                    failure,
+                    DialFailure::WrongPeer { .. }
+                        | DialFailure::Ourselves
+                        // Another attempt already has the connection.
+                        | DialFailure::Denied
+                        | DialFailure::Stopped
+                )
             }
             Self::NothingDiscovered | Self::NoSuchActor { .. } | Self::ActorElsewhere { .. } | Self::Lost { .. } => {
                 false

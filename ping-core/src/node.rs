@@ -303,11 +303,11 @@ impl EventLoop {
         }
     }
 
-    /// Ends a connection whose other side gave no sign of life. Peers that do not speak the keep-alive protocol are
-    /// left alone.
+    /// Ends a connection whose other side gave no sign of life. Any other failure is left alone: lazy negotiation makes
+    /// a peer that does not speak the keep-alive protocol, as many Kameo nodes do not, look like an I/O error.
     fn on_silent(&mut self, id: ConnectionId, failure: &ping::Failure) {
-        if !matches!(failure, ping::Failure::Unsupported) {
-            debug!(%failure, "keep-alive failed");
+        debug!(%failure, "keep-alive failed");
+        if matches!(failure, ping::Failure::Timeout) {
             self.swarm.close_connection(id);
         }
     }
