@@ -144,7 +144,10 @@ impl FromStr for ServerAddress {
 
     /// Reads a multiaddr, or an IP address or host name with or without a port.
     fn from_str(text: &str) -> Result<Self, ParseAddressError> {
-        if text.starts_with('/') { parse_multiaddr(text) } else { parse_host_and_port(text) }
+        let server = if text.starts_with('/') { parse_multiaddr(text) } else { parse_host_and_port(text) }?;
+        check_port(server.port)?;
+        check_host(&server.host)?;
+        Ok(server)
     }
 }
 
@@ -175,7 +178,6 @@ fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
     if let Some(rest) = parts.next() {
         return refuse(format!("nothing may follow the peer id, but {rest} does"));
     }
-    check_port(port)?;
     Ok(ServerAddress { host, port, transport: Some(transport), peer })
 }
 
@@ -185,7 +187,6 @@ fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
         return Ok(server(Host::Ip(ip), DEFAULT_PORT));
     }
     if let Ok(socket) = text.parse::<SocketAddr>() {
-        check_port(socket.port())?;
         return Ok(server(Host::Ip(socket.ip()), socket.port()));
     }
     if let Some(inner) = text.strip_prefix('[') {
@@ -201,11 +202,21 @@ fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
             Err(_) => return refuse(format!("'{port}' is no port; a port is a number from 1 to 65535")),
         },
     };
-    check_port(port)?;
     if !is_host_name(name) {
         return refuse(format!("'{name}' is neither an IP address nor a host name"));
     }
     Ok(server(Host::Name(name.to_owned(), Family::Any), port))
+}
+
+/// A link-local address leads nowhere without the interface to take, which neither a multiaddr nor a socket address as
+/// people write it names.
+fn check_host(host: &Host) -> Result<(), ParseAddressError> {
+    match host {
+        Host::Ip(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
+            refuse(format!("{ip} is link-local and good for nothing without an interface; use another address"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_port(port: u16) -> Result<(), ParseAddressError> {
@@ -285,6 +296,8 @@ mod tests {
             ("/ip4/1.1.1.1/tcp/0", "port from 1"),
             ("/ip4/1.1.1.1/tcp/1/ws", "not supported"),
             ("/unix/a", "starts with /ip4"),
+            ("fe80::1", "link-local"),
+            ("/ip6/fe80::1/tcp/1", "link-local"),
             ("/ip4/1.1.1.1/tcp/1/p2p/oops", "no multiaddr"),
         ] {
             let error = parse(text).unwrap_err().to_string();

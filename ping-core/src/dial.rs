@@ -84,6 +84,10 @@ impl DialFailure {
                     if let Some(failure) = Self::from_kind(io.kind()) {
                         return failure;
                     }
+                    if io.raw_os_error().is_some() {
+                        // The system itself refused; nothing was heard from the other side.
+                        return Self::Other(io.to_string());
+                    }
                     // `source` would skip the error that an `io::Error` wraps.
                     io.get_ref().map(|inner| inner as &(dyn Error + 'static))
                 }
@@ -120,6 +124,8 @@ mod tests {
         assert_eq!(DialFailure::from_io(&wrapped), DialFailure::Refused);
         let timeout = io::Error::other(TransportTimeoutError::<io::Error>::Timeout);
         assert_eq!(DialFailure::from_io(&timeout), DialFailure::TimedOut);
+        let local = io::Error::other(io::Error::from_raw_os_error(1));
+        assert!(matches!(DialFailure::from_io(&local), DialFailure::Other(_)));
         let quic = io::Error::other(io::Error::other(quic::Error::HandshakeTimedOut));
         assert_eq!(DialFailure::from_io(&quic), DialFailure::TimedOut);
     }

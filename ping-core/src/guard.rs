@@ -7,16 +7,18 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, NewExternalAddrOfPeer,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
 
 /// Kameo's protocols, guarded.
 ///
-/// When two transports are dialled at once, the connection that comes second is denied. Kameo takes any failed dial
-/// for the loss of the peer and would fail every request and look-up that is under way on the first connection, so it
-/// does not hear of a denied one.
+/// - When two transports are dialled at once, the connection that comes second is denied. Kameo takes any failed dial for
+///   the loss of the peer and would fail every request and look-up that is under way on the first connection, so it does
+///   not hear of a denied one.
+/// - Kameo's registry dials whoever it knows an address of, and mDNS would tell it those of every peer on the network. It
+///   hears only of the addresses that the node has itself connected to.
 #[allow(missing_debug_implementations, reason = "Kameo's behaviour has no Debug")]
 pub(crate) struct Guard {
     kameo: remote::Behaviour,
@@ -25,6 +27,11 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(kameo: remote::Behaviour) -> Self {
         Self { kameo }
+    }
+
+    /// Lets the registry know that a peer can be reached at this address.
+    pub(crate) fn learn(&mut self, peer_id: PeerId, addr: &Multiaddr) {
+        self.kameo.on_swarm_event(FromSwarm::NewExternalAddrOfPeer(NewExternalAddrOfPeer { peer_id, addr }));
     }
 
     /// The guarded protocols.
@@ -38,8 +45,10 @@ impl NetworkBehaviour for Guard {
     type ToSwarm = remote::Event;
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if !matches!(event, FromSwarm::DialFailure(DialFailure { error: DialError::Denied { .. }, .. })) {
-            self.kameo.on_swarm_event(event);
+        match event {
+            FromSwarm::DialFailure(DialFailure { error: DialError::Denied { .. }, .. })
+            | FromSwarm::NewExternalAddrOfPeer(_) => {}
+            other => self.kameo.on_swarm_event(other),
         }
     }
 

@@ -80,6 +80,8 @@ impl Identity {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|source| IdentityError::Unwritable { path: path.into(), source })?;
         }
+        // Two names of one file are one identity.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.into());
         let lock = lock(path)?;
         match read(path) {
             Ok(keypair) => Ok(Self { keypair, created: false, _lock: lock }),
@@ -140,7 +142,12 @@ fn create(path: &Path) -> io::Result<Keypair> {
     let keypair = Keypair::generate_ed25519();
     let bytes = keypair.to_protobuf_encoding().map_err(io::Error::other)?;
     let draft = beside(path, ".new");
-    let mut file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(&draft)?;
+    // What an interrupted attempt left behind may be readable by others, or lead elsewhere.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = private(OpenOptions::new().write(true).create_new(true)).open(&draft)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
@@ -206,6 +213,17 @@ mod tests {
         assert!(matches!(error, IdentityError::InUse { .. }), "{error}");
         #[cfg(unix)]
         assert!(error.to_string().contains(&format!("process {}", process::id())), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn another_name_of_the_file_is_the_same_identity() {
+        let folder = folder();
+        let path = folder.path().join("identity.key");
+        let _held = Identity::load_or_create(&path).unwrap();
+        let alias = folder.path().join("alias.key");
+        std::os::unix::fs::symlink(&path, &alias).unwrap();
+        assert!(matches!(Identity::load_or_create(&alias), Err(IdentityError::InUse { .. })));
     }
 
     #[test]

@@ -2,13 +2,16 @@
 
 use std::io;
 
-/// Asks to stop: Ctrl-C everywhere, and on Unix SIGTERM too.
+#[cfg(unix)]
+use tokio::signal::unix::{Signal as First, Signal as Second, SignalKind, signal};
+#[cfg(windows)]
+use tokio::signal::windows::{CtrlBreak as Second, CtrlC as First, ctrl_break, ctrl_c};
+
+/// Asks to stop: on Unix SIGINT, which Ctrl-C sends, and SIGTERM; on Windows Ctrl-C and Ctrl-Break.
 #[derive(Debug)]
 pub struct StopSignals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
+    first: First,
+    second: Second,
 }
 
 impl StopSignals {
@@ -16,37 +19,19 @@ impl StopSignals {
     ///
     /// # Errors
     ///
-    /// When the system does not let signals be handled.
-    #[cfg(unix)]
+    /// When the system does not let them be handled.
     pub fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// From now on Ctrl-C no longer ends the process by itself.
-    ///
-    /// # Errors
-    ///
-    /// Never on this system; on Unix when signals cannot be handled.
-    #[cfg(not(unix))]
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {})
+        #[cfg(unix)]
+        return Ok(Self { first: signal(SignalKind::interrupt())?, second: signal(SignalKind::terminate())? });
+        #[cfg(windows)]
+        return Ok(Self { first: ctrl_c()?, second: ctrl_break()? });
     }
 
     /// Waits for the next signal.
-    #[cfg(unix)]
     pub async fn next(&mut self) {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    /// Waits for the next signal.
-    #[cfg(not(unix))]
-    pub async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
+            _ = self.first.recv() => {}
+            _ = self.second.recv() => {}
         }
     }
 }

@@ -69,7 +69,8 @@ impl Plan {
         self.addresses.iter().filter_map(parts).any(|(ip, ..)| !ip.is_loopback())
     }
 
-    /// Listens, and returns the addresses at which this machine is now reachable, best first.
+    /// Listens, and returns the addresses at which this machine is now reachable, best first, and what else happened
+    /// meanwhile.
     ///
     /// # Errors
     ///
@@ -78,19 +79,24 @@ impl Plan {
         self,
         node: &Node,
         events: &mut mpsc::UnboundedReceiver<Event>,
-    ) -> Result<Vec<Multiaddr>> {
+    ) -> Result<(Vec<Multiaddr>, Vec<Event>)> {
         for address in &self.addresses {
             node.listen(address.clone()).await.map_err(|error| explain(address, &error))?;
         }
         let mut expected = self.expected()?;
-        let mut listening = Vec::new();
+        let (mut listening, mut others) = (Vec::new(), Vec::new());
         let collect = async {
             while !expected.is_empty() {
-                if let Some(Event::Listening(address)) = events.recv().await {
-                    expected.remove(&address);
-                    // A port that the system chose is known only now.
-                    expected.retain(|open| !is_chosen_port_of(&address, open));
-                    listening.push(address);
+                match events.recv().await {
+                    Some(Event::Listening(address)) => {
+                        expected.remove(&address);
+                        // A port that the system chose is known only now.
+                        expected.retain(|open| !is_chosen_port_of(&address, open));
+                        listening.push(address);
+                    }
+                    Some(other) => others.push(other),
+                    // The node is gone; whoever watches it says why.
+                    None => break,
                 }
             }
         };
@@ -99,7 +105,7 @@ impl Plan {
         }
         listening.retain(is_usable);
         rank(&mut listening);
-        Ok(listening)
+        Ok((listening, others))
     }
 
     /// The addresses that the listeners will report, by what the system says of its interfaces.

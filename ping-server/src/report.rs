@@ -3,13 +3,16 @@
 use std::{
     future::pending,
     io::{self, Write},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
+use anyhow::{Result, anyhow};
 use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tracing::info;
@@ -43,13 +46,45 @@ impl Serialize for PeerIdText {
     }
 }
 
+/// How long the last lines may take to be written when the server stops. A reader that does not read must not keep it.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
 /// Where reports go.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Reporter {
     /// To the log.
     Log,
     /// To stdout, as JSON lines.
-    Json,
+    Json(Lines),
+}
+
+/// Lines on their way to stdout. A thread of its own writes them, so that a reader who pauses does not hold up the
+/// server; what it has not read yet is kept.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    sender: mpsc::Sender<Vec<u8>>,
+    failed: oneshot::Receiver<io::Error>,
+    written: mpsc::Receiver<()>,
+}
+
+impl Lines {
+    /// Starts the thread that writes.
+    pub(crate) fn to_stdout() -> Self {
+        let (sender, lines) = mpsc::channel::<Vec<u8>>();
+        let (failure, failed) = oneshot::channel();
+        let (done, written) = mpsc::channel();
+        thread::spawn(move || {
+            let mut stdout = io::stdout().lock();
+            for line in lines {
+                if let Err(error) = stdout.write_all(&line).and_then(|()| stdout.flush()) {
+                    let _ = failure.send(error);
+                    return;
+                }
+            }
+            let _ = done.send(());
+        });
+        Self { sender, failed, written }
+    }
 }
 
 impl Reporter {
@@ -57,20 +92,35 @@ impl Reporter {
     ///
     /// # Errors
     ///
-    /// When stdout is closed or full.
-    pub(crate) fn report(self, happening: &Happening<'_>) -> io::Result<()> {
+    /// When it cannot be written as JSON, which no happening is known for.
+    pub(crate) fn report(&self, happening: &Happening<'_>) -> Result<()> {
         match self {
-            Self::Json => {
+            Self::Json(lines) => {
                 let mut line = serde_json::to_vec(happening)?;
                 line.push(b'\n');
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(&line)?;
-                stdout.flush()
+                // A writer that has failed tells why by itself.
+                let _ = lines.sender.send(line);
             }
-            Self::Log => {
-                log(happening);
-                Ok(())
-            }
+            Self::Log => log(happening),
+        }
+        Ok(())
+    }
+
+    /// Waits until a report could not be written, and says why.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        if let Self::Json(lines) = self
+            && let Ok(error) = (&mut lines.failed).await
+        {
+            return anyhow!("cannot write to standard output: {error}. Keep its reader open, or leave --json out.");
+        }
+        pending().await
+    }
+
+    /// Waits until everything is written, but not for long.
+    pub(crate) fn finish(self) {
+        if let Self::Json(Lines { sender, written, .. }) = self {
+            drop(sender);
+            let _ = written.recv_timeout(LAST_LINES);
         }
     }
 }
