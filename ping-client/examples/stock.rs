@@ -1,6 +1,6 @@
 //! Nodes built without this project's code, to measure against and to test against.
 //!
-//! `stock server` and `stock client ADDRESS COUNT` are a plain Kameo program on both sides: the swarm as Kameo's own
+//! `stock server` and `stock client ADDRESS COUNT [WIDTH]` are a plain Kameo program on both sides: the swarm as Kameo's own
 //! examples build it, the same contract on the wire. The client does not sleep, and retries its look-up in
 //! milliseconds. `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p
 //! peer without Kameo. Servers print the address they can be reached at; the client prints its figures as JSON.
@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use kameo::{
     Actor, RemoteActor, Reply,
     actor::{ActorRef, RemoteActorRef, Spawn},
@@ -21,7 +21,7 @@ use kameo::{
 use libp2p::{
     Multiaddr, Swarm, SwarmBuilder, noise, ping,
     swarm::{NetworkBehaviour, SwarmEvent},
-    tcp, yamux,
+    tcp, tls, yamux,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -66,13 +66,20 @@ struct KameoBehaviour {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let started = Instant::now();
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["server"] => server(PingActor::spawn(PingActor { total: 0 })).await,
         ["other-type"] => server(AnotherActor::spawn(AnotherActor)).await,
         ["plain"] => plain().await,
-        ["client", address, count] => client(address.parse()?, count.parse()?).await,
-        _ => bail!("usage: stock server | other-type | plain | client ADDRESS COUNT"),
+        ["client", address, count] => client(kameo_swarm()?, address.parse()?, count.parse()?, 1, started).await,
+        ["client", address, count, width] => {
+            client(kameo_swarm()?, address.parse()?, count.parse()?, width.parse()?, started).await
+        }
+        ["client-tls", address, count] => client(tls_swarm()?, address.parse()?, count.parse()?, 1, started).await,
+        _ => {
+            bail!("usage: stock server | other-type | plain | client ADDRESS COUNT [WIDTH] | client-tls ADDRESS COUNT")
+        }
     }
 }
 
@@ -85,6 +92,19 @@ fn kameo_swarm() -> Result<Swarm<KameoBehaviour>> {
             kameo: remote::Behaviour::new(key.public().to_peer_id(), remote::messaging::Config::default()),
         })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(300)))
+        .build();
+    swarm.behaviour().kameo.try_init_global()?;
+    Ok(swarm)
+}
+
+/// The same by TLS instead of Noise.
+fn tls_swarm() -> Result<Swarm<KameoBehaviour>> {
+    let swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), tls::Config::new, yamux::Config::default)?
+        .with_behaviour(|key| KameoBehaviour {
+            kameo: remote::Behaviour::new(key.public().to_peer_id(), remote::messaging::Config::default()),
+        })?
         .build();
     swarm.behaviour().kameo.try_init_global()?;
     Ok(swarm)
@@ -124,9 +144,13 @@ async fn plain() -> Result<()> {
     }
 }
 
-async fn client(address: Multiaddr, count: u64) -> Result<()> {
-    let started = Instant::now();
-    let mut swarm = kameo_swarm()?;
+async fn client(
+    mut swarm: Swarm<KameoBehaviour>,
+    address: Multiaddr,
+    count: u64,
+    width: usize,
+    started: Instant,
+) -> Result<()> {
     swarm.dial(address)?;
     let (connected, connection) = oneshot::channel();
     tokio::spawn(async move {
@@ -148,16 +172,25 @@ async fn client(address: Multiaddr, count: u64) -> Result<()> {
     let mut first_pong = None;
     let mut round_trips = Vec::new();
     let mut total = 0;
-    for sequence in 1..=count {
-        let sent = Instant::now();
-        let pong = actor.ask(&Ping { message: "PING".into(), sequence }).await?;
-        round_trips.push(sent.elapsed());
+    let actor = &actor;
+    let running = Instant::now();
+    let mut pongs = stream::iter(1..=count)
+        .map(|sequence| async move {
+            let sent = Instant::now();
+            let pong = actor.ask(&Ping { message: "PING".into(), sequence }).await?;
+            if pong.sequence != sequence {
+                bail!("ping #{sequence} was answered as #{}", pong.sequence);
+            }
+            Ok((sent.elapsed(), pong.total_pings))
+        })
+        .buffer_unordered(width);
+    while let Some(pong) = pongs.next().await {
+        let (round_trip, so_far) = pong?;
+        round_trips.push(round_trip);
         first_pong.get_or_insert_with(|| started.elapsed());
-        if pong.sequence != sequence {
-            bail!("ping #{sequence} was answered as #{}", pong.sequence);
-        }
-        total = pong.total_pings;
+        total = total.max(so_far);
     }
+    let rate = count as f64 / running.elapsed().as_secs_f64();
     round_trips.sort_unstable();
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     let percentile = |p: usize| round_trips.get(round_trips.len() * p / 100).copied().map(ms);
@@ -165,6 +198,7 @@ async fn client(address: Multiaddr, count: u64) -> Result<()> {
         "first_pong_ms": first_pong.map(ms),
         "p50_ms": percentile(50),
         "p99_ms": percentile(99),
+        "rate_per_s": rate,
         "total": total,
     });
     println!("{result}");

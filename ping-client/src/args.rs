@@ -1,11 +1,18 @@
 //! The command line.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use clap::Parser;
+use bytesize::ByteSize;
+use clap::{Parser, value_parser};
 use ping_core::{
     address::ServerAddress,
-    protocol::{self, DEFAULT_NAME},
+    protocol::{self, DEFAULT_NAME, MAX_PAYLOAD},
+};
+use tracing::Level;
+
+use crate::{
+    lane::Mode,
+    schedule::{Limit, Pace},
 };
 
 /// Pings an actor that ping-server hosts, and says how long the round trip takes, or why there is none.
@@ -24,12 +31,12 @@ pub(crate) struct Args {
     #[arg(long, default_value = DEFAULT_NAME, value_parser = protocol::parse_name)]
     pub(crate) name: String,
 
-    /// How many pings to send (1 or more)
-    #[arg(short, long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: u64,
+    /// How many pings to send (0 or more; 0 goes on until Ctrl-C) [default: 100; with --duration no limit]
+    #[arg(short, long, value_name = "COUNT")]
+    count: Option<u64>,
 
     /// The time from one ping to the next, as 250ms, 2s or 1m (0 to 1h; 0 sends the next when the pong is in)
-    /// [default: 2s; with --demo 0]
+    /// [default: 2s; with --demo or --concurrency 0]
     #[arg(short, long, value_name = "TIME", value_parser = duration(Duration::ZERO..=HOUR))]
     interval: Option<Duration>,
 
@@ -45,9 +52,56 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration(MILLISECOND..=DAY))]
     pub(crate) find_timeout: Duration,
 
+    /// Keep this many pings in flight, each sent when its predecessor's pong is in (1 to 100000)
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=100_000),
+        help_heading = LOAD, conflicts_with_all = ["rate", "interval"])]
+    concurrency: Option<u32>,
+
+    /// Send this many pings a second, each at its own time whatever became of those before, and count its latency from
+    /// that time (0.001 to 10000000)
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate, help_heading = LOAD, conflicts_with = "interval")]
+    rate: Option<f64>,
+
+    /// Send pings for this time (1ms to 30d)
+    #[arg(long, value_name = "TIME", value_parser = duration(MILLISECOND..=DAY * 30), help_heading = LOAD)]
+    duration: Option<Duration>,
+
+    /// Before that, send pings that are not counted, for a time or a number of pings, as 2s or 1000
+    #[arg(long, value_name = "TIME|COUNT", value_parser = warm_up, help_heading = LOAD)]
+    pub(crate) warmup: Option<Limit>,
+
+    /// Give each ping a payload of this size, which the actor sends back, as 512 or 64KiB (0 to 1MiB)
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size, hide_default_value = true,
+        help_heading = LOAD)]
+    pub(crate) size: u64,
+
+    /// How pings are carried
+    #[arg(long, value_enum, default_value_t, help_heading = LOAD)]
+    pub(crate) mode: Mode,
+
     /// Print the result as one JSON object
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub(crate) json: bool,
+
+    /// Write a row for each ping into this file
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub(crate) csv: Option<PathBuf>,
+
+    /// Write the result as a web page into this file
+    #[arg(long, value_name = "FILE.html", help_heading = OUTPUT)]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Overwrite the files of --csv and --report
+    #[arg(long, help_heading = OUTPUT)]
+    pub(crate) force: bool,
+
+    /// Print the result alone: no log but warnings, no progress
+    #[arg(short, long, help_heading = OUTPUT, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Log more; RUST_LOG says what exactly
+    #[arg(short, long, help_heading = OUTPUT)]
+    pub(crate) verbose: bool,
 
     /// Start a server on this machine, ping it without pause, and stop it again
     #[arg(long, conflicts_with_all = ["server", "name"])]
@@ -55,15 +109,69 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The time from the start of one ping to the start of the next.
-    pub(crate) fn interval(&self) -> Duration {
-        self.interval.unwrap_or(if self.demo { Duration::ZERO } else { Duration::from_secs(2) })
+    /// How pings follow each other.
+    pub(crate) fn pace(&self) -> Pace {
+        match (self.rate, self.concurrency, self.interval) {
+            (Some(rate), ..) => Pace::Rate(rate),
+            (None, Some(senders), _) => Pace::Closed(senders),
+            (None, None, Some(Duration::ZERO)) => Pace::Closed(1),
+            (None, None, Some(interval)) => Pace::Interval(interval),
+            (None, None, None) if self.demo => Pace::Closed(1),
+            (None, None, None) => Pace::Interval(DEFAULT_INTERVAL),
+        }
+    }
+
+    /// When to stop sending.
+    pub(crate) fn limit(&self) -> Limit {
+        let count = match (self.count, self.duration) {
+            (Some(0), _) | (None, Some(_)) => None,
+            (count, _) => Some(count.unwrap_or(DEFAULT_COUNT)),
+        };
+        Limit { count, duration: self.duration }
+    }
+
+    /// From which level on to log.
+    pub(crate) fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::WARN,
+            (_, true) => Level::DEBUG,
+            _ => Level::INFO,
+        }
     }
 }
+
+/// Headings of the help.
+const LOAD: &str = "Load";
+const OUTPUT: &str = "Output";
+
+/// How many pings are sent when nothing else limits them.
+const DEFAULT_COUNT: u64 = 100;
+
+/// The time from one ping to the next when nothing else sets the pace.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(60 * 60 * 24);
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("the rate must be a number from 0.001 to 10000000".into()),
+    }
+}
+
+fn warm_up(text: &str) -> Result<Limit, String> {
+    if let Ok(count) = text.parse() {
+        return Ok(Limit { count: Some(count), duration: None });
+    }
+    duration(MILLISECOND..=HOUR)(text).map(|duration| Limit { count: None, duration: Some(duration) })
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let ByteSize(size) = text.parse().map_err(|error| format!("{error}; write it as 512 or 64KiB"))?;
+    if size > MAX_PAYLOAD { Err("the size must be from 0 to 1MiB".into()) } else { Ok(size) }
+}
 
 /// A value parser for durations within a range.
 fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
@@ -108,20 +216,49 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_refused() {
-        for arguments in
-            [["-c", "0"], ["-W", "0"], ["-i", "2h"], ["-w", "31d"], ["--find-timeout", "0s"], ["--name", ""]]
-        {
+        for arguments in [
+            ["-n", "0"],
+            ["--rate", "0"],
+            ["--size", "2MiB"],
+            ["--warmup", "0s"],
+            ["-W", "0"],
+            ["-i", "2h"],
+            ["-w", "31d"],
+            ["--find-timeout", "0s"],
+            ["--name", ""],
+        ] {
             let error = Args::try_parse_from(["ping-client"].into_iter().chain(arguments)).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments:?}");
         }
     }
 
+    fn parse(arguments: &[&str]) -> Args {
+        Args::try_parse_from([&["ping-client"], arguments].concat()).unwrap()
+    }
+
     #[test]
-    fn the_demo_pings_without_pause_unless_told_otherwise() {
-        let interval =
-            |arguments: &[&str]| Args::try_parse_from([&["ping-client"], arguments].concat()).unwrap().interval();
-        assert_eq!(interval(&[]), Duration::from_secs(2));
-        assert_eq!(interval(&["--demo"]), Duration::ZERO);
-        assert_eq!(interval(&["--demo", "-i", "1s"]), Duration::from_secs(1));
+    fn the_pace_is_leisurely_unless_load_is_asked_for() {
+        assert_eq!(parse(&[]).pace(), Pace::Interval(Duration::from_secs(2)));
+        assert_eq!(parse(&["--demo"]).pace(), Pace::Closed(1));
+        assert_eq!(parse(&["--demo", "-i", "1s"]).pace(), Pace::Interval(Duration::from_secs(1)));
+        assert_eq!(parse(&["-i", "0"]).pace(), Pace::Closed(1));
+        assert_eq!(parse(&["-n", "64"]).pace(), Pace::Closed(64));
+        assert_eq!(parse(&["--rate", "2.5"]).pace(), Pace::Rate(2.5));
+    }
+
+    #[test]
+    fn a_run_ends_by_count_by_time_or_never() {
+        let limit = |arguments: &[&str]| (parse(arguments).limit().count, parse(arguments).limit().duration);
+        assert_eq!(limit(&[]), (Some(100), None));
+        assert_eq!(limit(&["-c", "0"]), (None, None));
+        assert_eq!(limit(&["--duration", "2s"]), (None, Some(Duration::from_secs(2))));
+        assert_eq!(limit(&["--duration", "2s", "-c", "5"]), (Some(5), Some(Duration::from_secs(2))));
+    }
+
+    #[test]
+    fn sizes_have_units_or_are_bytes() {
+        for (text, bytes) in [("0", 0), ("512", 512), ("64KiB", 65_536), ("64 kB", 64_000), ("1MiB", 1_048_576)] {
+            assert_eq!(parse(&["--size", text]).size, bytes, "{text}");
+        }
     }
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Demo {
     program: PathBuf,
     server: Child,
-    reports: Lines<BufReader<ChildStdout>>,
+    reports: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 /// What the server reports, as far as it matters here.
@@ -55,7 +55,7 @@ impl Demo {
         command.process_group(0);
         let mut server = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let stdout = server.stdout.take().ok_or_else(|| anyhow!("the demo's server has no standard output"))?;
-        Ok(Self { program, server, reports: BufReader::new(stdout).lines() })
+        Ok(Self { program, server, reports: Some(BufReader::new(stdout).lines()) })
     }
 
     /// Waits until the server is ready, and returns the first address it named.
@@ -64,9 +64,12 @@ impl Demo {
     ///
     /// When it ends, or says something else than a server does, or takes too long.
     pub(crate) async fn ready(&mut self) -> Result<ServerAddress> {
-        let address = timeout(PATIENCE, ready(&mut self.reports))
+        let mut reports = self.reports.take().ok_or_else(|| anyhow!("the demo's server is ready already"))?;
+        let address = timeout(PATIENCE, ready(&mut reports))
             .await
             .map_err(|_| anyhow!("the demo's server did not start within {PATIENCE:?}"))??;
+        // What else it reports is read, so that it is not held up by a full pipe.
+        tokio::spawn(async move { while matches!(reports.next_line().await, Ok(Some(_))) {} });
         info!("Started {} on {address} for this demo", self.program.display());
         Ok(address)
     }
@@ -78,12 +81,7 @@ impl Demo {
     /// When it had to be killed, or ended with an error.
     pub(crate) async fn stop(mut self) -> Result<()> {
         drop(self.server.stdin.take());
-        let stopping = async {
-            // Its last reports are read, so that it is not held up by a full pipe.
-            while self.reports.next_line().await?.is_some() {}
-            self.server.wait().await
-        };
-        match timeout(PATIENCE, stopping).await {
+        match timeout(PATIENCE, self.server.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => bail!("the demo's server ended with {status}"),
             Ok(Err(error)) => Err(error).context("cannot wait for the demo's server"),

@@ -28,6 +28,10 @@ pub(crate) enum Trouble {
     ActorElsewhere { peer: PeerId, name: String, owner: PeerId },
     /// The name belongs to an actor of another type.
     OtherType { peer: PeerId, name: String },
+    /// The server cannot do what is asked of it.
+    Unsupported { what: String, limit: u64 },
+    /// The actor did not answer a question about itself.
+    NoAnswer { failure: PingFailure },
     /// The connection was lost.
     Lost { reason: String },
     /// The user's deadline came before the server was found.
@@ -48,22 +52,18 @@ impl Trouble {
             Self::Unresolved { .. }
             | Self::OtherTransport { .. }
             | Self::NotKameo { .. }
-            | Self::OtherType { .. }
+            | Self::Unsupported { .. }
+            | Self::NoAnswer { .. }
             | Self::Deadline { .. }
             | Self::Interrupted => true,
             Self::Dial { failure, .. } => {
-                matches!(
-                    failure,
-                    DialFailure::WrongPeer { .. }
-                        | DialFailure::Ourselves
-                        // Another attempt already has the connection.
-                        | DialFailure::Denied
-                        | DialFailure::Stopped
-                )
+                matches!(failure, DialFailure::WrongPeer { .. } | DialFailure::Ourselves | DialFailure::Stopped)
             }
-            Self::NothingDiscovered | Self::NoSuchActor { .. } | Self::ActorElsewhere { .. } | Self::Lost { .. } => {
-                false
-            }
+            Self::NothingDiscovered
+            | Self::NoSuchActor { .. }
+            | Self::OtherType { .. }
+            | Self::ActorElsewhere { .. }
+            | Self::Lost { .. } => false,
         }
     }
 
@@ -100,6 +100,8 @@ impl Trouble {
             Self::NoSuchActor { .. } => "no_such_actor",
             Self::ActorElsewhere { .. } => "actor_elsewhere",
             Self::OtherType { .. } => "other_type",
+            Self::Unsupported { .. } => "unsupported",
+            Self::NoAnswer { failure } => failure.kind,
             Self::Lost { .. } => "connection_lost",
             Self::Deadline { .. } => "deadline",
             Self::Interrupted => "interrupted",
@@ -135,6 +137,9 @@ impl Trouble {
             Self::NoSuchActor { .. } => "Give --name the name that ping-server was started with.".into(),
             Self::ActorElsewhere { owner, .. } => format!("Use the connection address of {owner}."),
             Self::OtherType { .. } => "Give --name the name of a PingActor.".into(),
+            Self::Unsupported { limit: 0, .. } => "Leave --size out, or use a ping-server of this version.".into(),
+            Self::Unsupported { limit, .. } => format!("Give --size at most {limit}."),
+            Self::NoAnswer { .. } => "Check whether the server still runs, and start again.".into(),
             Self::Lost { .. } => "Check whether the server still runs and the network is up, and start again.".into(),
             Self::Deadline { .. } => "Give it more time with --deadline.".into(),
             Self::Interrupted => "Start again to try longer.".into(),
@@ -173,6 +178,9 @@ impl fmt::Display for Trouble {
             Self::OtherType { peer, name } => {
                 write!(f, "the actor named '{name}' at {peer} is not a PingActor but of another type")
             }
+            Self::Unsupported { what, limit: 0 } => write!(f, "the server's program does not know {what}"),
+            Self::Unsupported { what, limit } => write!(f, "the server does not take {what}, but {limit} at most"),
+            Self::NoAnswer { failure } => write!(f, "the actor does not say what it can do: {}", failure.message),
             Self::Lost { reason } => write!(f, "the connection to the server was lost: {reason}"),
             Self::Deadline { deadline } => {
                 write!(f, "the deadline of {} came before the server was found", humantime::format_duration(*deadline))
@@ -198,6 +206,11 @@ impl PingFailure {
     /// The pong answers another ping.
     pub(crate) fn wrong_sequence(sent: u64, got: u64) -> Self {
         Self { kind: "wrong_pong", message: format!("the pong to ping #{sent} answers ping #{got}") }
+    }
+
+    /// The payload came back changed.
+    pub(crate) fn damaged(sequence: u64) -> Self {
+        Self { kind: "damaged", message: format!("the payload of ping #{sequence} came back changed") }
     }
 
     /// Reads Kameo's account of a failed ask.

@@ -1,6 +1,6 @@
 //! From nothing but the local network to the actor: mDNS names peers, and the first that has the actor is taken.
 
-use std::collections::HashSet;
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use futures::{
     StreamExt,
@@ -15,62 +15,83 @@ use tracing::info;
 use crate::{
     diagnose::Trouble,
     find::{Finder, Found},
+    network::{ENOUGH, Network},
 };
 
 /// A search on the local network. It goes on after its first success, to name the other servers.
 pub(crate) struct Discovery<'a> {
     finder: &'a Finder<'a>,
     events: mpsc::UnboundedReceiver<Event>,
-    tried: HashSet<(PeerId, Multiaddr)>,
+    /// The addresses that each peer announced. The attempt to reach it shares them.
+    peers: HashMap<PeerId, Rc<RefCell<Vec<Multiaddr>>>>,
     attempts: FuturesUnordered<LocalBoxFuture<'a, Result<Found, Trouble>>>,
+    /// What the node's events say of the connections, in passing.
+    pub(crate) network: Network,
 }
 
 impl<'a> Discovery<'a> {
     /// Starts a search that listens to a node's events.
     pub(crate) fn new(finder: &'a Finder<'a>, events: mpsc::UnboundedReceiver<Event>) -> Self {
-        Self { finder, events, tried: HashSet::new(), attempts: FuturesUnordered::new() }
+        let (peers, attempts) = (HashMap::new(), FuturesUnordered::new());
+        Self { finder, events, peers, attempts, network: Network::default() }
     }
 
-    /// Waits for the next peer on the local network that has the actor.
-    ///
-    /// # Errors
-    ///
-    /// None: what goes wrong with one peer is noted, and the next one may come at any time.
-    pub(crate) async fn next(&mut self) -> Result<Found, Trouble> {
+    /// Waits for the next peer on the local network that has the actor. What goes wrong with one peer is noted; the next
+    /// one may come at any time.
+    pub(crate) async fn next(&mut self) -> Found {
         loop {
             tokio::select! {
                 event = self.events.recv() => match event {
-                    Some(Event::Discovered { peer, address }) => self.on_discovered(peer, &address),
-                    Some(_) => {}
+                    Some(event) => self.on_event(event),
                     None => pending().await,
                 },
                 Some(outcome) = self.attempts.next() => match outcome {
-                    Ok(found) => return Ok(found),
+                    Ok(found) => return found,
                     Err(trouble) => self.finder.note(trouble),
                 },
             }
         }
     }
 
-    /// Names the other servers that have the actor, each once, for as long as it is let.
-    pub(crate) async fn name_others(&mut self, chosen: PeerId, disconnect: impl Fn(PeerId)) {
-        let mut named = HashSet::from([chosen]);
+    /// Names the other servers that have the actor, for as long as it is let.
+    pub(crate) async fn name_others(&mut self, disconnect: impl Fn(PeerId)) {
         loop {
-            if let Ok(Found { connection, .. }) = self.next().await
-                && named.insert(connection.peer)
-            {
-                let address = connection.address.with(Protocol::P2p(connection.peer));
-                info!("Another server on this network has the actor too: {address}");
-                disconnect(connection.peer);
-            }
+            let Found { connection, .. } = self.next().await;
+            let address = connection.address.with(Protocol::P2p(connection.peer));
+            info!("Another server on this network has the actor too: {address}");
+            disconnect(connection.peer);
         }
     }
 
-    fn on_discovered(&mut self, peer: PeerId, address: &Multiaddr) {
-        let address = without_peer(address.clone());
-        if leads_here(&address) && self.tried.insert((peer, address.clone())) {
-            let finder = self.finder;
-            self.attempts.push(Box::pin(async move { finder.at_peer(peer, &address).await }));
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::RoundTrip { peer, time } => self.network.record(peer, time),
+            Event::Discovered { peer, address } => self.on_discovered(peer, without_peer(address)),
+            _ => {}
+        }
+    }
+
+    /// One attempt is made for each peer; it tries all addresses that are known by then.
+    fn on_discovered(&mut self, peer: PeerId, address: Multiaddr) {
+        if !leads_here(&address) {
+            return;
+        }
+        if let Some(addresses) = self.peers.get(&peer) {
+            addresses.borrow_mut().push(address);
+            return;
+        }
+        let addresses = Rc::new(RefCell::new(vec![address]));
+        self.peers.insert(peer, Rc::clone(&addresses));
+        let finder = self.finder;
+        self.attempts.push(Box::pin(async move { finder.at_peer(peer, &addresses).await }));
+    }
+
+    /// Waits until there are enough measurements of the connection to a peer.
+    pub(crate) async fn enough_round_trips(&mut self, peer: PeerId) {
+        while self.network.count(peer) < ENOUGH
+            && let Some(event) = self.events.recv().await
+        {
+            self.on_event(event);
         }
     }
 }

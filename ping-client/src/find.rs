@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::select_ok, pin_mut};
+use futures::{StreamExt, future::select_ok};
 use kameo::{
     actor::{ActorId, RemoteActorRef},
     error::{RegistryError, RemoteSendError},
@@ -64,6 +64,8 @@ pub(crate) struct Finder<'a> {
     failures: watch::Sender<u32>,
     started: Instant,
     warned: Cell<bool>,
+    /// When the server's name was first resolved.
+    address_known: Cell<Option<Instant>>,
 }
 
 impl<'a> Finder<'a> {
@@ -77,6 +79,7 @@ impl<'a> Finder<'a> {
             failures: watch::Sender::new(0),
             started: Instant::now(),
             warned: Cell::new(false),
+            address_known: Cell::new(None),
         }
     }
 
@@ -97,8 +100,13 @@ impl<'a> Finder<'a> {
                 }
                 outcome
             }
-            Err(_) => Err(self.trouble.take().unwrap_or_else(otherwise)),
+            Err(_) => Err(self.trouble().unwrap_or_else(otherwise)),
         }
+    }
+
+    /// The most telling trouble so far.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.trouble.borrow().clone()
     }
 
     /// Finds the actor on the server at this address.
@@ -107,7 +115,8 @@ impl<'a> Finder<'a> {
     ///
     /// Only a trouble that trying again cannot mend.
     pub(crate) async fn at(&self, server: &ServerAddress) -> Result<Found, Trouble> {
-        let search = self.retrying(|| self.connect(server));
+        let known = || self.address_known.get().unwrap_or(self.started);
+        let search = self.retrying(|| self.connect(server), known);
         let Some(asked) = server.transport else { return search.await };
         tokio::select! {
             outcome = search => outcome,
@@ -115,29 +124,34 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Finds the actor on this peer, at this address.
+    /// Finds the actor on this peer, at one of these addresses; more may come while it is looked for.
     ///
     /// # Errors
     ///
     /// Only a trouble that trying again cannot mend.
-    pub(crate) async fn at_peer(&self, peer: PeerId, address: &Multiaddr) -> Result<Found, Trouble> {
+    pub(crate) async fn at_peer(&self, peer: PeerId, addresses: &RefCell<Vec<Multiaddr>>) -> Result<Found, Trouble> {
         let known = Instant::now();
-        self.retrying(async || {
-            let dialled = self.node.dial(address.clone(), Some(peer)).await;
-            let connection = dialled.map_err(|failure| Trouble::Dial { server: address.to_string(), failure })?;
-            Ok((connection, known))
-        })
-        .await
+        let connect = async || {
+            let addresses = addresses.borrow().clone();
+            let server = addresses.first().map(ToString::to_string).unwrap_or_default();
+            let dials = addresses.into_iter().map(|address| Box::pin(self.node.dial(address, Some(peer))));
+            select_ok(dials)
+                .await
+                .map(|(connection, _)| connection)
+                .map_err(|failure| Trouble::Dial { server, failure })
+        };
+        self.retrying(connect, || known).await
     }
 
     /// Connects and looks up again and again, until the actor is found or there is no hope.
     async fn retrying(
         &self,
-        connect: impl AsyncFn() -> Result<(Connection, Instant), Trouble>,
+        connect: impl AsyncFn() -> Result<Connection, Trouble>,
+        address_known: impl Fn() -> Instant,
     ) -> Result<Found, Trouble> {
         let mut pause = Pause::new();
         loop {
-            match self.once(&connect).await {
+            match self.once(&connect, &address_known).await {
                 Err(trouble) if !trouble.is_final() => self.note(trouble),
                 outcome => return outcome,
             }
@@ -145,8 +159,12 @@ impl<'a> Finder<'a> {
         }
     }
 
-    async fn once(&self, connect: impl AsyncFn() -> Result<(Connection, Instant), Trouble>) -> Result<Found, Trouble> {
-        let (mut connection, address_known) = connect().await?;
+    async fn once(
+        &self,
+        connect: impl AsyncFn() -> Result<Connection, Trouble>,
+        address_known: impl Fn() -> Instant,
+    ) -> Result<Found, Trouble> {
+        let mut connection = connect().await?;
         let connected = Instant::now();
         let actor = tokio::select! {
             actor = self.look_up(connection.peer, &connection.address) => actor?,
@@ -154,11 +172,11 @@ impl<'a> Finder<'a> {
                 return Err(Trouble::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) });
             }
         };
-        Ok(Found { actor, connection, address_known, connected, looked_up: Instant::now() })
+        Ok(Found { actor, connection, address_known: address_known(), connected, looked_up: Instant::now() })
     }
 
     /// Tries every address of the server by every transport asked for, all at once; the first to answer wins.
-    async fn connect(&self, server: &ServerAddress) -> Result<(Connection, Instant), Trouble> {
+    async fn connect(&self, server: &ServerAddress) -> Result<Connection, Trouble> {
         let by_transport = server.transports().iter().map(|&transport| {
             Box::pin(async move {
                 // A transport that is refused at once is tried again while the other still waits for an answer.
@@ -175,17 +193,19 @@ impl<'a> Finder<'a> {
         select_ok(by_transport).await.map(|(connected, _)| connected)
     }
 
-    async fn connect_by(&self, server: &ServerAddress, transport: Transport) -> Result<(Connection, Instant), Trouble> {
+    async fn connect_by(&self, server: &ServerAddress, transport: Transport) -> Result<Connection, Trouble> {
         let ips = server
             .resolve()
             .await
             .map_err(|error| Trouble::Unresolved { host: server.host(), reason: error.to_string() })?;
-        let known = Instant::now();
+        if self.address_known.get().is_none() {
+            self.address_known.set(Some(Instant::now()));
+        }
         let dials = ips.into_iter().map(|ip| Box::pin(self.dial(server, transport, ip)));
-        let (connection, _) = select_ok(dials)
+        select_ok(dials)
             .await
-            .map_err(|failure| Trouble::Dial { server: format!("{server} by {transport}"), failure })?;
-        Ok((connection, known))
+            .map(|(connection, _)| connection)
+            .map_err(|failure| Trouble::Dial { server: format!("{server} by {transport}"), failure })
     }
 
     async fn dial(&self, server: &ServerAddress, transport: Transport, ip: IpAddr) -> Result<Connection, DialFailure> {
@@ -196,29 +216,27 @@ impl<'a> Finder<'a> {
     /// by the other one. Never returns if it does not.
     async fn try_other_transport(&self, server: &ServerAddress, asked: Transport) -> Trouble {
         let mut failures = self.failures.subscribe();
-        let failed = async {
-            // The sender lives as long as this finder.
-            let _ = failures.wait_for(|failures| *failures > 0).await;
-        };
-        pin_mut!(failed);
-        let _ = timeout(self.patience / 2, &mut failed).await;
+        // The sender lives as long as this finder.
+        let _ = timeout(self.patience / 2, failures.wait_for(|failures| *failures > 0)).await;
         let mut pause = Pause::new();
         let connection = loop {
             match self.connect_by(server, asked.other()).await {
-                Ok((connection, _)) => break connection,
+                Ok(connection) => break connection,
                 // QUIC never hears of a missing route; TCP does, and what it hears holds for both.
                 Err(trouble @ Trouble::Dial { failure: DialFailure::NoRoute, .. }) => self.note(trouble),
                 Err(trouble) => debug!(%trouble, "the other transport does not answer either"),
             }
             pause.wait().await;
         };
-        self.node.disconnect(connection.peer);
-        let trouble = Trouble::OtherTransport { server: server.to_string(), asked, answers: connection.address };
+        let Connection { peer, address, closed } = connection;
+        // The connection gives way to one by the transport that was asked for, if there can be one.
+        self.node.disconnect(peer);
+        let _ = closed.await;
+        let trouble = Trouble::OtherTransport { server: server.to_string(), asked, answers: address };
         self.trouble.replace(Some(trouble.clone()));
-        if *self.failures.borrow() == 0 {
-            let mut failures = self.failures.subscribe();
-            let _ = failures.wait_for(|failures| *failures > 0).await;
-        }
+        // The server is up now, which it may not have been when the asked transport failed: it gets another try.
+        let failures_before = *failures.borrow();
+        let _ = failures.wait_for(|failures| *failures > failures_before).await;
         trouble
     }
 
@@ -303,11 +321,13 @@ async fn speaks_kameo(peer: PeerId) -> bool {
     let fields = SeqDeserializer::<_, ValueError>::new(std::iter::once(BytesDeserializer::new(&nobody)));
     let Ok(nobody) = RemoteActorRef::<PingActor>::deserialize(fields) else { return true };
     let ping = Ping { message: String::new(), sequence: 0 };
-    match timeout(PROBE_TIMEOUT, nobody.ask(&ping).send()).await {
-        Ok(Err(RemoteSendError::UnsupportedProtocols | RemoteSendError::Io(_))) => false,
-        other => {
-            debug!(?other, "asked whether the peer speaks Kameo");
-            true
+    // Once could be a stream that broke because the server is just stopping.
+    for _ in 0..2 {
+        let answer = timeout(PROBE_TIMEOUT, nobody.ask(&ping).send()).await;
+        if !matches!(answer, Ok(Err(RemoteSendError::UnsupportedProtocols | RemoteSendError::Io(_)))) {
+            debug!(?answer, "the peer speaks Kameo");
+            return true;
         }
     }
+    false
 }

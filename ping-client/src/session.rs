@@ -1,16 +1,18 @@
 //! A session from start to end: find the actor, ping it, report.
 
 use std::{
+    fs::File,
     future::pending,
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use futures::FutureExt;
 use libp2p::{identity::Keypair, multiaddr::Protocol};
 use ping_core::{address::ServerAddress, behaviour, node::Node, signals::StopSignals};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::{
@@ -19,14 +21,18 @@ use crate::{
     diagnose::Trouble,
     discover::Discovery,
     find::{Finder, Found},
-    report::{Json, Outcome, Phases, Report, Server, Text},
-    run::{self, Plan},
-    stats::Stats,
+    measure::{Audience, Measured, measure},
+    measurement::warnings,
+    network,
+    report::{self, Html, Json, Outcome, Phases, Report, Server, Text},
 };
 
-/// How much longer than a ping's own timeout the node keeps its request open, so that the ping's timeout is the one
-/// that counts.
+/// How much longer than twice a ping's own timeout the node keeps its request open. An answer that comes within that time
+/// is told apart from one that never comes.
 const REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+/// How long to wait, after a short run, for a few round trips of the network alone.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the session that the command line describes; `started` is when the process did.
 ///
@@ -46,7 +52,11 @@ pub(crate) async fn run(args: &Args, started: Instant) -> Result<ExitCode> {
         },
         () = signals.next() => Ok(ExitCode::from(1)),
     };
-    let stopped = demo.stop().await;
+    let stopped = tokio::select! {
+        stopped = demo.stop() => stopped,
+        // The server is then killed.
+        () = signals.next() => Ok(()),
+    };
     let code = outcome?;
     stopped.map(|()| code)
 }
@@ -57,41 +67,45 @@ async fn session(
     started: Instant,
     signals: &mut StopSignals,
 ) -> Result<ExitCode> {
+    let mut audience = Audience::new(args)?;
+    let page = args.report.as_deref().map(|path| report::create(path, args.force)).transpose()?;
     let options = behaviour::Options {
         listens: false,
         mdns: server.is_none(),
         connections_per_peer: Some(1),
-        request_timeout: args.timeout + REQUEST_GRACE,
+        keep_alive: network::INTERVAL,
+        request_timeout: 2 * args.timeout + REQUEST_GRACE,
     };
     let (node, events) = Node::start(&Keypair::generate_ed25519(), options).context("cannot start the node")?;
-    let mut outcome = Outcome {
-        server: None,
-        name: args.name.clone(),
-        phases: Phases::default(),
-        stats: Stats::new(),
-        trouble: None,
-    };
-
     let finder = Finder::new(&node, &args.name, args.find_timeout);
     let mut discovery = Discovery::new(&finder, events);
     let found = tokio::select! {
         found = find(&finder, &mut discovery, server) => found,
         () = signals.next() => Err(Trouble::Interrupted),
-        deadline = deadline(args, started) => Err(Trouble::Deadline { deadline }),
+        deadline = deadline(args, started) => Err(finder.trouble().unwrap_or(Trouble::Deadline { deadline })),
     };
+    let mut outcome = Outcome::nothing_yet(args);
     match found {
         Ok(Found { actor, mut connection, address_known, connected, looked_up }) => {
             introduce(&connection, server);
-            outcome.server = Some(Server { peer: connection.peer, address: connection.address.clone() });
-            let plan = Plan { count: args.count, interval: args.interval(), timeout: args.timeout };
+            let peer = connection.peer;
+            let mut measured = Measured::default();
             let ended = tokio::select! {
-                ended = run::run(&actor, &mut connection.closed, plan, &mut outcome.stats) => ended,
-                () = discovery.name_others(connection.peer, |peer| node.disconnect(peer)) => Ok(()),
+                ended = measure(args, &actor, &mut connection.closed, &mut audience, &mut measured) => ended,
+                () = discovery.name_others(|peer| node.disconnect(peer)) => Ok(()),
                 () = signals.next() => Ok(()),
                 _ = deadline(args, started) => Ok(()),
             };
+            if ended.is_ok() {
+                // A run may be too short for the network's own round trip to have been measured often enough.
+                let _ = timeout(NETWORK_PATIENCE, discovery.enough_round_trips(peer)).await;
+            }
+            outcome.network = discovery.network.take(peer);
             outcome.trouble = ended.err();
-            let first_pong = outcome.stats.first_pong;
+            outcome.arrived = measured.arrived;
+            outcome.clocks = measured.clocks;
+            outcome.server = Some(Server { peer, address: connection.address, version: measured.version });
+            let first_pong = measured.first_pong.or(audience.stats.first_answer);
             outcome.phases = Phases {
                 find: Some(address_known - started),
                 connect: Some(connected - address_known),
@@ -103,8 +117,18 @@ async fn session(
         Err(trouble) => outcome.trouble = Some(trouble),
     }
     drop(discovery);
-    node.stop().await;
-    report(args, &outcome)?;
+    // A second signal does not wait for anything.
+    tokio::select! {
+        () = node.stop() => {}
+        () = signals.next() => {}
+    }
+    let rows = audience.finish();
+    outcome.stats = audience.stats;
+    if let Some(clocks) = outcome.clocks {
+        outcome.warnings = warnings(&outcome.stats, outcome.load.pace, clocks);
+    }
+    report(args, &outcome, page)?;
+    rows.context("cannot write all rows of the CSV file")?;
     Ok(exit_code(args, &outcome))
 }
 
@@ -118,7 +142,7 @@ async fn find(
         Some(server) => finder.within_patience(finder.at(server), || Trouble::no_answer(server)).await,
         None => {
             info!("Looking for servers on the local network by mDNS");
-            finder.within_patience(discovery.next(), || Trouble::NothingDiscovered).await
+            finder.within_patience(discovery.next().map(Ok), || Trouble::NothingDiscovered).await
         }
     }
 }
@@ -147,10 +171,14 @@ async fn deadline(args: &Args, started: Instant) -> Duration {
     }
 }
 
-fn report(args: &Args, outcome: &Outcome) -> Result<()> {
+fn report(args: &Args, outcome: &Outcome, page: Option<File>) -> Result<()> {
     let report: &dyn Report = if args.json { &Json } else { &Text };
     let mut stdout = io::stdout().lock();
     report.write(outcome, &mut stdout).and_then(|()| stdout.flush()).context("cannot write the result")?;
+    if let Some(page) = page {
+        let mut page = BufWriter::new(page);
+        Html.write(outcome, &mut page).and_then(|()| page.flush()).context("cannot write the report")?;
+    }
     if let Some(trouble) = &outcome.trouble {
         eprintln!("ping-client: {trouble}. {}", trouble.mend());
     }
@@ -161,7 +189,8 @@ fn report(args: &Args, outcome: &Outcome) -> Result<()> {
 /// to ping.
 fn exit_code(args: &Args, outcome: &Outcome) -> ExitCode {
     let stats = &outcome.stats;
-    let answered = if args.deadline.is_some() { stats.received == args.count } else { stats.received > 0 };
+    let answered =
+        if args.deadline.is_some() { Some(stats.received) == args.limit().count } else { stats.received > 0 };
     match outcome.trouble {
         _ if answered => ExitCode::SUCCESS,
         Some(Trouble::Interrupted | Trouble::Deadline { .. }) | None => ExitCode::from(1),

@@ -7,42 +7,124 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::diagnose::PingFailure;
+use crate::{
+    diagnose::PingFailure,
+    lane::Answer,
+    run::{Observer, Sample},
+    series::Series,
+};
 
 /// How precise the percentiles are: to three significant digits. The histogram then takes some 10 kB for every
-/// doubling of the largest round trip, however many there are.
+/// doubling of the largest time, however many there are.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// The counts and round-trip times of a run.
+/// Times, summed up in constant memory.
 #[derive(Debug)]
-pub(crate) struct Stats {
-    /// Pings sent.
-    pub(crate) sent: u64,
-    /// Pongs received in time.
-    pub(crate) received: u64,
-    /// The largest total that the actor reported.
-    pub(crate) server_total: Option<u64>,
-    /// The first pong's round trip.
-    pub(crate) first_pong: Option<Instant>,
-    /// Why pings got no pong, with how often.
-    pub(crate) failures: BTreeMap<&'static str, (String, u64)>,
-    /// When the first ping was sent, and when the last outcome was known.
-    span: Option<(Instant, Instant)>,
-    rtt: Histogram<u64>,
+pub(crate) struct Times {
+    histogram: Histogram<u64>,
     min: Duration,
     max: Duration,
     sum: Duration,
 }
 
-/// Round-trip times of a run that had at least one pong.
+impl Times {
+    pub(crate) fn new() -> Self {
+        // Cannot fail: the library takes 0 to 5 significant digits.
+        #[expect(clippy::expect_used, reason = "3 significant digits are within the library's 0 to 5")]
+        let histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("a valid precision");
+        Self { histogram, min: Duration::MAX, max: Duration::ZERO, sum: Duration::ZERO }
+    }
+
+    pub(crate) fn record(&mut self, time: Duration) {
+        self.min = self.min.min(time);
+        self.max = self.max.max(time);
+        self.sum += time;
+        // The histogram grows to hold any 64-bit value, so nothing is refused.
+        let _ = self.histogram.record(nanoseconds(time));
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// The time that `percent` of all times do not exceed. A bucket's upper end can lie beyond what was measured; no
+    /// percentile does.
+    pub(crate) fn percentile(&self, percent: f64) -> Duration {
+        Duration::from_nanos(self.histogram.value_at_percentile(percent)).clamp(self.min, self.max)
+    }
+
+    /// The figures, if there is at least one time.
+    pub(crate) fn figures(&self) -> Option<Figures> {
+        if self.count() == 0 {
+            return None;
+        }
+        Some(Figures {
+            min: self.min,
+            mean: self.sum.div_f64(self.count() as f64),
+            stdev: Duration::from_secs_f64(self.histogram.stdev() / 1e9),
+            p50: self.percentile(50.0),
+            p90: self.percentile(90.0),
+            p99: self.percentile(99.0),
+            p99_9: (self.count() >= 1000).then(|| self.percentile(99.9)),
+            max: self.max,
+        })
+    }
+
+    /// How many times lie between each two neighbouring bounds.
+    pub(crate) fn counts_between(&self, bounds: &[Duration]) -> Vec<u64> {
+        let count = |from: u64, to: u64| {
+            let values = self.histogram.iter_recorded();
+            values
+                .filter(|value| (from..to).contains(&value.value_iterated_to()))
+                .map(|value| value.count_at_value())
+                .sum()
+        };
+        bounds.windows(2).map(|bounds| count(nanoseconds(bounds[0]), nanoseconds(bounds[1]))).collect()
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The figures of a number of times.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Rtt {
+pub(crate) struct Figures {
     pub(crate) min: Duration,
     pub(crate) mean: Duration,
+    pub(crate) stdev: Duration,
     pub(crate) p50: Duration,
     pub(crate) p90: Duration,
     pub(crate) p99: Duration,
+    /// Of too few times it would be their maximum under another name.
+    pub(crate) p99_9: Option<Duration>,
     pub(crate) max: Duration,
+}
+
+/// The counts and times of a run.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    /// Pings sent.
+    pub(crate) sent: u64,
+    /// Pings answered in time.
+    pub(crate) received: u64,
+    /// Of the lost pings, those that were answered after their time was up.
+    pub(crate) late: u64,
+    /// Pings answered after one that was sent later.
+    pub(crate) reordered: u64,
+    /// The largest total that the actor reported.
+    pub(crate) server_total: Option<u64>,
+    /// When the first answer came.
+    pub(crate) first_answer: Option<Instant>,
+    /// Why pings got no answer, with how often.
+    pub(crate) failures: BTreeMap<&'static str, (String, u64)>,
+    /// Round trips, or latencies in an open loop.
+    pub(crate) rtt: Times,
+    /// The same over the run.
+    pub(crate) series: Series,
+    /// When the first ping was sent, and when the last outcome was known.
+    span: Option<(Instant, Instant)>,
+    highest: u64,
 }
 
 impl Stats {
@@ -50,53 +132,19 @@ impl Stats {
         Self {
             sent: 0,
             received: 0,
+            late: 0,
+            reordered: 0,
             server_total: None,
-            first_pong: None,
+            first_answer: None,
             failures: BTreeMap::new(),
+            rtt: Times::new(),
+            series: Series::new(),
             span: None,
-            // Cannot fail: the library takes 0 to 5 significant digits.
-            #[expect(clippy::expect_used, reason = "3 significant digits are within the library's 0 to 5")]
-            rtt: Histogram::new(SIGNIFICANT_DIGITS).expect("a valid precision"),
-            min: Duration::MAX,
-            max: Duration::ZERO,
-            sum: Duration::ZERO,
+            highest: 0,
         }
     }
 
-    /// A ping leaves.
-    pub(crate) fn sending(&mut self, now: Instant) {
-        self.sent += 1;
-        self.span.get_or_insert((now, now)).1 = now;
-    }
-
-    /// A pong is in.
-    pub(crate) fn pong(&mut self, rtt: Duration, total: u64, now: Instant) {
-        self.received += 1;
-        self.first_pong.get_or_insert(now);
-        self.server_total = self.server_total.max(Some(total));
-        self.min = self.min.min(rtt);
-        self.max = self.max.max(rtt);
-        self.sum += rtt;
-        // The histogram grows to hold any 64-bit value, so nothing is refused.
-        let _ = self.rtt.record(u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX));
-        self.outcome_at(now);
-    }
-
-    /// A ping is lost. Returns whether this is the first one that is lost in this way.
-    pub(crate) fn failure(&mut self, failure: &PingFailure, now: Instant) -> bool {
-        self.outcome_at(now);
-        let (_, count) = self.failures.entry(failure.kind).or_insert_with(|| (failure.message.clone(), 0));
-        *count += 1;
-        *count == 1
-    }
-
-    fn outcome_at(&mut self, now: Instant) {
-        if let Some((_, last)) = &mut self.span {
-            *last = now;
-        }
-    }
-
-    /// Pings that got no pong in time.
+    /// Pings that got no answer in time.
     pub(crate) fn lost(&self) -> u64 {
         self.sent - self.received
     }
@@ -106,62 +154,117 @@ impl Stats {
         self.span.map_or(Duration::ZERO, |(first, last)| last - first)
     }
 
-    /// Pongs a second over the [`duration`](Self::duration), if that is long enough to tell.
+    /// Answers a second over the [`duration`](Self::duration), if that is long enough to tell.
     pub(crate) fn rate(&self) -> Option<f64> {
         let seconds = self.duration().as_secs_f64();
         (seconds > 0.0).then(|| self.received as f64 / seconds)
     }
 
-    /// The round-trip times, if there are any.
-    pub(crate) fn rtt(&self) -> Option<Rtt> {
-        let count = u32::try_from(self.received).unwrap_or(u32::MAX);
-        if count == 0 {
-            return None;
+    fn answer(&mut self, sample: &Sample, answer: Answer) {
+        self.received += 1;
+        if sample.sequence < self.highest {
+            self.reordered += 1;
         }
-        // A bucket's upper end can lie beyond what was measured; no percentile does.
-        let percentile = |p| Duration::from_nanos(self.rtt.value_at_percentile(p)).clamp(self.min, self.max);
-        Some(Rtt {
-            min: self.min,
-            mean: self.sum / count,
-            p50: percentile(50.0),
-            p90: percentile(90.0),
-            p99: percentile(99.0),
-            max: self.max,
-        })
+        self.highest = self.highest.max(sample.sequence);
+        self.first_answer.get_or_insert(sample.ended);
+        self.server_total = self.server_total.max(answer.total);
+        let time = sample.ended - sample.from;
+        self.rtt.record(time);
+        if let Some((start, _)) = self.span {
+            self.series.record(sample.ended - start, time);
+        }
+    }
+
+    fn failure(&mut self, failure: &PingFailure) {
+        let (_, count) = self.failures.entry(failure.kind).or_insert_with(|| (failure.message.clone(), 0));
+        *count += 1;
+    }
+}
+
+impl Observer for Stats {
+    fn sending(&mut self, _: u64, now: Instant) {
+        self.sent += 1;
+        self.span.get_or_insert((now, now)).1 = now;
+    }
+
+    fn outcome(&mut self, sample: &Sample) {
+        match &sample.outcome {
+            Ok(answer) => self.answer(sample, *answer),
+            Err(failure) => self.failure(failure),
+        }
+        if let Some((_, last)) = &mut self.span {
+            *last = sample.ended;
+        }
+    }
+
+    fn late(&mut self, _: u64) {
+        self.late += 1;
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// A ping sent at `sent` and answered after `rtt`.
+    pub(crate) fn answered(sequence: u64, sent: Instant, rtt: Duration) -> Sample {
+        let outcome = Ok(Answer { total: Some(sequence) });
+        Sample { sequence, due: sent, sent, from: sent, ended: sent + rtt, outcome }
+    }
+
     #[test]
-    fn figures_are_those_of_the_pongs() {
+    fn figures_are_those_of_the_answers() {
         let mut stats = Stats::new();
         let start = Instant::now();
         for n in 1..=100 {
-            stats.sending(start);
-            stats.pong(Duration::from_micros(n * 10), n, start + Duration::from_secs(1));
+            stats.sending(n, start);
+            stats.outcome(&answered(n, start, Duration::from_micros(n * 10)));
         }
-        stats.sending(start + Duration::from_secs(1));
-        assert!(stats.failure(&PingFailure::timed_out(Duration::from_secs(1)), start + Duration::from_secs(2)));
+        stats.sending(101, start + Duration::from_secs(1));
+        let failure = Err(PingFailure::timed_out(Duration::from_secs(1)));
+        let ended = start + Duration::from_secs(2);
+        stats.outcome(&Sample { ended, outcome: failure, ..answered(101, start, Duration::ZERO) });
         assert_eq!((stats.sent, stats.received, stats.lost(), stats.server_total), (101, 100, 1, Some(100)));
         assert_eq!(stats.duration(), Duration::from_secs(2));
         assert_eq!(stats.rate(), Some(50.0));
-        let rtt = stats.rtt().unwrap();
+        let rtt = stats.rtt.figures().unwrap();
         assert_eq!((rtt.min, rtt.max), (Duration::from_micros(10), Duration::from_micros(1000)));
         assert_eq!(rtt.mean, Duration::from_micros(505));
-        for (measured, exact) in [(rtt.p50, 500.0), (rtt.p90, 900.0), (rtt.p99, 990.0)] {
-            let ratio = measured.as_secs_f64() * 1e6 / exact;
-            assert!((0.999..=1.001).contains(&ratio), "{measured:?} is not {exact} µs");
+        // The standard deviation of 10, 20, … 1000 is 288.66.
+        let close = |measured: Duration, exact: f64| (measured.as_secs_f64() * 1e6 / exact - 1.0).abs() < 0.001;
+        for (measured, exact) in [(rtt.p50, 500.0), (rtt.p90, 900.0), (rtt.p99, 990.0), (rtt.stdev, 288.66)] {
+            assert!(close(measured, exact), "{measured:?} is not {exact} µs");
         }
     }
 
     #[test]
-    fn a_run_without_pongs_has_no_figures() {
+    fn a_run_without_answers_has_no_figures() {
         let mut stats = Stats::new();
-        assert_eq!(stats.rtt(), None);
-        stats.sending(Instant::now());
-        assert_eq!((stats.lost(), stats.rtt(), stats.rate()), (1, None, None));
+        assert_eq!(stats.rtt.figures(), None);
+        stats.sending(1, Instant::now());
+        assert_eq!((stats.lost(), stats.rtt.figures(), stats.rate()), (1, None, None));
+    }
+
+    #[test]
+    fn an_answer_that_overtakes_another_is_noticed_once() {
+        let mut stats = Stats::new();
+        let start = Instant::now();
+        for sequence in [1, 3, 2, 4] {
+            stats.sending(sequence, start);
+            stats.outcome(&answered(sequence, start, Duration::from_micros(1)));
+        }
+        assert_eq!(stats.reordered, 1);
+    }
+
+    #[test]
+    fn every_time_is_in_one_interval() {
+        let mut times = Times::new();
+        for n in 1..=1000 {
+            times.record(Duration::from_micros(n));
+        }
+        let bounds = [0, 250, 500, 2000].map(Duration::from_micros);
+        let counts = times.counts_between(&bounds);
+        assert_eq!(counts.iter().sum::<u64>(), 1000);
+        assert!((248..=250).contains(&counts[0]), "{counts:?}");
     }
 }

@@ -10,15 +10,23 @@ use libp2p::{
 };
 use libp2p_connection_limits::{self as connection_limits, ConnectionLimits};
 
-use crate::guard::Guard;
+use crate::{
+    guard::Guard,
+    protocol::{MAX_IN_FLIGHT, MAX_PAYLOAD},
+};
 
-/// How often a node asks an idle peer for a sign of life, and how long it waits for one.
+/// How often a node that measures nothing asks a peer for a sign of life.
 ///
-/// A peer whose machine or link died without a word is thus forgotten within twice this time.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A peer whose machine or link died without a word is forgotten after twice this time and [`SILENCE`] together: the
+/// protocol forgives the first failure.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// The largest request that is read, in bytes: Kameo's default, which the peers' own limit equals.
-const MAX_REQUEST: u64 = 1024 * 1024;
+/// How long a node waits for a sign of life.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The largest request that is read, in bytes: that of the largest payload. Kameo's CBOR writes a payload as a list of
+/// integers, most of which take two bytes.
+const MAX_REQUEST: u64 = 2 * MAX_PAYLOAD + 64 * 1024;
 
 /// What distinguishes one node's behaviour from another's.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +38,8 @@ pub struct Options {
     /// How many connections to hold to one peer at most. A dialer that tries two transports at once sets this to 1:
     /// the first one to connect wins, and no request can ever be put on the one that is about to be closed.
     pub connections_per_peer: Option<u32>,
+    /// How often to ask a peer for a sign of life, and with it measure the bare round trip of the connection.
+    pub keep_alive: Duration,
     /// How long an answer to a request may take before it fails.
     pub request_timeout: Duration,
 }
@@ -56,12 +66,15 @@ impl Behaviour {
         let limits = ConnectionLimits::default().with_max_established_per_peer(options.connections_per_peer);
         let messaging = remote::messaging::Config::default()
             .with_request_timeout(options.request_timeout)
+            // A request's stream lives a little longer than the request.
+            .with_max_concurrent_streams(2 * MAX_IN_FLIGHT as usize)
             .with_request_size_maximum(MAX_REQUEST);
+        let keep_alive = ping::Config::new().with_interval(options.keep_alive).with_timeout(SILENCE);
         let mdns = options.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             kameo: Guard::new(remote::Behaviour::new(peer, messaging)),
-            keep_alive: ping::Behaviour::new(ping::Config::new().with_interval(KEEP_ALIVE).with_timeout(KEEP_ALIVE)),
+            keep_alive: ping::Behaviour::new(keep_alive),
             mdns: mdns.into(),
         })
     }

@@ -65,6 +65,13 @@ pub enum Event {
         /// The address that it was announced with when it connected.
         address: Multiaddr,
     },
+    /// A peer gave a sign of life.
+    RoundTrip {
+        /// Its identity.
+        peer: PeerId,
+        /// The bare round trip of the connection: libp2p's ping protocol, without any actor.
+        time: Duration,
+    },
     /// mDNS found a peer on the local network.
     Discovered {
         /// Its identity.
@@ -164,7 +171,8 @@ impl Node {
         let _ = (&mut self.task).await;
     }
 
-    /// Waits until the node's task ends by itself, which it does only by a panic, and says which.
+    /// Waits until the node's task ends by itself, which it does only by a panic, and says which. The node is then of no
+    /// more use: drop it.
     pub async fn failed(&mut self) -> String {
         match (&mut self.task).await {
             Ok(()) => "it ended".into(),
@@ -256,10 +264,11 @@ impl EventLoop {
                     let _ = dial.reply.send(Err(DialFailure::from_dial_error(&error, dial.expected)));
                 }
             }
-            SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(ping::Event {
-                connection, result: Err(failure), ..
-            })) => {
-                self.on_silent(connection, &failure);
+            SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(ping::Event { peer, connection, result })) => {
+                match result {
+                    Ok(time) => self.tell(Event::RoundTrip { peer, time }),
+                    Err(failure) => self.on_silent(connection, &failure),
+                }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(peers))) => {
                 for (peer, address) in peers {
@@ -275,7 +284,7 @@ impl EventLoop {
         if endpoint.is_dialer() {
             // The registry asks only peers whose address it knows. Inbound connections come from ports that no one
             // listens on, so their addresses are of no use to it.
-            self.swarm.add_peer_address(peer, address.clone());
+            self.swarm.behaviour_mut().kameo.learn(peer, &address);
         }
         if let Some(dial) = self.dials.remove(&id) {
             let (closing, closed) = oneshot::channel();

@@ -26,6 +26,19 @@ pub const DEFAULT_NAME: &str = "ping_actor";
 /// The registry stores `<name>:meta:<peer id>` as a Kademlia key; this keeps such a key well within one packet.
 pub const MAX_NAME_LEN: usize = 255;
 
+/// The largest payload of an [`Echo`], in bytes.
+pub const MAX_PAYLOAD: u64 = 1024 * 1024;
+
+/// How many requests a node serves at a time on one connection.
+///
+/// Below yamux's 512 streams, each of which lives a little longer than its request: yamux ends the whole connection when
+/// they are exceeded.
+pub const MAX_IN_FLIGHT: u32 = 256;
+
+/// How many requests at a time any Kameo node serves on one connection, this project's or not. Kameo's default is 100;
+/// the rest is left to the node's other protocols.
+pub const SAFE_IN_FLIGHT: u32 = 64;
+
 /// Checks a name to register or look up an actor under, for use as a command-line value parser.
 ///
 /// # Errors
@@ -62,6 +75,45 @@ pub struct Pong {
     pub sequence: u64,
     /// How many pings the actor has counted since it started, from all clients, this one included.
     pub total_pings: u64,
+}
+
+/// Asks the actor about itself. It is no ping and is not counted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct About {}
+
+/// What the actor says about itself and the node it lives on.
+#[derive(Clone, Debug, Deserialize, PartialEq, Reply, Serialize)]
+pub struct Card {
+    /// The version of the program that hosts the actor.
+    pub version: String,
+    /// How many pings the actor has counted since it started, from all clients.
+    pub total_pings: u64,
+    /// How many requests the node serves at a time on one connection.
+    pub max_in_flight: u32,
+    /// The largest payload of an [`Echo`] that the node takes, in bytes.
+    pub max_payload: u64,
+}
+
+/// A ping with a payload, which the actor sends back.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Echo {
+    /// The client's own number for this ping, counted from 1.
+    pub sequence: u64,
+    /// Bytes that mean nothing to the actor, up to [`MAX_PAYLOAD`].
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+}
+
+/// The answer to one [`Echo`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Reply, Serialize)]
+pub struct Echoed {
+    /// The sequence number of the ping that this answers.
+    pub sequence: u64,
+    /// How many pings the actor has counted since it started, from all clients, this one included.
+    pub total_pings: u64,
+    /// The payload, as it came.
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
 }
 
 /// Counts the pings it gets and answers each with the total.
@@ -106,6 +158,30 @@ impl Message<Ping> for PingActor {
     async fn handle(&mut self, ping: Ping, _: &mut Context<Self, Self::Reply>) -> Pong {
         self.total.send_modify(|total| *total += 1);
         Pong { message: "PONG".into(), sequence: ping.sequence, total_pings: *self.total.borrow() }
+    }
+}
+
+#[remote_message("kameo-ping/about/1")]
+impl Message<About> for PingActor {
+    type Reply = Card;
+
+    async fn handle(&mut self, _: About, _: &mut Context<Self, Self::Reply>) -> Card {
+        Card {
+            version: env!("CARGO_PKG_VERSION").into(),
+            total_pings: *self.total.borrow(),
+            max_in_flight: MAX_IN_FLIGHT,
+            max_payload: MAX_PAYLOAD,
+        }
+    }
+}
+
+#[remote_message("kameo-ping/echo/1")]
+impl Message<Echo> for PingActor {
+    type Reply = Echoed;
+
+    async fn handle(&mut self, echo: Echo, _: &mut Context<Self, Self::Reply>) -> Echoed {
+        self.total.send_modify(|total| *total += 1);
+        Echoed { sequence: echo.sequence, total_pings: *self.total.borrow(), payload: echo.payload }
     }
 }
 

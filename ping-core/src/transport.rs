@@ -19,7 +19,7 @@ use libp2p::{
 };
 use multistream_select::{Version, dialer_select_proto, listener_select_proto};
 
-use crate::on_demand::OnDemand;
+use crate::{on_demand::OnDemand, protocol::MAX_IN_FLIGHT};
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
 ///
@@ -38,7 +38,10 @@ pub(crate) fn new(keypair: &Keypair, listens: bool) -> Boxed<(PeerId, StreamMuxe
     });
     let key = keypair.clone();
     let quic = OnDemand::new(is_quic, move || {
-        Ok(quic::tokio::Transport::new(quic::Config::new(&key))
+        let mut config = quic::Config::new(&key);
+        // A request's stream lives a little longer than the request.
+        config.max_concurrent_stream_limit = 2 * MAX_IN_FLIGHT;
+        Ok(quic::tokio::Transport::new(config)
             .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
             .map_err(io::Error::other))
     });

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::{
     args::Args,
     listen::{self, Plan},
-    report::{Happening, Pace, PeerIdText, Reporter},
+    report::{Happening, Lines, Pace, PeerIdText, Reporter},
 };
 
 /// How long the actor may take to answer. It answers at once; this bounds what a peer can hold open that asks and then
@@ -40,13 +40,14 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         listens: true,
         mdns: plan.beyond_loopback(),
         connections_per_peer: None,
+        keep_alive: behaviour::KEEP_ALIVE,
         request_timeout: REQUEST_TIMEOUT,
     };
     let (mut node, mut events) = Node::start(&keypair, options).context("cannot start the node")?;
     let peer = node.peer();
-    let reporter = if args.json { Reporter::Json } else { Reporter::Log };
+    let reporter = if args.json { Reporter::Json(Lines::to_stdout()) } else { Reporter::Log };
 
-    let addresses = plan.listen(&node, &mut events).await?;
+    let (addresses, early) = plan.listen(&node, &mut events).await?;
     let (actor, total) = PingActor::new();
     let actor = PingActor::spawn(actor);
     actor.register(args.name.as_str()).await.context("cannot register the actor")?;
@@ -58,24 +59,29 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
     reporter.report(&Happening::Ready { peer_id: PeerIdText(peer), name: &args.name })?;
 
-    let mut serving = Serving { reporter, pace: Pace::new(), total };
+    let mut serving = Serving { ours: peer, reporter, pace: Pace::new(), total };
+    early.iter().try_for_each(|event| serving.on_event(event))?;
     let outcome = tokio::select! {
-        outcome = serving.serve(&mut events, peer) => outcome,
+        outcome = serving.serve(&mut events) => outcome,
         () = signals.next() => Ok(()),
         () = end_of_input(args.stop_on_eof) => Ok(()),
-        reason = failed(&mut node) => Err(reason),
+        reason = node.failed() => {
+            serving.finish(&mut events)?;
+            bail!("the network task failed: {reason}. This is a bug; please report it.");
+        }
     };
     // A second signal does not wait for anything.
     tokio::select! {
         () = stop(node, &args.name) => {}
         () = signals.next() => bail!("interrupted while stopping"),
     }
-    serving.finish(&mut events, peer)?;
+    serving.finish(&mut events)?;
     outcome
 }
 
 /// The reports of a running server.
 struct Serving {
+    ours: PeerId,
     reporter: Reporter,
     pace: Pace,
     total: watch::Receiver<u64>,
@@ -83,24 +89,25 @@ struct Serving {
 
 impl Serving {
     /// Reports what happens for as long as stdout takes it.
-    async fn serve(&mut self, events: &mut mpsc::UnboundedReceiver<Event>, ours: PeerId) -> Result<()> {
+    async fn serve(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<()> {
         loop {
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(event) => self.on_event(&event, ours)?,
+                    Some(event) => self.on_event(&event)?,
                     // The node is gone; whoever watches it says why.
                     None => pending().await,
                 },
+                failure = self.reporter.failed() => return Err(failure),
                 () = self.pace.wait_for_news(&mut self.total) => self.report_pings()?,
             }
         }
     }
 
-    fn on_event(&mut self, event: &Event, ours: PeerId) -> Result<()> {
+    fn on_event(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Listening(address) if listen::is_usable(address) => {
-                let connection_address = listen::connection_address(address, ours);
+                let connection_address = listen::connection_address(address, self.ours);
                 self.reporter.report(&Happening::Listening { address, connection_address: &connection_address })?;
             }
             Event::StoppedListening(address) if listen::is_usable(address) => {
@@ -114,7 +121,7 @@ impl Serving {
                 self.report_pings()?;
                 self.reporter.report(&Happening::ClientDisconnected { peer_id: PeerIdText(*peer), address })?;
             }
-            Event::Listening(_) | Event::StoppedListening(_) | Event::Discovered { .. } => {}
+            Event::Listening(_) | Event::StoppedListening(_) | Event::RoundTrip { .. } | Event::Discovered { .. } => {}
         }
         Ok(())
     }
@@ -122,18 +129,20 @@ impl Serving {
     fn report_pings(&mut self) -> Result<()> {
         let total = *self.total.borrow_and_update();
         match self.pace.news(total) {
-            Some(news) => Ok(self.reporter.report(&news)?),
+            Some(news) => self.reporter.report(&news),
             None => Ok(()),
         }
     }
 
     /// Reports what is left to report when the node has stopped.
-    fn finish(&mut self, events: &mut mpsc::UnboundedReceiver<Event>, ours: PeerId) -> Result<()> {
+    fn finish(mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Result<()> {
         while let Ok(event) = events.try_recv() {
-            self.on_event(&event, ours)?;
+            self.on_event(&event)?;
         }
         self.report_pings()?;
-        Ok(self.reporter.report(&Happening::Stopped { total: *self.total.borrow() })?)
+        self.reporter.report(&Happening::Stopped { total: *self.total.borrow() })?;
+        self.reporter.finish();
+        Ok(())
     }
 }
 
@@ -143,10 +152,6 @@ async fn stop(node: Node, name: &str) {
         warn!(%error, "cannot unregister the actor");
     }
     node.stop().await;
-}
-
-async fn failed(node: &mut Node) -> anyhow::Error {
-    anyhow!("the network task failed: {}. This is a bug; please report it.", node.failed().await)
 }
 
 /// Waits for the end of standard input, or for ever.

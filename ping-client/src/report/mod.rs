@@ -1,17 +1,32 @@
-//! The result of a run, in the form that was asked for.
+//! The result of a run, in the forms that were asked for.
 
+mod csv;
+mod html;
 mod json;
 mod text;
 
 use std::{
+    env,
+    fs::{File, OpenOptions},
     io::{self, Write},
+    path::Path,
     time::Duration,
 };
 
+use anyhow::{Result, anyhow};
 use libp2p::{Multiaddr, PeerId};
 
-use crate::{diagnose::Trouble, stats::Stats};
+use crate::{
+    args::Args,
+    diagnose::Trouble,
+    lane::Mode,
+    measurement::Clocks,
+    schedule::Pace,
+    stats::{Stats, Times},
+};
 
+pub(crate) use csv::Csv;
+pub(crate) use html::Html;
 pub(crate) use json::Json;
 pub(crate) use text::Text;
 
@@ -24,10 +39,65 @@ pub(crate) struct Outcome {
     pub(crate) name: String,
     /// How long each step took, as far as it was reached.
     pub(crate) phases: Phases,
-    /// The counts and round-trip times.
+    /// What was sent, and how.
+    pub(crate) load: Load,
+    /// The counts and times.
     pub(crate) stats: Stats,
+    /// The bare round trips of the connection, without the actor.
+    pub(crate) network: Times,
+    /// How many told pings the server counted, by its total before and after.
+    pub(crate) arrived: Option<u64>,
+    /// What the clocks say of the run.
+    pub(crate) clocks: Option<Clocks>,
+    /// What the reader of the figures should know about how they came about.
+    pub(crate) warnings: Vec<String>,
     /// What ended the run early, or kept it from starting.
     pub(crate) trouble: Option<Trouble>,
+    /// The command line, to find out later what was run.
+    pub(crate) command: String,
+}
+
+/// What was sent, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) mode: Mode,
+    pub(crate) pace: Pace,
+    /// Bytes of payload of each ping.
+    pub(crate) size: u64,
+}
+
+impl Outcome {
+    /// The outcome before anything has happened.
+    pub(crate) fn nothing_yet(args: &Args) -> Self {
+        Self {
+            server: None,
+            name: args.name.clone(),
+            phases: Phases::default(),
+            load: Load { mode: args.mode, pace: args.pace(), size: args.size },
+            stats: Stats::new(),
+            network: Times::new(),
+            arrived: None,
+            clocks: None,
+            warnings: Vec::new(),
+            trouble: None,
+            command: env::args().collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    /// What the actor costs beyond the network, as the difference of the medians: the network's, the actor's, and the
+    /// overhead.
+    pub(crate) fn network_against_actor(&self) -> Option<(Duration, Duration, Duration)> {
+        let network = self.network.figures()?.p50;
+        let actor = self.stats.rtt.figures()?.p50;
+        Some((network, actor, actor.saturating_sub(network)))
+    }
+
+    /// Bytes of payload a second that went there, and that came back.
+    pub(crate) fn throughput(&self) -> Option<(f64, f64)> {
+        let rate = self.stats.rate().filter(|_| self.load.size > 0)?;
+        let there = rate * self.load.size as f64;
+        Some((there, if self.load.mode == Mode::Ask { there } else { 0.0 }))
+    }
 }
 
 /// The server that was pinged.
@@ -35,6 +105,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Server {
     pub(crate) peer: PeerId,
     pub(crate) address: Multiaddr,
+    /// The version of its program, if it said it.
+    pub(crate) version: Option<String>,
 }
 
 /// The steps to the first pong. Each lasts from the end of the one before; together they last from the start of the
@@ -63,20 +135,33 @@ pub(crate) trait Report {
     fn write(&self, outcome: &Outcome, out: &mut dyn Write) -> io::Result<()>;
 }
 
-/// A duration in milliseconds, to three significant digits or to the microsecond.
-pub(crate) fn milliseconds(duration: Duration) -> String {
-    format!("{} ms", digits(duration.as_secs_f64() * 1e3))
+/// Opens a file for a report, before the run, so that what is wrong with it shows before anything is measured.
+///
+/// # Errors
+///
+/// When the file exists and may not be overwritten, or cannot be made.
+pub(crate) fn create(path: &Path, overwrite: bool) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    if overwrite {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
+    options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            anyhow!("{} exists already. Name another file, or overwrite it with --force.", path.display())
+        }
+        _ => unwritable(path, &error),
+    })
 }
 
-/// A number to three significant digits, but to no more than three decimals.
-fn digits(number: f64) -> String {
-    let decimals = match number {
-        100.0.. => 0,
-        10.0.. => 1,
-        1.0.. => 2,
-        _ => 3,
-    };
-    format!("{number:.decimals$}")
+/// A file that cannot be written, with the mend.
+pub(crate) fn unwritable(path: &Path, error: &io::Error) -> anyhow::Error {
+    anyhow!(
+        "cannot write {}: {error}. Name a file in a folder that you may write to and that has room.",
+        path.display()
+    )
 }
 
 #[cfg(test)]
@@ -84,9 +169,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_digits_are_shown() {
-        for (microseconds, text) in [(1, "0.001 ms"), (312, "0.312 ms"), (1234, "1.23 ms"), (202_900, "203 ms")] {
-            assert_eq!(milliseconds(Duration::from_micros(microseconds)), text);
-        }
+    fn an_existing_file_is_overwritten_only_by_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.html");
+        create(&path, false).unwrap();
+        let error = create(&path, false).unwrap_err().to_string();
+        assert!(error.contains("--force"), "{error}");
+        create(&path, true).unwrap();
+        let error = create(&folder.path().join("no/such/folder"), true).unwrap_err().to_string();
+        assert!(error.contains("cannot write"), "{error}");
     }
 }

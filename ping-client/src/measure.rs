@@ -1,0 +1,164 @@
+//! The measured part of a session: what the actor can do, the warm-up, the run, and what is asked afterwards.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use kameo::actor::RemoteActorRef;
+use ping_core::protocol::{Card, PingActor, SAFE_IN_FLIGHT};
+use tokio::{sync::oneshot, time::timeout};
+use tracing::debug;
+
+use crate::{
+    args::Args,
+    chronicle::{Chronicle, is_leisurely},
+    diagnose::Trouble,
+    lane::{self, Lane, Mode},
+    live::Live,
+    measurement::{Clocks, Watch},
+    report::Csv,
+    run::{self, Observer, Sample},
+    schedule::{Pace, Schedule},
+    stats::Stats,
+};
+
+/// How long the actor may take to say what it can do.
+const ABOUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Everyone who is told what happens in the measured run.
+pub(crate) struct Audience {
+    pub(crate) stats: Stats,
+    chronicle: Chronicle,
+    csv: Option<Csv>,
+    live: Option<Live>,
+}
+
+impl Audience {
+    /// Opens the files that the command line names, so that what is wrong with them shows before the run.
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be opened.
+    pub(crate) fn new(args: &Args) -> Result<Self> {
+        let csv = args.csv.as_deref().map(|path| Csv::create(path, args.force)).transpose()?;
+        Ok(Self { stats: Stats::new(), chronicle: Chronicle::new(args.pace()), csv, live: None })
+    }
+
+    /// Ends the show and writes the rows that are left.
+    ///
+    /// # Errors
+    ///
+    /// When a row could not be written.
+    pub(crate) fn finish(&mut self) -> std::io::Result<()> {
+        self.live = None;
+        self.csv.take().map_or(Ok(()), Csv::finish)
+    }
+}
+
+impl Observer for Audience {
+    fn sending(&mut self, sequence: u64, now: Instant) {
+        self.stats.sending(sequence, now);
+        self.chronicle.sending(sequence, now);
+        if let Some(csv) = &mut self.csv {
+            csv.sending(sequence, now);
+        }
+    }
+
+    fn outcome(&mut self, sample: &Sample) {
+        self.stats.outcome(sample);
+        self.chronicle.outcome(sample);
+        if let Some(csv) = &mut self.csv {
+            csv.outcome(sample);
+        }
+        if let Some(live) = &mut self.live {
+            live.outcome(sample);
+        }
+    }
+
+    fn late(&mut self, sequence: u64) {
+        self.stats.late(sequence);
+        self.chronicle.late(sequence);
+    }
+}
+
+/// What the measured part leaves behind, besides what its audience saw.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    /// When the first pong of all came, be it in the warm-up.
+    pub(crate) first_pong: Option<Instant>,
+    /// What the clocks say of the run.
+    pub(crate) clocks: Option<Clocks>,
+    /// How many told pings the server counted.
+    pub(crate) arrived: Option<u64>,
+    /// The version of the server's program.
+    pub(crate) version: Option<String>,
+}
+
+/// Does everything that the command line asks for with an actor that was found. Dropping the future ends the run
+/// earlier; what was measured until then is in `audience` and `measured`.
+///
+/// # Errors
+///
+/// When the actor cannot do what is asked of it, or the connection is lost.
+pub(crate) async fn measure(
+    args: &Args,
+    actor: &RemoteActorRef<PingActor>,
+    closed: &mut oneshot::Receiver<String>,
+    audience: &mut Audience,
+    measured: &mut Measured,
+) -> Result<(), Trouble> {
+    let pace = args.pace();
+    let card = if needs_card(args, pace) { about(actor).await? } else { None };
+    measured.version = card.as_ref().map(|card| card.version.clone());
+    let lane = Lane::new(actor.clone(), args.mode, args.size, args.timeout, card.as_ref())?;
+    let total_before = if let Some(limit) = args.warmup {
+        let mut ignored = Stats::new();
+        let schedule = Schedule::start(pace, limit, Instant::now());
+        run::run(&lane, schedule, closed, &mut ignored).await?;
+        measured.first_pong = ignored.first_answer;
+        if args.mode == Mode::Tell { about(actor).await?.map(|card| card.total_pings) } else { None }
+    } else {
+        card.map(|card| card.total_pings)
+    };
+
+    let now = Instant::now();
+    if !args.quiet && !is_leisurely(pace) {
+        audience.live = Live::on_terminal(args.limit(), now);
+    }
+    let watch = Watch::start();
+    let ended = run::run(&lane, Schedule::start(pace, args.limit(), now), closed, audience).await;
+    measured.clocks = Some(watch.stop());
+    ended?;
+
+    if args.mode == Mode::Tell || args.json || args.report.is_some() {
+        let card = about(actor).await?;
+        let grown = |card: &Card| total_before.map(|before| card.total_pings.saturating_sub(before));
+        if args.mode == Mode::Tell {
+            measured.arrived = card.as_ref().and_then(grown);
+            audience.stats.server_total = card.as_ref().map(|card| card.total_pings);
+        }
+        measured.version = card.map(|card| card.version);
+    }
+    Ok(())
+}
+
+/// Whether the run wants more of the server than every Kameo node can do. If not, the question is spared: it costs a
+/// round trip.
+fn needs_card(args: &Args, pace: Pace) -> bool {
+    let wide = match pace {
+        Pace::Closed(senders) => senders > SAFE_IN_FLIGHT,
+        Pace::Rate(_) => true,
+        Pace::Interval(_) => false,
+    };
+    wide || args.size > 0 || args.mode == Mode::Tell
+}
+
+async fn about(actor: &RemoteActorRef<PingActor>) -> Result<Option<Card>, Trouble> {
+    match timeout(ABOUT_TIMEOUT, lane::ask_about(actor)).await {
+        Ok(Ok(card)) => Ok(card),
+        Ok(Err(failure)) => Err(Trouble::NoAnswer { failure }),
+        Err(_) => {
+            debug!("the actor says nothing of itself");
+            Ok(None)
+        }
+    }
+}

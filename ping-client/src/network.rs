@@ -1,0 +1,41 @@
+//! The bare round trips of a connection, without the actor.
+
+use std::time::Duration;
+
+use libp2p::PeerId;
+
+use crate::stats::Times;
+
+/// How often one is measured. Often enough for a few in the shortest run that is worth a median, and seldom enough to
+/// cost a run nothing: each takes some ten microseconds of the client's time.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
+
+/// How many make a median that one odd one cannot spoil.
+pub(crate) const ENOUGH: u64 = 3;
+
+/// What was measured of each connected peer.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    peers: Vec<(PeerId, Times)>,
+}
+
+impl Network {
+    pub(crate) fn record(&mut self, peer: PeerId, time: Duration) {
+        match self.peers.iter_mut().find(|(known, _)| *known == peer) {
+            Some((_, times)) => times.record(time),
+            // The first one also paid for the negotiation of its protocol, and ran beside the look-up.
+            None => self.peers.push((peer, Times::new())),
+        }
+    }
+
+    /// How often the round trip to a peer was measured.
+    pub(crate) fn count(&self, peer: PeerId) -> u64 {
+        self.peers.iter().find(|(known, _)| *known == peer).map_or(0, |(_, times)| times.count())
+    }
+
+    /// The round trips to a peer.
+    pub(crate) fn take(&mut self, peer: PeerId) -> Times {
+        let place = self.peers.iter().position(|(known, _)| *known == peer);
+        place.map_or_else(Times::new, |place| self.peers.swap_remove(place).1)
+    }
+}
