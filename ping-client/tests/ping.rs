@@ -14,8 +14,9 @@ fn a_hundred_pings_by_tcp_are_all_answered() {
     let run = ping(server.address("tcp"), &[]);
     assert_eq!(run.code, Some(0), "{run}");
     let result = run.json();
-    assert_eq!(result["schema"], 1);
-    assert_eq!(result["pings"], serde_json::json!({ "sent": 100, "received": 100, "lost": 0 }));
+    assert_eq!(result["schema"], 2);
+    let counts = ["sent", "received", "lost"].map(|field| result["pings"][field].as_u64().unwrap());
+    assert_eq!(counts, [100, 100, 0]);
     assert_eq!(result["server_total"], 100);
     assert_eq!(result["server"]["peer_id"], server.peer.as_str());
     assert_eq!(result["server"]["name"], "ping_actor");
@@ -101,24 +102,36 @@ fn pings_at_an_interval_are_logged_one_by_one() {
 }
 
 #[test]
-fn a_client_started_before_its_server_finds_it() {
-    let first = Server::start();
-    let port = first.port("tcp").to_string();
-    let address = format!("127.0.0.1:{port}");
-    drop(first);
-    let waiting = Process::start(
-        Command::new(program("ping-client")).args(["--json", "-i", "0", "-c", "5", "--server", &address]),
-    );
-    let _server = Server::exactly(&["--ephemeral", "--listen", &format!("/ip4/127.0.0.1/tcp/{port}")]);
-    let result: serde_json::Value = serde_json::from_str(&waiting.line().unwrap()).unwrap();
-    assert_eq!(result["pings"]["received"], 5, "{result}");
+fn a_client_started_before_its_server_finds_it_by_the_transport_it_was_told() {
+    for transport in ["", "tcp", "quic-v1"] {
+        let first = Server::exactly(&["--ephemeral", "--port", "0"]);
+        let port = first.port("tcp").to_string();
+        drop(first);
+        let address = match transport {
+            "tcp" => format!("/ip4/127.0.0.1/tcp/{port}"),
+            "quic-v1" => format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
+            _ => format!("127.0.0.1:{port}"),
+        };
+        let mut command = Command::new(program("ping-client"));
+        command.args(["-i", "0", "-c", "5", "--server", &address]);
+        let mut waiting = Process::logging(&mut command);
+        if transport != "quic-v1" {
+            // QUIC does not hear that nothing listens; it notices the silence in some seconds.
+            waiting.line_with("trying for another");
+        }
+        let server = Server::exactly(&["--ephemeral", "--port", &port]);
+        let connected = waiting.line_with("Connected to");
+        assert!(connected.contains(&server.peer) && connected.contains(transport), "{connected}");
+        assert_eq!(waiting.exit_code(), Some(0));
+    }
 }
 
 #[test]
 fn a_client_built_without_this_code_pings_this_server() {
     let server = Server::start();
-    for address in [server.address("tcp"), server.address("quic-v1")] {
-        let client = Process::start(Command::new(program("stock")).args(["client", address, "10"]));
+    // A client that secures TCP by TLS is served like one that does so by Noise.
+    for (kind, transport) in [("client", "tcp"), ("client-tls", "tcp"), ("client", "quic-v1")] {
+        let client = Process::start(Command::new(program("stock")).args([kind, server.address(transport), "10"]));
         let result: serde_json::Value = serde_json::from_str(&client.line().expect("no result")).unwrap();
         assert!(result["total"].as_u64().unwrap() >= 10, "{result}");
     }
@@ -130,4 +143,7 @@ fn this_client_pings_a_server_built_without_this_code() {
     let run = ping(&address, &["-c", "10"]);
     assert_eq!(run.code, Some(0), "{run}");
     assert_eq!(run.json()["server_total"], 10);
+    // It does not speak the protocol that the client asks for signs of life by, twenty times in this run.
+    let run = client(&["--json", "-i", "20ms", "-c", "20", "--server", &address]);
+    assert_eq!(run.json()["pings"]["received"], 20, "{run}");
 }

@@ -66,12 +66,11 @@ fn the_identity_lasts_and_is_held_by_one_server_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let identity = file(folder.path(), "state/identity.key");
     let arguments = ["--identity", &identity, "--listen", "/ip4/127.0.0.1/tcp/0"];
-    let mut first = Server::exactly(&arguments);
+    let first = Server::exactly(&arguments);
     let holder = format!("process {}", first.process.id());
     let holder = if cfg!(unix) { holder.as_str() } else { "in use by" };
     refuses(&arguments, &[holder, "--ephemeral"]);
     let peer = first.peer.clone();
-    drop(first.process.stdin.take());
     drop(first);
     assert_eq!(Server::exactly(&arguments).peer, peer);
     assert_ne!(Server::start().peer, peer);
@@ -143,4 +142,26 @@ fn people_see_what_they_need_and_none_of_the_libraries_noise() {
     assert!(run.stderr.contains("Total pings: 0"), "{run}");
     assert!(!run.stderr.contains("WARN") && !run.stderr.contains("bootstrap"), "{run}");
     assert!(!run.stderr.contains('\u{1b}'), "colour without a terminal: {run}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_pauses_does_not_hold_up_the_server_and_one_that_leaves_stops_it() {
+    let mut command = Command::new(program("ping-server"));
+    command.args(["--json", "--ephemeral", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let mut server = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut reports = std::io::BufReader::new(server.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut reports, &mut line).unwrap();
+    let listening: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = listening["connection_address"].as_str().unwrap();
+    // From here on no one reads. A client that comes and goes is two lines of 150 bytes, a pipe holds 64 KiB.
+    for _ in 0..200 {
+        assert_eq!(ping(address, &["-c", "1", "-W", "5s"]).code, Some(0));
+    }
+    drop(reports);
+    let _ = ping(address, &["-c", "1", "--find-timeout", "1s"]);
+    let run: Run = server.wait_with_output().unwrap().into();
+    assert_eq!(run.code, Some(2), "{run}");
+    assert!(run.stderr.contains("cannot write to standard output"), "{run}");
 }

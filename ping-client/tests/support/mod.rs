@@ -6,7 +6,7 @@
 
 use std::{
     env,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Output, Stdio},
     sync::{OnceLock, mpsc},
@@ -64,15 +64,27 @@ impl Process {
     /// Starts a command and reads its standard output, line by line.
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stdout = child.stdout.take().unwrap();
+        Self::read(child, stdout)
+    }
+
+    fn read(mut child: Child, output: impl Read + Send + 'static) -> Self {
         let stdin = child.stdin.take();
         let (sender, lines) = mpsc::channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let output = BufReader::new(output);
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { child, lines, stdin }
     }
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Starts a command and reads what it logs to standard error instead.
+    pub(crate) fn logging(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        Self::read(child, stderr)
     }
 
     /// Waits for the next line, or `None` at the end of the output.
@@ -81,6 +93,16 @@ impl Process {
             Ok(line) => Some(line),
             Err(mpsc::RecvTimeoutError::Disconnected) => None,
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("no line within {DEADLINE:?}"),
+        }
+    }
+
+    /// Waits for a line that contains `text`, and returns it.
+    pub(crate) fn line_with(&self, text: &str) -> String {
+        loop {
+            let line = self.line().unwrap_or_else(|| panic!("no line with {text:?} before the end"));
+            if line.contains(text) {
+                return line;
+            }
         }
     }
 
@@ -239,7 +261,7 @@ pub(crate) fn file(folder: &Path, name: &str) -> String {
 /// Carries one TCP connection to a port of this machine, until word comes to swallow what follows.
 pub(crate) fn relay(listener: &std::net::TcpListener, port: u16, stopped: &mpsc::Receiver<()>) {
     use std::{
-        io::{Read, Write},
+        io::Write,
         net::TcpStream,
         sync::{
             Arc,
