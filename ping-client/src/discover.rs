@@ -53,13 +53,13 @@ impl<'a> Discovery<'a> {
         }
     }
 
-    /// Names the other servers that have the actor, for as long as it is let.
-    pub(crate) async fn name_others(&mut self, disconnect: impl Fn(PeerId)) {
+    /// Names the other servers that have the actor, for as long as it is let, and has nothing more to do with them.
+    pub(crate) async fn name_others(&mut self, block: impl Fn(PeerId)) {
         loop {
             let Found { connection, .. } = self.next().await;
             let address = connection.address.with(Protocol::P2p(connection.peer));
             info!("Another server on this network has the actor too: {address}");
-            disconnect(connection.peer);
+            block(connection.peer);
         }
     }
 

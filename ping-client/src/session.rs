@@ -92,7 +92,7 @@ async fn session(
             let mut measured = Measured::default();
             let ended = tokio::select! {
                 ended = measure(args, &actor, &mut connection.closed, &mut audience, &mut measured) => ended,
-                () = discovery.name_others(|peer| node.disconnect(peer)) => Ok(()),
+                () = discovery.name_others(|peer| node.block(peer)) => Ok(()),
                 () = signals.next() => Ok(()),
                 _ = deadline(args, started) => Ok(()),
             };

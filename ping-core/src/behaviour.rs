@@ -4,6 +4,7 @@ use std::{io, time::Duration};
 
 use kameo::remote;
 use libp2p::{
+    allow_block_list::{self, BlockedPeers},
     identity::PublicKey,
     mdns, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
@@ -49,6 +50,7 @@ pub struct Options {
 /// The limits come first: what they deny, the others never see.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
+    pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     limits: connection_limits::Behaviour,
     pub(crate) kameo: Guard,
     keep_alive: ping::Behaviour,
@@ -72,6 +74,7 @@ impl Behaviour {
         let keep_alive = ping::Config::new().with_interval(options.keep_alive).with_timeout(SILENCE);
         let mdns = options.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
         Ok(Self {
+            blocked: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             kameo: Guard::new(remote::Behaviour::new(peer, messaging)),
             keep_alive: ping::Behaviour::new(keep_alive),

@@ -1,14 +1,17 @@
 //! What stands between the swarm and Kameo's protocols, and keeps from them what they would misunderstand.
 
-use std::task::{Context, Poll};
+use std::{
+    collections::HashSet,
+    task::{Context, Poll},
+};
 
 use kameo::remote;
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, NewExternalAddrOfPeer,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+        NewExternalAddrOfPeer, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
     },
 };
 
@@ -22,11 +25,12 @@ use libp2p::{
 #[allow(missing_debug_implementations, reason = "Kameo's behaviour has no Debug")]
 pub(crate) struct Guard {
     kameo: remote::Behaviour,
+    connected: HashSet<PeerId>,
 }
 
 impl Guard {
     pub(crate) fn new(kameo: remote::Behaviour) -> Self {
-        Self { kameo }
+        Self { kameo, connected: HashSet::new() }
     }
 
     /// Lets the registry know that a peer can be reached at this address.
@@ -46,10 +50,21 @@ impl NetworkBehaviour for Guard {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::DialFailure(DialFailure { error: DialError::Denied { .. }, .. })
-            | FromSwarm::NewExternalAddrOfPeer(_) => {}
-            other => self.kameo.on_swarm_event(other),
+            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error: DialError::Denied { .. }, .. })
+                if self.connected.contains(&peer) =>
+            {
+                return;
+            }
+            FromSwarm::NewExternalAddrOfPeer(_) => return,
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, .. }) => {
+                self.connected.insert(peer_id);
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, remaining_established: 0, .. }) => {
+                self.connected.remove(&peer_id);
+            }
+            _ => {}
         }
+        self.kameo.on_swarm_event(event);
     }
 
     fn handle_pending_inbound_connection(

@@ -96,6 +96,7 @@ enum Command {
     Listen { address: Multiaddr, reply: oneshot::Sender<io::Result<()>> },
     Dial { address: Multiaddr, expected: Option<PeerId>, reply: oneshot::Sender<Result<Connection, DialFailure>> },
     Disconnect(PeerId),
+    Block(PeerId),
     Stop,
 }
 
@@ -165,6 +166,11 @@ impl Node {
         let _ = self.commands.send(Command::Disconnect(peer));
     }
 
+    /// Closes every connection to a peer, and makes and takes none any more.
+    pub fn block(&self, peer: PeerId) {
+        let _ = self.commands.send(Command::Block(peer));
+    }
+
     /// Tells every connected peer that this node goes, and stops it.
     pub async fn stop(mut self) {
         let _ = self.commands.send(Command::Stop);
@@ -227,6 +233,11 @@ impl EventLoop {
             }
             Command::Dial { address, expected, reply } => self.dial(address, Dial { expected, reply }),
             Command::Disconnect(peer) => drop(self.swarm.disconnect_peer_id(peer)),
+            Command::Block(peer) => {
+                self.swarm.behaviour_mut().blocked.block_peer(peer);
+                // This also gives up the dials that are under way.
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
             Command::Stop => {}
         }
     }
