@@ -11,7 +11,7 @@ use std::{
 
 use libp2p::identity::{KeyType, Keypair};
 
-/// The largest key file that is read, in bytes. An Ed25519 key in protobuf has 68.
+/// How much of a key file is read, in bytes. An Ed25519 key in protobuf has 68; what has more is none.
 const MAX_KEY_FILE: u64 = 4096;
 
 /// An identity read from its file, and held so that no other process on this machine can take it.
@@ -73,75 +73,72 @@ pub enum IdentityError {
 impl Identity {
     /// Reads the identity in `path`, or makes one there (mode 0600) if there is no such file, and locks it.
     ///
+    /// The lock is on the file itself, so that it holds under every name that the file has.
+    ///
     /// # Errors
     ///
     /// When the file cannot be read or made, holds something else, is readable by others, or is in use.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|source| IdentityError::Unwritable { path: path.into(), source })?;
-        }
-        // Two names of one file are one identity.
-        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.into());
-        let lock = lock(path)?;
-        match read(path) {
-            Ok(keypair) => Ok(Self { keypair, created: false, _lock: lock }),
-            Err(IdentityError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                let keypair = create(path).map_err(|source| IdentityError::Unwritable { path: path.into(), source })?;
-                Ok(Self { keypair, created: true, _lock: lock })
+        let unreadable = |source| IdentityError::Unreadable { path: path.into(), source };
+        let created = match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => false,
+            Ok(_) => return Err(unreadable(io::Error::other("it is no regular file"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create(path).map_err(|source| IdentityError::Unwritable { path: path.into(), source })?;
+                true
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let file = File::open(path).map_err(unreadable)?;
+        refuse_exposed(path, &file)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(IdentityError::InUse { path: path.into(), holder: holder(path) });
+            }
+            Err(TryLockError::Error(error)) => return Err(unreadable(error)),
         }
+        let keypair = read(path, &file)?;
+        // Only whoever is refused later wants to know this.
+        let _ = fs::write(beside(path, ".pid"), format!("{}\n", process::id()));
+        Ok(Self { keypair, created, _lock: file })
     }
 }
 
-/// Takes the lock file beside `path` and writes this process's number into it.
-fn lock(path: &Path) -> Result<File, IdentityError> {
-    let unwritable = |source| IdentityError::Unwritable { path: path.into(), source };
-    let lock_path = beside(path, ".lock");
-    let mut lock = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
-        .open(&lock_path)
-        .map_err(unwritable)?;
-    match lock.try_lock() {
-        Ok(()) => {
-            lock.set_len(0).and_then(|()| writeln!(lock, "{}", process::id())).map_err(unwritable)?;
-            Ok(lock)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Where the lock also forbids reading (Windows), the holder stays unnamed.
-            let _ = lock.take(32).read_to_string(&mut holder);
-            let holder = match holder.trim() {
-                "" => "another process".into(),
-                pid => format!("process {pid}"),
-            };
-            Err(IdentityError::InUse { path: path.into(), holder })
-        }
-        Err(TryLockError::Error(source)) => Err(unwritable(source)),
+/// The process that holds the file, as far as it said.
+fn holder(path: &Path) -> String {
+    // A link may stand elsewhere than the file, with the number beside the latter.
+    let names = [Some(path.to_owned()), fs::canonicalize(path).ok()];
+    let mut pids = names.into_iter().flatten().filter_map(|name| fs::read_to_string(beside(&name, ".pid")).ok());
+    match pids.next().as_deref().map(str::trim) {
+        Some(pid) if !pid.is_empty() => format!("process {pid}"),
+        _ => "another process".into(),
     }
 }
 
-fn read(path: &Path) -> Result<Keypair, IdentityError> {
-    let unreadable = |source| IdentityError::Unreadable { path: path.into(), source };
-    let wrong_kind = |reason| IdentityError::WrongKind { path: path.into(), reason };
-    let file = File::open(path).map_err(unreadable)?;
-    refuse_exposed(path, &file)?;
+fn read(path: &Path, file: &File) -> Result<Keypair, IdentityError> {
+    let wrong_kind = |reason: &str| IdentityError::WrongKind { path: path.into(), reason: reason.into() };
     let mut bytes = Vec::new();
-    file.take(MAX_KEY_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_KEY_FILE {
-        return Err(wrong_kind(format!("it is longer than {MAX_KEY_FILE} bytes")));
+    file.take(MAX_KEY_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
+    if bytes.is_empty() {
+        return Err(wrong_kind("it is empty"));
     }
-    let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(|error| wrong_kind(error.to_string()))?;
-    match keypair.key_type() {
-        KeyType::Ed25519 => Ok(keypair),
-        other => Err(wrong_kind(format!("its key is of the kind {other}"))),
+    match Keypair::from_protobuf_encoding(&bytes) {
+        Ok(keypair) if keypair.key_type() == KeyType::Ed25519 => Ok(keypair),
+        _ => Err(wrong_kind("its content is something else")),
     }
 }
 
-/// Makes a key and its file in one step that either happens or does not, whatever interrupts it.
-fn create(path: &Path) -> io::Result<Keypair> {
-    let keypair = Keypair::generate_ed25519();
-    let bytes = keypair.to_protobuf_encoding().map_err(io::Error::other)?;
-    let draft = beside(path, ".new");
+/// Makes a key and its file, and the folder if need be, in one step that either happens or does not, whatever
+/// interrupts it. If another process is faster, its file stays.
+fn create(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let bytes = Keypair::generate_ed25519().to_protobuf_encoding().map_err(io::Error::other)?;
+    let draft = beside(path, &format!(".new-{}", process::id()));
     // What an interrupted attempt left behind may be readable by others, or lead elsewhere.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -150,8 +147,12 @@ fn create(path: &Path) -> io::Result<Keypair> {
     let mut file = private(OpenOptions::new().write(true).create_new(true)).open(&draft)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
-    fs::rename(&draft, path)?;
-    Ok(keypair)
+    match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&draft),
+        Ok(()) => fs::remove_file(&draft),
+        // A file system without hard links.
+        Err(_) => fs::rename(&draft, path),
+    }
 }
 
 /// `path` with something added to its file name.
@@ -221,9 +222,22 @@ mod tests {
         let folder = folder();
         let path = folder.path().join("identity.key");
         let _held = Identity::load_or_create(&path).unwrap();
-        let alias = folder.path().join("alias.key");
-        std::os::unix::fs::symlink(&path, &alias).unwrap();
-        assert!(matches!(Identity::load_or_create(&alias), Err(IdentityError::InUse { .. })));
+        let [soft, hard] = ["soft.key", "hard.key"].map(|name| folder.path().join(name));
+        std::os::unix::fs::symlink(&path, &soft).unwrap();
+        fs::hard_link(&path, &hard).unwrap();
+        for alias in [soft, hard] {
+            assert!(matches!(Identity::load_or_create(&alias), Err(IdentityError::InUse { .. })));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_is_not_even_opened() {
+        // Reading a pipe that no one writes into would never end.
+        let path = folder().keep().join("pipe");
+        assert!(process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(matches!(Identity::load_or_create(&path), Err(IdentityError::Unreadable { .. })));
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 
     #[test]
