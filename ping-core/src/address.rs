@@ -192,7 +192,7 @@ fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
     if let Some(inner) = text.strip_prefix('[') {
         return match inner.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
             Some(Ok(ip)) => Ok(server(Host::Ip(ip.into()), DEFAULT_PORT)),
-            _ => refuse("square brackets hold an IPv6 address, as in [::1] or [::1]:36341"),
+            _ => refuse("square brackets hold an IPv6 address with no zone, as in [::1] or [::1]:36341"),
         };
     }
     let (name, port) = match text.split_once(':') {
@@ -214,6 +214,9 @@ fn check_host(host: &Host) -> Result<(), ParseAddressError> {
     match host {
         Host::Ip(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
             refuse(format!("{ip} is link-local and good for nothing without an interface; use another address"))
+        }
+        Host::Ip(ip) if ip.is_unspecified() => {
+            refuse(format!("{ip} stands for every address of a machine; use one of the server's own"))
         }
         _ => Ok(()),
     }
@@ -297,6 +300,8 @@ mod tests {
             ("/ip4/1.1.1.1/tcp/1/ws", "not supported"),
             ("/unix/a", "starts with /ip4"),
             ("fe80::1", "link-local"),
+            ("0.0.0.0", "every address"),
+            ("[fe80::1%eth0]:1", "no zone"),
             ("/ip6/fe80::1/tcp/1", "link-local"),
             ("/ip4/1.1.1.1/tcp/1/p2p/oops", "no multiaddr"),
         ] {

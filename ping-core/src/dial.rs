@@ -55,7 +55,8 @@ impl DialFailure {
                 None => Self::Other(format!("found peer {obtained}")),
             },
             DialError::LocalPeerId { .. } => Self::Ourselves,
-            DialError::Denied { .. } => Self::Denied,
+            // A dial is given up when another one has won.
+            DialError::Denied { .. } | DialError::Aborted => Self::Denied,
             DialError::Transport(attempts) => match attempts.first() {
                 Some((_, TransportError::Other(error))) => Self::from_io(error),
                 Some((address, TransportError::MultiaddrNotSupported(_))) => {
@@ -84,6 +85,9 @@ impl DialFailure {
                     if let Some(failure) = Self::from_kind(io.kind()) {
                         return failure;
                     }
+                    if io.kind() == io::ErrorKind::InvalidData && io.get_ref().is_none() {
+                        return Self::NotLibp2p("it did not answer the handshake".into());
+                    }
                     if io.raw_os_error().is_some() {
                         // The system itself refused; nothing was heard from the other side.
                         return Self::Other(io.to_string());
@@ -94,7 +98,8 @@ impl DialFailure {
                 None => error.source(),
             };
         }
-        Self::NotLibp2p(innermost.map(ToString::to_string).unwrap_or_default())
+        let reason = innermost.map(ToString::to_string).unwrap_or_default();
+        Self::NotLibp2p(reason.trim_end_matches('.').to_owned())
     }
 
     fn from_kind(kind: io::ErrorKind) -> Option<Self> {
@@ -107,7 +112,6 @@ impl DialFailure {
             io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
                 Some(Self::NotLibp2p("it closed the connection during the handshake".into()))
             }
-            io::ErrorKind::InvalidData => Some(Self::NotLibp2p("it did not answer the handshake".into())),
             _ => None,
         }
     }

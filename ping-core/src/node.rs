@@ -18,7 +18,7 @@ use libp2p::{
     multiaddr::Protocol,
     ping,
     swarm::{
-        self, ConnectionId, SwarmEvent,
+        self, ConnectionError, ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -266,7 +266,7 @@ impl EventLoop {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
-                let reason = cause.map_or_else(|| "closed".into(), |cause| cause.to_string());
+                let reason = cause.as_ref().map_or_else(|| "it was closed".into(), why_closed);
                 self.on_closed(peer_id, connection_id, num_established, reason);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
@@ -346,6 +346,24 @@ impl EventLoop {
         while self.swarm.network_info().num_peers() > 0 {
             let event = self.swarm.select_next_some().await;
             self.on_event(event);
+        }
+    }
+}
+
+/// The end of a connection in plain words.
+fn why_closed(cause: &ConnectionError) -> String {
+    match cause {
+        ConnectionError::KeepAliveTimeout => "it was idle for too long".into(),
+        ConnectionError::IO(error) => {
+            let text = error.to_string();
+            // TCP, yamux, TLS, Noise and QUIC each have words of their own for the same two things.
+            if text.contains("timed out") {
+                "nothing was heard from the other side any more".into()
+            } else if ["closed", "reset", "Broken pipe", "end of file", "eof"].iter().any(|end| text.contains(end)) {
+                "the other side closed it".into()
+            } else {
+                text
+            }
         }
     }
 }

@@ -19,6 +19,8 @@ use libp2p::{
 };
 use multistream_select::{Version, dialer_select_proto, listener_select_proto};
 
+use tokio::time::timeout;
+
 use crate::{on_demand::OnDemand, protocol::MAX_IN_FLIGHT};
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
@@ -26,6 +28,10 @@ use crate::{on_demand::OnDemand, protocol::MAX_IN_FLIGHT};
 /// Five round trips on the slowest link that is of any use for pings (2 s), and short enough that a peer which
 /// connects and then says nothing is soon forgotten.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a TCP connection that stands may take to be secured and multiplexed: two round trips on the slowest link.
+/// Shorter than [`HANDSHAKE_TIMEOUT`], so that silence on a connection is told apart from no connection.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The transport of a node. One that never listens is spared the TLS certificate that only TCP listeners show.
 pub(crate) fn new(keypair: &Keypair, listens: bool) -> Boxed<(PeerId, StreamMuxerBox)> {
@@ -82,7 +88,11 @@ impl Security {
         stream: tcp::tokio::TcpStream,
         endpoint: ConnectedPoint,
     ) -> io::Result<(PeerId, StreamMuxerBox)> {
-        if endpoint.is_dialer() { self.dial(stream).await } else { self.listen(stream).await }
+        let upgrade = async { if endpoint.is_dialer() { self.dial(stream).await } else { self.listen(stream).await } };
+        match timeout(UPGRADE_TIMEOUT, upgrade).await {
+            Ok(upgraded) => upgraded,
+            Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it accepts connections, but says nothing")),
+        }
     }
 
     async fn dial(self, stream: tcp::tokio::TcpStream) -> io::Result<(PeerId, StreamMuxerBox)> {
