@@ -190,7 +190,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
     }
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 250ms, 2s or 1m"))
+    humantime::parse_duration(text).map_err(|_| "write it as 250ms, 2s or 1m".into())
 }
 
 #[cfg(test)]

@@ -63,11 +63,12 @@ impl Demo {
     /// # Errors
     ///
     /// When it ends, or says something else than a server does, or takes too long.
-    pub(crate) async fn ready(&mut self) -> Result<ServerAddress> {
+    pub(crate) async fn ready(&mut self, patience: Duration) -> Result<ServerAddress> {
+        let patience = patience.min(PATIENCE);
         let mut reports = self.reports.take().ok_or_else(|| anyhow!("the demo's server is ready already"))?;
-        let address = timeout(PATIENCE, ready(&mut reports))
+        let address = timeout(patience, ready(&mut reports))
             .await
-            .map_err(|_| anyhow!("the demo's server did not start within {PATIENCE:?}"))??;
+            .map_err(|_| anyhow!("{} is not ready after {patience:?}", self.program.display()))??;
         // What else it reports is read, so that it is not held up by a full pipe.
         tokio::spawn(async move { while matches!(reports.next_line().await, Ok(Some(_))) {} });
         info!("Started {} on {address} for this demo", self.program.display());
@@ -97,7 +98,9 @@ impl Demo {
 async fn ready(reports: &mut Lines<BufReader<ChildStdout>>) -> Result<ServerAddress> {
     let mut address = None;
     while let Some(line) = reports.next_line().await? {
-        match serde_json::from_str(&line).with_context(|| format!("the demo's server said: {line}"))? {
+        match serde_json::from_str(&line)
+            .map_err(|_| anyhow!("the demo's server is no ping-server: it said {line:?}"))?
+        {
             Happening::Listening { connection_address } => {
                 address.get_or_insert(connection_address);
             }

@@ -111,6 +111,9 @@ impl Trouble {
     /// What the user can do about it: one sentence.
     pub(crate) fn mend(&self) -> String {
         match self {
+            Self::Unresolved { reason, .. } if reason.contains("emporary failure") => {
+                "Check that this machine reaches its name server, or use the server's IP address.".into()
+            }
             Self::Unresolved { .. } => "Check the spelling, or use the server's IP address.".into(),
             Self::Dial { failure, .. } => match failure {
                 DialFailure::Refused => "Start ping-server there, or check the port.".into(),
@@ -222,10 +225,7 @@ impl PingFailure {
             RemoteSendError::ConnectionClosed | RemoteSendError::DialFailure => {
                 ("connection_lost", "the connection to the server was lost".into())
             }
-            RemoteSendError::Io(Some(error)) => {
-                ("connection_lost", format!("the request could not be carried: {error}"))
-            }
-            RemoteSendError::Io(None) => ("connection_lost", "the request could not be carried".into()),
+            RemoteSendError::Io(_) => ("connection_lost", "the connection to the server was lost".into()),
             RemoteSendError::ActorNotRunning | RemoteSendError::ActorStopped => {
                 ("actor_stopped", "the actor does not run any more".into())
             }

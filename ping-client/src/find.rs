@@ -36,6 +36,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause before something is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Within this time one of two transports usually answers, on the slowest link too.
+const BOTH_ANSWER: Duration = Duration::from_secs(1);
+
 /// How long to wait for a peer's answer to the question whether it speaks Kameo at all.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -64,6 +67,8 @@ pub(crate) struct Finder<'a> {
     failures: watch::Sender<u32>,
     started: Instant,
     warned: Cell<bool>,
+    /// Whether the address leaves the transport open.
+    tries_both: Cell<bool>,
     /// When the server's name was first resolved.
     address_known: Cell<Option<Instant>>,
 }
@@ -79,6 +84,7 @@ impl<'a> Finder<'a> {
             failures: watch::Sender::new(0),
             started: Instant::now(),
             warned: Cell::new(false),
+            tries_both: Cell::new(false),
             address_known: Cell::new(None),
         }
     }
@@ -115,6 +121,7 @@ impl<'a> Finder<'a> {
     ///
     /// Only a trouble that trying again cannot mend.
     pub(crate) async fn at(&self, server: &ServerAddress) -> Result<Found, Trouble> {
+        self.tries_both.set(server.transport.is_none());
         let known = || self.address_known.get().unwrap_or(self.started);
         let search = self.retrying(|| self.connect(server), known);
         let Some(asked) = server.transport else { return search.await };
@@ -288,7 +295,9 @@ impl<'a> Finder<'a> {
         if trouble.weight() == 0 {
             return;
         }
-        if !self.warned.replace(true) {
+        // Where two transports are tried, one that is refused says little while the other may yet answer.
+        let early = self.tries_both.get() && self.started.elapsed() < BOTH_ANSWER;
+        if !early && !self.warned.replace(true) {
             let left = self.patience.saturating_sub(self.started.elapsed());
             warn!("{trouble}; trying for another {:.0} s", left.as_secs_f64());
         }

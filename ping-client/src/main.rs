@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     ping_core::logging::init(args.level());
     let outcome = run(&args, started);
     outcome.unwrap_or_else(|error| {
-        eprintln!("ping-client: {error:#}");
+        ping_core::logging::last_words("ping-client", &format_args!("{error:#}"));
         ExitCode::from(2)
     })
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use futures::FutureExt;
 use libp2p::{identity::Keypair, multiaddr::Protocol};
-use ping_core::{address::ServerAddress, behaviour, node::Node, signals::StopSignals};
+use ping_core::{address::ServerAddress, behaviour, logging::last_words, node::Node, signals::StopSignals};
 use tokio::time::{sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -31,6 +31,9 @@ use crate::{
 /// is told apart from one that never comes.
 const REQUEST_GRACE: Duration = Duration::from_secs(1);
 
+/// How far apart a signal to a group of processes may reach two of them.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
 /// How long to wait, after a short run, for a few round trips of the network alone.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -45,12 +48,20 @@ pub(crate) async fn run(args: &Args, started: Instant) -> Result<ExitCode> {
         return session(args, args.server.as_ref(), started, &mut signals).await;
     }
     let mut demo = Demo::start()?;
-    let outcome = tokio::select! {
-        address = demo.ready() => match address {
-            Ok(address) => session(args, Some(&address), Instant::now(), &mut signals).await,
-            Err(error) => Err(error),
-        },
-        () = signals.next() => Ok(ExitCode::from(1)),
+    let ready = tokio::select! {
+        biased;
+        () = signals.next() => None,
+        ready = demo.ready(args.find_timeout) => Some(ready),
+    };
+    // A Ctrl-C may have ended the server a moment before it reached this program.
+    let mut interrupted = async || timeout(SAME_SIGNAL, signals.next()).await.is_ok();
+    let outcome = match ready {
+        Some(Ok(address)) => session(args, Some(&address), Instant::now(), &mut signals).await,
+        Some(Err(error)) if !interrupted().await => Err(error),
+        _ => {
+            last_words("ping-client", &format_args!("{}. {}", Trouble::Interrupted, Trouble::Interrupted.mend()));
+            Ok(ExitCode::from(1))
+        }
     };
     let stopped = tokio::select! {
         stopped = demo.stop() => stopped,
@@ -58,7 +69,10 @@ pub(crate) async fn run(args: &Args, started: Instant) -> Result<ExitCode> {
         () = signals.next() => Ok(()),
     };
     let code = outcome?;
-    stopped.map(|()| code)
+    if let Err(error) = stopped {
+        warn!("{error:#}");
+    }
+    Ok(code)
 }
 
 async fn session(
@@ -93,9 +107,17 @@ async fn session(
             let ended = tokio::select! {
                 ended = measure(args, &actor, &mut connection.closed, &mut audience, &mut measured) => ended,
                 () = discovery.name_others(|peer| node.block(peer)) => Ok(()),
-                () = signals.next() => Ok(()),
-                _ = deadline(args, started) => Ok(()),
+                () = signals.next() => {
+                    outcome.warnings.push("the run was interrupted".into());
+                    Ok(())
+                }
+                deadline = deadline(args, started) => {
+                    let deadline = humantime::format_duration(deadline);
+                    outcome.warnings.push(format!("the deadline of {deadline} ended the run"));
+                    Ok(())
+                }
             };
+            audience.stats.cut_short();
             if ended.is_ok() {
                 // A run may be too short for the network's own round trip to have been measured often enough.
                 let _ = timeout(NETWORK_PATIENCE, discovery.enough_round_trips(peer)).await;
@@ -125,7 +147,7 @@ async fn session(
     let rows = audience.finish();
     outcome.stats = audience.stats;
     if let Some(clocks) = outcome.clocks {
-        outcome.warnings = warnings(&outcome.stats, outcome.load.pace, clocks);
+        outcome.warnings.extend(warnings(&outcome.stats, outcome.load.pace, clocks));
     }
     report(args, &outcome, page)?;
     rows.context("cannot write all rows of the CSV file")?;
@@ -180,7 +202,7 @@ fn report(args: &Args, outcome: &Outcome, page: Option<File>) -> Result<()> {
         Html.write(outcome, &mut page).and_then(|()| page.flush()).context("cannot write the report")?;
     }
     if let Some(trouble) = &outcome.trouble {
-        eprintln!("ping-client: {trouble}. {}", trouble.mend());
+        last_words("ping-client", &format_args!("{trouble}. {}", trouble.mend()));
     }
     Ok(())
 }

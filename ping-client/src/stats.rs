@@ -144,6 +144,15 @@ impl Stats {
         }
     }
 
+    /// The run is over, and what is still under way is lost.
+    pub(crate) fn cut_short(&mut self) {
+        let settled = self.received + self.failures.values().map(|(_, count)| count).sum::<u64>();
+        if self.sent > settled {
+            let message = "still under way when the run ended".into();
+            self.failures.insert("cut_short", (message, self.sent - settled));
+        }
+    }
+
     /// Pings that got no answer in time.
     pub(crate) fn lost(&self) -> u64 {
         self.sent - self.received
@@ -235,6 +244,18 @@ pub(crate) mod tests {
         for (measured, exact) in [(rtt.p50, 500.0), (rtt.p90, 900.0), (rtt.p99, 990.0), (rtt.stdev, 288.66)] {
             assert!(close(measured, exact), "{measured:?} is not {exact} µs");
         }
+    }
+
+    #[test]
+    fn what_is_under_way_at_the_end_is_accounted_for() {
+        let mut stats = Stats::new();
+        let start = Instant::now();
+        for sequence in 1..=5 {
+            stats.sending(sequence, start);
+        }
+        stats.outcome(&answered(1, start, Duration::from_micros(1)));
+        stats.cut_short();
+        assert_eq!((stats.lost(), stats.failures["cut_short"].1), (4, 4));
     }
 
     #[test]

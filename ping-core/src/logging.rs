@@ -1,6 +1,9 @@
 //! `tracing` set up the same way for every program.
 
-use std::io::{IsTerminal, stderr};
+use std::{
+    fmt::Display,
+    io::{IsTerminal, Write, stderr},
+};
 
 use tracing_subscriber::EnvFilter;
 
@@ -9,6 +12,11 @@ use tracing_subscriber::EnvFilter;
 /// libp2p's mDNS reports every interface that it cannot send on as an error, such as one that has just lost its cable;
 /// none of that is the user's concern as long as one interface works.
 const LIBRARIES: &str = "error,libp2p_mdns=off";
+
+/// Prints the sentence with which a program ends on stderr. A stderr that takes nothing is no reason to end otherwise.
+pub fn last_words(program: &str, sentence: &dyn Display) {
+    let _ = writeln!(stderr(), "{program}: {sentence}");
+}
 
 /// Sends log lines at `level` and above to stderr, with colour only on a terminal.
 ///
@@ -21,5 +29,7 @@ pub fn init(level: tracing::Level) {
         .with_target(false)
         .with_ansi(stderr().is_terminal())
         .with_writer(stderr)
+        // Without a stderr to write to there is none to say so on either.
+        .log_internal_errors(false)
         .init();
 }

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     pub(crate) port: u16,
 
     /// Listen on this address instead, as in /ip4/127.0.0.1/tcp/36341 or /ip6/::/udp/36341/quic-v1 (repeatable)
-    #[arg(long, value_name = "MULTIADDR", conflicts_with = "port")]
+    #[arg(long, value_name = "MULTIADDR", conflicts_with = "port", value_parser = multiaddr)]
     pub(crate) listen: Vec<Multiaddr>,
 
     /// Register the actor under this name (1 to 255 bytes)
@@ -44,6 +44,10 @@ pub(crate) struct Args {
     /// Stop when standard input ends, so as not to outlive the program that started this one
     #[arg(long)]
     pub(crate) stop_on_eof: bool,
+}
+
+fn multiaddr(text: &str) -> Result<Multiaddr, String> {
+    text.parse().map_err(|_| "that is no multiaddr; write it as /ip4/127.0.0.1/tcp/36341".into())
 }
 
 #[cfg(test)]

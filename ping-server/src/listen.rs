@@ -138,6 +138,11 @@ pub(crate) fn is_usable(address: &Multiaddr) -> bool {
     !matches!(address.iter().next(), Some(Protocol::Ip6(ip)) if ip.is_unicast_link_local())
 }
 
+/// Whether an address leads no further than this machine.
+pub(crate) fn is_loopback(address: &Multiaddr) -> bool {
+    parts(address).is_some_and(|(ip, ..)| ip.is_loopback())
+}
+
 fn free_tcp_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("the system has no free TCP port")?;
     Ok(listener.local_addr()?.port())

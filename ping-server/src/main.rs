@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
     match server::run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ping-server: {error:#}");
+            ping_core::logging::last_words("ping-server", &format_args!("{error:#}"));
             ExitCode::from(2)
         }
     }

@@ -36,9 +36,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let identity = if args.ephemeral { None } else { Some(load_identity(args.identity.clone())?) };
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
     let plan = if args.listen.is_empty() { Plan::on_port(args.port)? } else { Plan::explicit(args.listen.clone())? };
+    let reach_others = plan.beyond_loopback();
     let options = behaviour::Options {
         listens: true,
-        mdns: plan.beyond_loopback(),
+        mdns: reach_others,
         connections_per_peer: None,
         keep_alive: behaviour::KEEP_ALIVE,
         request_timeout: REQUEST_TIMEOUT,
@@ -56,6 +57,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     for address in &addresses {
         let connection_address = listen::connection_address(address, peer);
         reporter.report(&Happening::Listening { address, connection_address: &connection_address })?;
+    }
+    if reach_others && addresses.iter().all(listen::is_loopback) {
+        warn!("No network is up: only programs on this machine can reach the server");
     }
     reporter.report(&Happening::Ready { peer_id: PeerIdText(peer), name: &args.name })?;
 

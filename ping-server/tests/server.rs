@@ -90,6 +90,8 @@ fn an_identity_file_must_be_readable_and_a_key() {
     }
     refuses(&["--identity", &text], &["holds no Ed25519 key", "--identity"]);
     refuses(&["--identity", folder.path().to_str().unwrap()], &["identity file", "--ephemeral"]);
+    #[cfg(unix)]
+    refuses(&["--identity", "/dev/null"], &["no regular file", "--ephemeral"]);
     refuses(&["--identity", &text, "--ephemeral"], &["cannot be used with"]);
 }
 

@@ -77,11 +77,12 @@ impl Report for Text {
 fn counts(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     let stats = &outcome.stats;
     let answered = if outcome.load.mode == Mode::Tell { "accepted" } else { "answered" };
-    write!(out, "{} pings sent, {} {answered}, {} lost", stats.sent, stats.received, stats.lost())?;
+    let pings = if stats.sent == 1 { "ping" } else { "pings" };
+    write!(out, "{} {pings} sent, {} {answered}, {} lost", stats.sent, stats.received, stats.lost())?;
     write!(out, ", in {} s", digits(stats.duration().as_secs_f64()))?;
     match stats.rate() {
         // Of pings at leisure the rate says nothing but the interval that the user chose.
-        Some(rate @ 10.0..) => writeln!(out, " ({rate:.0} a second)")?,
+        Some(rate @ 10.0..) if stats.received >= 10 => writeln!(out, " ({rate:.0} a second)")?,
         _ => writeln!(out)?,
     }
     for (message, count) in stats.failures.values() {
