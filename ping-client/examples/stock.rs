@@ -1,11 +1,17 @@
-//! Nodes built without this project's code, to measure against and to test against.
+//! Peers built without this project's code, to measure against and to test against.
 //!
-//! `stock server` and `stock client ADDRESS COUNT [WIDTH]` are a plain Kameo program on both sides: the swarm as Kameo's own
-//! examples build it, the same contract on the wire. The client does not sleep, and retries its look-up in
-//! milliseconds. `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p
-//! peer without Kameo. Servers print the address they can be reached at; the client prints its figures as JSON.
+//! - `stock server` and `stock client ADDRESS COUNT [WIDTH [SIZE]]` are a plain Kameo program on both sides: the swarm as
+//!   Kameo's own examples build it, the same contract on the wire. The client keeps WIDTH pings in flight, with SIZE bytes
+//!   of payload; it does not sleep, and retries its look-up in milliseconds. `client-tls` secures TCP by TLS.
+//! - `stock tcp-server` and `stock tcp-client ADDRESS COUNT [WIDTH [SIZE]]` do the same with nothing but a TCP connection
+//!   and frames of a fixed size: what the machine can do.
+//! - `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p peer without
+//!   Kameo.
+//!
+//! Servers print the address they can be reached at; clients print their figures as JSON.
 
 use std::{
+    collections::VecDeque,
     env,
     time::{Duration, Instant},
 };
@@ -24,7 +30,11 @@ use libp2p::{
     tcp, tls, yamux,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
 
 #[derive(Deserialize, Serialize)]
 struct Ping {
@@ -55,6 +65,22 @@ impl Message<Ping> for PingActor {
     }
 }
 
+#[derive(Deserialize, Reply, Serialize)]
+struct Blob {
+    #[serde(with = "serde_bytes")]
+    payload: Vec<u8>,
+}
+
+#[remote_message("blob")]
+impl Message<Blob> for PingActor {
+    type Reply = Blob;
+
+    async fn handle(&mut self, blob: Blob, _: &mut Context<Self, Self::Reply>) -> Blob {
+        self.total += 1;
+        blob
+    }
+}
+
 #[derive(Actor, RemoteActor)]
 #[remote_actor(id = "another_app::AnotherActor")]
 struct AnotherActor;
@@ -64,22 +90,33 @@ struct KameoBehaviour {
     kameo: remote::Behaviour,
 }
 
+/// What a client is to send.
+#[derive(Clone, Copy)]
+struct Load {
+    started: Instant,
+    count: u64,
+    width: usize,
+    size: usize,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let started = Instant::now();
     let arguments: Vec<String> = env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let load = || -> Result<Load> {
+        let number = |place: usize, default: usize| arguments.get(place).map_or(Ok(default), |text| text.parse());
+        Ok(Load { started, count: number(2, 1)? as u64, width: number(3, 1)?, size: number(4, 0)? })
+    };
+    match arguments[..] {
         ["server"] => server(PingActor::spawn(PingActor { total: 0 })).await,
         ["other-type"] => server(AnotherActor::spawn(AnotherActor)).await,
         ["plain"] => plain().await,
-        ["client", address, count] => client(kameo_swarm()?, address.parse()?, count.parse()?, 1, started).await,
-        ["client", address, count, width] => {
-            client(kameo_swarm()?, address.parse()?, count.parse()?, width.parse()?, started).await
-        }
-        ["client-tls", address, count] => client(tls_swarm()?, address.parse()?, count.parse()?, 1, started).await,
-        _ => {
-            bail!("usage: stock server | other-type | plain | client ADDRESS COUNT [WIDTH] | client-tls ADDRESS COUNT")
-        }
+        ["tcp-server"] => tcp_server().await,
+        ["tcp-client", address, ..] => tcp_client(address, load()?).await,
+        ["client", address, ..] => client(kameo_swarm()?, address.parse()?, load()?).await,
+        ["client-tls", address, ..] => client(tls_swarm()?, address.parse()?, load()?).await,
+        _ => bail!("the arguments are described at the top of this program's source"),
     }
 }
 
@@ -144,13 +181,8 @@ async fn plain() -> Result<()> {
     }
 }
 
-async fn client(
-    mut swarm: Swarm<KameoBehaviour>,
-    address: Multiaddr,
-    count: u64,
-    width: usize,
-    started: Instant,
-) -> Result<()> {
+async fn client(mut swarm: Swarm<KameoBehaviour>, address: Multiaddr, load: Load) -> Result<()> {
+    let Load { started, count, width, size } = load;
     swarm.dial(address)?;
     let (connected, connection) = oneshot::channel();
     tokio::spawn(async move {
@@ -169,14 +201,21 @@ async fn client(
             None => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     };
-    let mut first_pong = None;
+    let (mut first_pong, mut total) = (None, 0);
     let mut round_trips = Vec::new();
-    let mut total = 0;
     let actor = &actor;
     let running = Instant::now();
     let mut pongs = stream::iter(1..=count)
         .map(|sequence| async move {
             let sent = Instant::now();
+            if size > 0 {
+                let blob = Blob { payload: vec![0xA5; size] };
+                let back = actor.ask(&blob).await?;
+                if back.payload != blob.payload {
+                    bail!("payload #{sequence} came back changed");
+                }
+                return Ok((sent.elapsed(), 0));
+            }
             let pong = actor.ask(&Ping { message: "PING".into(), sequence }).await?;
             if pong.sequence != sequence {
                 bail!("ping #{sequence} was answered as #{}", pong.sequence);
@@ -190,7 +229,71 @@ async fn client(
         first_pong.get_or_insert_with(|| started.elapsed());
         total = total.max(so_far);
     }
-    let rate = count as f64 / running.elapsed().as_secs_f64();
+    print_figures(first_pong, round_trips, running.elapsed(), total);
+    Ok(())
+}
+
+/// The frames of the plain TCP programs when no payload is asked for: as large as a sequence number and a total.
+const SMALL_FRAME: usize = 16;
+
+/// Sends back whatever comes.
+async fn tcp_server() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 256 * 1024];
+            while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                if stream.write_all(&buffer[..length]).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+async fn tcp_client(address: &str, load: Load) -> Result<()> {
+    let Load { started, count, width, size } = load;
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (mut reader, mut writer) = stream.into_split();
+    let frame = vec![0xA5; size.max(SMALL_FRAME)];
+    let mut buffer = vec![0; frame.len()];
+    let mut sent = VecDeque::new();
+    let (mut first_pong, mut round_trips) = (None, Vec::new());
+    let running = Instant::now();
+    let (ask, asked) = tokio::sync::mpsc::channel::<()>(width);
+    // Large frames fill the socket in both directions, so one task writes while the other reads.
+    let writing = tokio::spawn(async move {
+        let mut asked = asked;
+        while asked.recv().await.is_some() {
+            writer.write_all(&frame).await?;
+        }
+        std::io::Result::Ok(())
+    });
+    for _ in 0..(width as u64).min(count) {
+        sent.push_back(Instant::now());
+        ask.send(()).await?;
+    }
+    let mut left = count.saturating_sub(width as u64);
+    while let Some(since) = sent.pop_front() {
+        reader.read_exact(&mut buffer).await?;
+        round_trips.push(since.elapsed());
+        first_pong.get_or_insert_with(|| started.elapsed());
+        if left > 0 {
+            left -= 1;
+            sent.push_back(Instant::now());
+            ask.send(()).await?;
+        }
+    }
+    print_figures(first_pong, round_trips, running.elapsed(), count);
+    drop(ask);
+    Ok(writing.await??)
+}
+
+fn print_figures(first_pong: Option<Duration>, mut round_trips: Vec<Duration>, took: Duration, total: u64) {
     round_trips.sort_unstable();
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     let percentile = |p: usize| round_trips.get(round_trips.len() * p / 100).copied().map(ms);
@@ -198,9 +301,8 @@ async fn client(
         "first_pong_ms": first_pong.map(ms),
         "p50_ms": percentile(50),
         "p99_ms": percentile(99),
-        "rate_per_s": rate,
+        "rate_per_s": round_trips.len() as f64 / took.as_secs_f64(),
         "total": total,
     });
     println!("{result}");
-    Ok(())
 }

@@ -54,3 +54,20 @@ fn a_killed_demo_leaves_nothing_behind() {
         std::thread::yield_now();
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stderr_that_takes_nothing_does_not_cost_the_result() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let run: support::Run =
+        Command::new(program("ping-client")).args(["--demo", "-c", "3"]).stderr(full()).output().unwrap().into();
+    assert_eq!(run.code, Some(0), "{run}");
+    assert!(run.stdout.contains("3 pings sent, 3 answered"), "{run}");
+    let run: support::Run = Command::new(program("ping-server"))
+        .args(["--listen", "/ip4/1.2.3.4/tcp/1"])
+        .stderr(full())
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(run.code, Some(2), "{run}");
+}

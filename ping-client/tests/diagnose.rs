@@ -130,6 +130,16 @@ fn tcp_asked_of_a_server_that_speaks_quic() {
 }
 
 #[test]
+fn a_port_that_stays_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    let run = ping(&address, &["--find-timeout", "7s"]);
+    assert_eq!((run.code, run.cause().as_str()), (Some(2), "not_libp2p"), "{run}");
+    assert!(run.stderr.contains("says nothing"), "{run}");
+}
+
+#[test]
 fn nothing_is_found_by_mdns() {
     let run = client(&["--json", "--find-timeout", "300ms", "--name", "\u{1F9ED} nobody"]);
     assert_eq!(run.code, Some(2), "{run}");
