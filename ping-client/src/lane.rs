@@ -1,15 +1,15 @@
 //! The way that one ping takes to the actor and back.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use futures::{
     FutureExt,
     future::{BoxFuture, Either, select},
 };
-use futures_timer::Delay;
 use kameo::{actor::RemoteActorRef, error::RemoteSendError};
 use ping_core::protocol::{About, Card, Echo, Ping, PingActor, SAFE_IN_FLIGHT};
 use serde::Serialize;
+use tokio::time::sleep;
 
 use crate::diagnose::{PingFailure, Trouble};
 
@@ -88,7 +88,7 @@ impl Lane {
     pub(crate) async fn ping(&self, sequence: u64) -> Settled {
         let (lane, timeout) = (self.clone(), self.timeout);
         let outcome = async move { lane.carry(sequence).await }.boxed();
-        match select(outcome, Delay::new(timeout)).await {
+        match select(outcome, pin!(sleep(timeout))).await {
             Either::Left((outcome, _)) => Settled::InTime(outcome),
             Either::Right(((), outcome)) => Settled::Overdue(outcome),
         }

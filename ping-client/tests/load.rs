@@ -51,7 +51,7 @@ fn more_than_the_connection_takes_waits_its_turn() {
     for transport in ["tcp", "quic-v1"] {
         let result = load(server.address(transport), &["-n", "5000", "-c", "20000"]);
         assert_eq!(result["pings"]["received"], 20_000, "{result}");
-        let result = load(server.address(transport), &["-n", "300", "-c", "40", "--size", "1MiB"]);
+        let result = load(server.address(transport), &["-n", "300", "-c", "40", "--size", "1MiB", "-W", "5m"]);
         assert_eq!(result["pings"]["received"], 40, "{result}");
         assert!(result["bytes_per_s"]["back"].as_f64().unwrap() > 0.0, "{result}");
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`protocol`]: the [`PingActor`](protocol::PingActor), its messages, and the names and ids they go by.
 //! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold. Under it, `transport` makes
-//!   connections, over transports that are built `on_demand`, and `guard` keeps from Kameo what it would misunderstand.
+//!   connections, over transports that are built `on_demand` and `coalesce` small writes, and `guard` keeps from Kameo what it would misunderstand.
 //! - [`behaviour`]: the protocols that a node runs.
 //! - [`dial`]: why a connection could not be made.
 //! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
@@ -12,6 +12,7 @@
 
 pub mod address;
 pub mod behaviour;
+mod coalesce;
 pub mod dial;
 mod guard;
 pub mod identity;

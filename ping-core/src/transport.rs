@@ -21,7 +21,7 @@ use multistream_select::{Version, dialer_select_proto, listener_select_proto};
 
 use tokio::time::timeout;
 
-use crate::{on_demand::OnDemand, protocol::MAX_IN_FLIGHT};
+use crate::{coalesce::Coalesce, on_demand::OnDemand, protocol::MAX_IN_FLIGHT};
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
 ///
@@ -88,6 +88,7 @@ impl Security {
         stream: tcp::tokio::TcpStream,
         endpoint: ConnectedPoint,
     ) -> io::Result<(PeerId, StreamMuxerBox)> {
+        let stream = Coalesce::new(stream);
         let upgrade = async { if endpoint.is_dialer() { self.dial(stream).await } else { self.listen(stream).await } };
         match timeout(UPGRADE_TIMEOUT, upgrade).await {
             Ok(upgraded) => upgraded,
@@ -95,7 +96,7 @@ impl Security {
         }
     }
 
-    async fn dial(self, stream: tcp::tokio::TcpStream) -> io::Result<(PeerId, StreamMuxerBox)> {
+    async fn dial(self, stream: Coalesce<tcp::tokio::TcpStream>) -> io::Result<(PeerId, StreamMuxerBox)> {
         let (name, stream) = dialer_select_proto(stream, self.noise.protocol_info(), Version::V1Lazy).await?;
         let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
         let muxer = yamux::Config::default();
@@ -103,7 +104,7 @@ impl Security {
         Ok((peer, StreamMuxerBox::new(muxer.upgrade_outbound(stream, name).await?)))
     }
 
-    async fn listen(self, stream: tcp::tokio::TcpStream) -> io::Result<(PeerId, StreamMuxerBox)> {
+    async fn listen(self, stream: Coalesce<tcp::tokio::TcpStream>) -> io::Result<(PeerId, StreamMuxerBox)> {
         let tls = self.tls.iter().flat_map(UpgradeInfo::protocol_info);
         let (name, stream) = listener_select_proto(stream, self.noise.protocol_info().chain(tls)).await?;
         let (peer, stream) = match self.tls {
