@@ -14,11 +14,11 @@ use crate::{
     diagnose::Trouble,
     lane::{self, Lane, Mode},
     live::Live,
-    measurement::{Clocks, Watch},
     report::Csv,
     run::{self, Observer, Sample},
     schedule::{Pace, Schedule},
     stats::Stats,
+    warnings::{Clocks, Watch},
 };
 
 /// How long the actor may take to say what it can do.

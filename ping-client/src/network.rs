@@ -6,9 +6,9 @@ use libp2p::PeerId;
 
 use crate::stats::Times;
 
-/// How often one is measured. Often enough for a few in the shortest run that is worth a median, and seldom enough to
-/// cost a run nothing: each takes some ten microseconds of the client's time.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
+/// How often one is measured. Often enough for a few in a short run, and seldom enough to cost a long one nothing: each
+/// takes some ten microseconds of the client's time.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(5);
 
 /// How many make a median that one odd one cannot spoil.
 pub(crate) const ENOUGH: u64 = 3;

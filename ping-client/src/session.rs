@@ -12,7 +12,10 @@ use anyhow::{Context, Result};
 use futures::FutureExt;
 use libp2p::{identity::Keypair, multiaddr::Protocol};
 use ping_core::{address::ServerAddress, behaviour, logging::last_words, node::Node, signals::StopSignals};
-use tokio::time::{sleep_until, timeout};
+use tokio::{
+    runtime,
+    time::{sleep_until, timeout},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -22,9 +25,9 @@ use crate::{
     discover::Discovery,
     find::{Finder, Found},
     measure::{Audience, Measured, measure},
-    measurement::warnings,
     network,
     report::{self, Html, Json, Outcome, Phases, Report, Server, Text},
+    warnings::warnings,
 };
 
 /// How much longer than twice a ping's own timeout the node keeps its request open. An answer that comes within that time
@@ -42,7 +45,16 @@ const NETWORK_PATIENCE: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// When something fails that has nothing to do with the server, such as writing the result.
-pub(crate) async fn run(args: &Args, started: Instant) -> Result<ExitCode> {
+pub(crate) fn run(args: &Args, started: Instant) -> Result<ExitCode> {
+    // One thread: a ping costs a handful of wake-ups, and between threads each is dearer than the work it brings.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(session_or_demo(args, started));
+    // A name server that does not answer must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn session_or_demo(args: &Args, started: Instant) -> Result<ExitCode> {
     let mut signals = StopSignals::new().context("cannot handle signals")?;
     if !args.demo {
         return session(args, args.server.as_ref(), started, &mut signals).await;

@@ -11,7 +11,7 @@ use libp2p::multiaddr::Protocol;
 use plotters::{coord::ranged1d::AsRangedCoord, coord::ranged1d::ValueFormatter, prelude::*};
 
 use super::{Outcome, Report};
-use crate::units::digits;
+use crate::{schedule::Pace, units::digits};
 
 /// The size of a plot in its own units; the page scales it to the window.
 const SIZE: (u32, u32) = (800, 320);
@@ -41,8 +41,12 @@ impl Report for Html {
         let mut body = String::new();
         facts(outcome, &mut body);
         section(&mut body, "Summary", &format!("<pre>{}</pre>", escape(&String::from_utf8_lossy(&summary))));
+        let over_the_run = match outcome.load.pace {
+            Pace::Rate(_) => "Latency over the run",
+            Pace::Closed(_) | Pace::Interval(_) => "Round-trip time over the run",
+        };
         for (title, plot) in [
-            ("Round-trip time over the run", over_time(outcome)),
+            (over_the_run, over_time(outcome)),
             ("Latency by percentile", by_percentile(outcome)),
             ("Steps to the first pong", steps(outcome)),
         ] {
@@ -109,8 +113,12 @@ where
     Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
 {
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let mut chart =
-        ChartBuilder::on(&area).margin(12).x_label_area_size(42).y_label_area_size(64).build_cartesian_2d(x, y)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(12)
+        .margin_right(40)
+        .x_label_area_size(42)
+        .y_label_area_size(64)
+        .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -195,6 +203,8 @@ fn steps(outcome: &Outcome) -> Plot {
         let area = SVGBackend::with_string(&mut svg, (SIZE.0, 200)).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .margin(12)
+            .margin_left(28)
+            .margin_right(40)
             .x_label_area_size(42)
             .build_cartesian_2d(0.0..ms(total) * 1.12, 0.0..4.0)?;
         chart

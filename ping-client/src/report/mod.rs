@@ -20,9 +20,9 @@ use crate::{
     args::Args,
     diagnose::Trouble,
     lane::Mode,
-    measurement::Clocks,
     schedule::Pace,
     stats::{Stats, Times},
+    warnings::Clocks,
 };
 
 pub(crate) use csv::Csv;
