@@ -125,6 +125,16 @@ fn the_network_is_measured_beside_the_actor() {
 }
 
 #[test]
+fn the_network_is_measured_while_nothing_else_is_sent() {
+    let server = Server::start();
+    for transport in ["tcp", "quic-v1"] {
+        // Between the pings lie 300 ms in which only the network is measured, every few milliseconds.
+        let result = load(server.address(transport), &["-i", "300ms", "-c", "4"]);
+        assert!(result["network_ms"]["samples"].as_u64().unwrap() >= 20, "{transport}: {result}");
+    }
+}
+
+#[test]
 fn a_run_of_no_end_ends_by_its_deadline() {
     let server = Server::start();
     let run = client(&["--json", "--server", server.address("tcp"), "-c", "0", "-i", "0", "-w", "1s"]);

@@ -13,6 +13,7 @@ use libp2p_connection_limits::{self as connection_limits, ConnectionLimits};
 
 use crate::{
     guard::Guard,
+    keep_alive::KeepAlive,
     protocol::{MAX_IN_FLIGHT, MAX_PAYLOAD},
 };
 
@@ -53,7 +54,7 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     limits: connection_limits::Behaviour,
     pub(crate) kameo: Guard,
-    keep_alive: ping::Behaviour,
+    keep_alive: KeepAlive,
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
@@ -77,7 +78,7 @@ impl Behaviour {
             blocked: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             kameo: Guard::new(remote::Behaviour::new(peer, messaging)),
-            keep_alive: ping::Behaviour::new(keep_alive),
+            keep_alive: KeepAlive::new(keep_alive),
             mdns: mdns.into(),
         })
     }

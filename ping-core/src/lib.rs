@@ -2,7 +2,8 @@
 //!
 //! - [`protocol`]: the [`PingActor`](protocol::PingActor), its messages, and the names and ids they go by.
 //! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold. Under it, `transport` makes
-//!   connections, over transports that are built `on_demand` and `coalesce` small writes, and `guard` keeps from Kameo what it would misunderstand.
+//!   connections, over transports that are built `on_demand` and `coalesce` small writes, `guard` keeps from
+//!   Kameo what it would misunderstand, and `keep_alive` tells whether a peer is still there.
 //! - [`behaviour`]: the protocols that a node runs.
 //! - [`dial`]: why a connection could not be made.
 //! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
@@ -16,6 +17,7 @@ mod coalesce;
 pub mod dial;
 mod guard;
 pub mod identity;
+mod keep_alive;
 pub mod logging;
 pub mod node;
 mod on_demand;
