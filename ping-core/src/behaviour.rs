@@ -19,7 +19,7 @@ use crate::{
 
 /// How often a node that measures nothing asks a peer for a sign of life.
 ///
-/// A peer whose machine or link died without a word is forgotten after twice this time and [`SILENCE`] together: the
+/// A peer whose machine or link died without a word is forgotten after twice this time and twenty seconds: the
 /// protocol forgives the first failure.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 

@@ -27,7 +27,8 @@ const STYLE: &str = "\
 body{margin:0 auto;max-width:56rem;padding:1rem;background:var(--page);color:var(--text);font:1rem/1.5 system-ui,sans-serif}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
 pre,table{overflow-x:auto;display:block;font:.85rem/1.5 ui-monospace,monospace}
-th,td{padding:.1rem 1rem .1rem 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
+th,td{padding:.1rem 1rem .1rem 0;text-align:left;vertical-align:top}td{overflow-wrap:anywhere}
+.plot{overflow-x:auto}.plot svg{min-width:34rem}
 svg{width:100%;height:auto}svg text{fill:var(--text)}
 svg [stroke=\"#000000\"]{stroke:var(--text)}svg [stroke=\"#808080\"]{stroke:var(--faint)}";
 
@@ -51,7 +52,7 @@ impl Report for Html {
             ("Steps to the first pong", steps(outcome)),
         ] {
             if let Some(svg) = plot.map_err(|error| io::Error::other(error.to_string()))? {
-                section(&mut body, title, &svg);
+                section(&mut body, title, &format!("<div class=\"plot\">{svg}</div>"));
             }
         }
         write!(
