@@ -155,15 +155,15 @@ fn the_server_goes_away_in_the_middle() {
         let pinging = Process::start(Command::new(program("ping-client")).args([
             "--json",
             "-i",
-            "10ms",
+            "0",
             "-W",
             "2s",
             "-c",
-            "100000",
+            "0",
             "--server",
             server.address("tcp"),
         ]));
-        server.process.event("pings");
+        server.process.two_pings();
         server.process.signal(signal);
         let result: serde_json::Value = serde_json::from_str(&pinging.line().unwrap()).unwrap();
         let errors = result["errors"].as_array().unwrap();
@@ -179,13 +179,13 @@ fn an_interrupted_run_still_has_a_result() {
     let server = Server::start();
     let mut pinging = Process::start(Command::new(program("ping-client")).args([
         "-i",
-        "10ms",
+        "0",
         "-c",
-        "100000",
+        "0",
         "--server",
         server.address("tcp"),
     ]));
-    server.process.event("pings");
+    server.process.two_pings();
     pinging.signal("INT");
     let mut result = String::new();
     while let Some(line) = pinging.line() {
@@ -230,15 +230,22 @@ fn pings_without_a_pong_are_lost_in_time() {
     let port = server.port("tcp");
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     thread::spawn(move || support::relay(&relay, port, &stopped));
-    let pinging = Process::start(
-        Command::new(program("ping-client"))
-            .args(["--json", "-i", "100ms", "-W", "300ms", "-c", "100", "--server", &address]),
-    );
-    server.process.event("pings");
+    let pinging = Process::start(Command::new(program("ping-client")).args([
+        "--json",
+        "-i",
+        "0",
+        "-W",
+        "300ms",
+        "--duration",
+        "3s",
+        "--server",
+        &address,
+    ]));
+    server.process.two_pings();
     stop.send(()).unwrap();
     let result: serde_json::Value = serde_json::from_str(&pinging.line().unwrap()).unwrap();
     let [sent, received, lost] = ["sent", "received", "lost"].map(|field| result["pings"][field].as_u64().unwrap());
-    assert!(sent == 100 && received >= 1 && lost >= 1 && sent == received + lost, "{result}");
+    assert!(received >= 1 && lost >= 1 && sent == received + lost, "{result}");
     assert_eq!(result["errors"][0]["cause"], "timed_out", "{result}");
     assert_eq!(result["errors"][0]["count"], lost, "{result}");
 }

@@ -117,6 +117,11 @@ impl Process {
         }
     }
 
+    /// Waits until a server has counted two pings. A client that sends the next ping when the pong is in has then got one.
+    pub(crate) fn two_pings(&self) {
+        while self.event("pings")["total"].as_u64().unwrap() < 2 {}
+    }
+
     /// Sends a signal, as `INT` or `KILL`.
     #[cfg(unix)]
     pub(crate) fn signal(&self, name: &str) {
