@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -63,7 +62,7 @@ pub(crate) struct Finder<'a> {
     patience: Duration,
     /// The most telling trouble so far.
     trouble: RefCell<Option<Trouble>>,
-    /// How many attempts have failed. Its first change is also when the user was told.
+    /// How many attempts have failed.
     failures: watch::Sender<u32>,
     started: Instant,
     warned: Cell<bool>,
@@ -141,11 +140,7 @@ impl<'a> Finder<'a> {
         let connect = async || {
             let addresses = addresses.borrow().clone();
             let server = addresses.first().map(ToString::to_string).unwrap_or_default();
-            let dials = addresses.into_iter().map(|address| Box::pin(self.node.dial(address, Some(peer))));
-            select_ok(dials)
-                .await
-                .map(|(connection, _)| connection)
-                .map_err(|failure| Trouble::Dial { server, failure })
+            self.dial_all(addresses, Some(peer), server).await
         };
         self.retrying(connect, || known).await
     }
@@ -208,15 +203,19 @@ impl<'a> Finder<'a> {
         if self.address_known.get().is_none() {
             self.address_known.set(Some(Instant::now()));
         }
-        let dials = ips.into_iter().map(|ip| Box::pin(self.dial(server, transport, ip)));
-        select_ok(dials)
-            .await
-            .map(|(connection, _)| connection)
-            .map_err(|failure| Trouble::Dial { server: format!("{server} by {transport}"), failure })
+        let addresses = ips.into_iter().map(|ip| transport.multiaddr(ip, server.port)).collect();
+        self.dial_all(addresses, server.peer, format!("{server} by {transport}")).await
     }
 
-    async fn dial(&self, server: &ServerAddress, transport: Transport, ip: IpAddr) -> Result<Connection, DialFailure> {
-        self.node.dial(transport.multiaddr(ip, server.port), server.peer).await
+    /// Dials all these addresses at once; the first to answer wins. `server` is what they are called when none does.
+    async fn dial_all(
+        &self,
+        addresses: Vec<Multiaddr>,
+        expected: Option<PeerId>,
+        server: String,
+    ) -> Result<Connection, Trouble> {
+        let dials = addresses.into_iter().map(|address| Box::pin(self.node.dial(address, expected)));
+        select_ok(dials).await.map(|(connection, _)| connection).map_err(|failure| Trouble::Dial { server, failure })
     }
 
     /// Once the transport that was asked for has failed, or patience is half gone, finds out whether the server answers
