@@ -51,24 +51,46 @@ type Run<'a> = Box<dyn Fn(&Figure) -> Option<f64> + 'a>;
 /// A program to measure.
 struct Contender<'a> {
     name: &'static str,
+    /// How many times as many pings it gets as the others, so that what is very fast is measured for long enough.
+    times: u32,
     run: Run<'a>,
 }
+
+/// How many times as many pings the fast ones get when there are many in flight.
+const MANY: u32 = 50;
+
+/// Whose figures are compared with whose: places in the list of contenders.
+const BATCHED: usize = 1;
+const STOCK: usize = 2;
+const OURS: std::ops::Range<usize> = 3..7;
+const STREAM: std::ops::Range<usize> = 5..7;
 
 fn main() {
     let server = Server::start();
     let (_kameo, kameo_address) = stock("server");
     let (_tcp, tcp_address) = stock("tcp-server");
     let contenders = [
-        contender("raw TCP", |figure| run_stock("tcp-client", &tcp_address, figure)),
-        contender("stock Kameo, TCP", |figure| run_stock("client", &kameo_address, figure)),
-        contender("kameo-ping, TCP", |figure| run_ours(server.address("tcp"), figure)),
-        contender("kameo-ping, QUIC", |figure| run_ours(server.address("quic-v1"), figure)),
+        contender("raw TCP", 1, |figure| run_stock("tcp-client", &tcp_address, figure)),
+        contender("raw TCP, batched", MANY, |figure| match figure.size {
+            0 => run_stock("tcp-batch-client", &tcp_address, figure),
+            _ => None,
+        }),
+        contender("stock Kameo, TCP", 1, |figure| run_stock("client", &kameo_address, figure)),
+        contender("ask, TCP", 1, |figure| run_ours("ask", server.address("tcp"), figure)),
+        contender("ask, QUIC", 1, |figure| run_ours("ask", server.address("quic-v1"), figure)),
+        contender("stream, TCP", MANY, |figure| run_ours("stream", server.address("tcp"), figure)),
+        contender("stream, QUIC", MANY, |figure| run_ours("stream", server.address("quic-v1"), figure)),
     ];
     let mut taken = vec![vec![Vec::new(); FIGURES.len()]; contenders.len()];
     for _ in 0..ROUNDS {
         for (f, figure) in FIGURES.iter().enumerate() {
             for (c, contender) in contenders.iter().enumerate() {
-                taken[c][f].extend((contender.run)(figure));
+                let times = match (figure.width, figure.size) {
+                    (1, _) => 1,
+                    (_, 0) => contender.times,
+                    _ => contender.times.min(5),
+                };
+                taken[c][f].extend((contender.run)(&Figure { count: figure.count * times, ..*figure }));
             }
         }
     }
@@ -81,14 +103,14 @@ fn main() {
     for (contender, figures) in contenders.iter().zip(&medians) {
         row(contender.name, figures.iter().map(|figure| figure.map_or("fails".into(), digits)));
     }
-    for (base, name) in [(1, "stock Kameo"), (0, "raw TCP")] {
-        for ours in [2, 3] {
+    for (base, ours) in [(STOCK, OURS), (BATCHED, STREAM)] {
+        for ours in ours {
             let ratios = medians[ours].iter().zip(&medians[base]);
             let ratios = ratios.map(|(ours, base)| match (ours, base) {
                 (Some(ours), Some(base)) => format!("× {}", digits(ours / base)),
                 _ => "-".into(),
             });
-            row(&format!("{} to {name}", &contenders[ours].name[12..]), ratios);
+            row(&format!("{} to {}", contenders[ours].name, contenders[base].name), ratios);
         }
     }
     let figures: Vec<_> = contenders
@@ -103,13 +125,14 @@ fn main() {
     fs::write(file, json!({ "rounds": ROUNDS, "figures": figures }).to_string()).unwrap();
 }
 
-fn contender<'a>(name: &'static str, run: impl Fn(&Figure) -> Option<f64> + 'a) -> Contender<'a> {
-    Contender { name, run: Box::new(run) }
+fn contender<'a>(name: &'static str, times: u32, run: impl Fn(&Figure) -> Option<f64> + 'a) -> Contender<'a> {
+    Contender { name, times, run: Box::new(run) }
 }
 
-fn run_ours(address: &str, figure: &Figure) -> Option<f64> {
+fn run_ours(mode: &str, address: &str, figure: &Figure) -> Option<f64> {
     let [count, width, size] = [figure.count, figure.width, figure.size].map(|number| number.to_string());
-    let run = client(&["--json", "--quiet", "--server", address, "-c", &count, "-n", &width, "--size", &size]);
+    let load = ["-c", &count, "-n", &width, "--size", &size, "--mode", mode];
+    let run = client(&[&["--json", "--quiet", "--server", address], &load[..]].concat());
     let result = run.json();
     if result["pings"]["lost"] != 0 {
         return None;
@@ -144,7 +167,7 @@ fn median(mut figures: Vec<f64>) -> Option<f64> {
 
 fn row(name: &str, columns: impl Iterator<Item = String>) {
     let columns: Vec<_> = columns.map(|column| format!("{column:>13}")).collect();
-    println!("{name:20}{}", columns.join(" "));
+    println!("{name:32}{}", columns.join(" "));
 }
 
 /// Three significant digits, and no more than three decimals.

@@ -4,7 +4,8 @@
 //!   Kameo's own examples build it, the same contract on the wire. The client keeps WIDTH pings in flight, with SIZE bytes
 //!   of payload; it does not sleep, and retries its look-up in milliseconds. `client-tls` secures TCP by TLS.
 //! - `stock tcp-server` and `stock tcp-client ADDRESS COUNT [WIDTH [SIZE]]` do the same with nothing but a TCP connection
-//!   and frames of a fixed size: what the machine can do.
+//!   and frames of a fixed size: what the machine can do. `tcp-batch-client` sends together what answers that came together
+//!   make room for.
 //! - `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p peer without
 //!   Kameo.
 //!
@@ -114,6 +115,7 @@ async fn main() -> Result<()> {
         ["plain"] => plain().await,
         ["tcp-server"] => tcp_server().await,
         ["tcp-client", address, ..] => tcp_client(address, load()?).await,
+        ["tcp-batch-client", address, ..] => tcp_batch_client(address, load()?).await,
         ["client", address, ..] => client(kameo_swarm()?, address.parse()?, load()?).await,
         ["client-tls", address, ..] => client(tls_swarm()?, address.parse()?, load()?).await,
         _ => bail!("the arguments are described at the top of this program's source"),
@@ -291,6 +293,33 @@ async fn tcp_client(address: &str, load: Load) -> Result<()> {
     print_figures(first_pong, round_trips, running.elapsed(), count);
     drop(ask);
     Ok(writing.await??)
+}
+
+async fn tcp_batch_client(address: &str, load: Load) -> Result<()> {
+    let Load { started, count, width, .. } = load;
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let frames = vec![0xA5; SMALL_FRAME * width];
+    let mut buffer = vec![0; 256 * 1024];
+    let (mut sent, mut round_trips) = (VecDeque::new(), Vec::with_capacity(count as usize));
+    let (mut first_pong, mut left, mut partial) = (None, count, 0);
+    let running = Instant::now();
+    let mut room = width;
+    while round_trips.len() < count as usize {
+        let now = Instant::now();
+        let batch = left.min(room as u64) as usize;
+        sent.extend(std::iter::repeat_n(now, batch));
+        left -= batch as u64;
+        stream.write_all(&frames[..batch * SMALL_FRAME]).await?;
+        let length = stream.read(&mut buffer).await?;
+        let now = Instant::now();
+        room = (partial + length) / SMALL_FRAME;
+        partial = (partial + length) % SMALL_FRAME;
+        round_trips.extend(sent.drain(..room).map(|since: Instant| now - since));
+        first_pong.get_or_insert_with(|| started.elapsed());
+    }
+    print_figures(first_pong, round_trips, running.elapsed(), count);
+    Ok(())
 }
 
 fn print_figures(first_pong: Option<Duration>, mut round_trips: Vec<Duration>, took: Duration, total: u64) {

@@ -3,10 +3,11 @@
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{Parser, value_parser};
+use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind, value_parser};
 use ping_core::{
     address::ServerAddress,
     protocol::{self, DEFAULT_NAME, MAX_PAYLOAD},
+    stream,
 };
 use tracing::Level;
 
@@ -70,7 +71,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME|COUNT", value_parser = warm_up, help_heading = LOAD)]
     pub(crate) warmup: Option<Limit>,
 
-    /// Give each ping a payload of this size, which the actor sends back, as 512 or 64KiB (0 to 1MiB)
+    /// Give each ping a payload of this size, which the actor sends back, as 512 or 64KiB (0 to 1MiB; 0 to 64MiB by a
+    /// stream)
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size, hide_default_value = true,
         help_heading = LOAD)]
     pub(crate) size: u64,
@@ -109,6 +111,24 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Reads the command line. If there is something wrong with it, says so and ends the process.
+    pub(crate) fn read() -> Self {
+        let args = Self::parse();
+        if let Err(wrong) = args.check() {
+            Self::command().error(ErrorKind::ValueValidation, wrong).exit()
+        }
+        args
+    }
+
+    /// Checks what one argument alone cannot tell.
+    fn check(&self) -> Result<(), String> {
+        if self.size > MAX_PAYLOAD && !self.mode.streams() {
+            let mode = self.mode.to_possible_value().map_or_else(String::new, |mode| mode.get_name().to_owned());
+            return Err(format!("--mode {mode} takes a --size from 0 to 1MiB; use --mode stream for more"));
+        }
+        Ok(())
+    }
+
     /// How pings follow each other.
     pub(crate) fn pace(&self) -> Pace {
         match (self.rate, self.concurrency, self.interval) {
@@ -170,7 +190,7 @@ fn warm_up(text: &str) -> Result<Limit, String> {
 
 fn size(text: &str) -> Result<u64, String> {
     let ByteSize(size) = text.parse().map_err(|error| format!("{error}; write it as 512 or 64KiB"))?;
-    if size > MAX_PAYLOAD { Err("the size must be from 0 to 1MiB".into()) } else { Ok(size) }
+    if size > stream::MAX_PAYLOAD { Err("the size must be from 0 to 64MiB".into()) } else { Ok(size) }
 }
 
 /// A value parser for durations within a range.
@@ -196,7 +216,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -219,7 +238,7 @@ mod tests {
         for arguments in [
             ["-n", "0"],
             ["--rate", "0"],
-            ["--size", "2MiB"],
+            ["--size", "65MiB"],
             ["--warmup", "0s"],
             ["-W", "0"],
             ["-i", "2h"],
@@ -229,6 +248,15 @@ mod tests {
         ] {
             let error = Args::try_parse_from(["ping-client"].into_iter().chain(arguments)).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn large_payloads_want_a_stream() {
+        for (mode, fits) in [("ask", false), ("tell", false), ("stream", true), ("stream-tell", true), ("auto", true)] {
+            let args = parse(&["--size", "64MiB", "--mode", mode]);
+            assert_eq!(args.check().is_ok(), fits, "{mode}");
+            assert!(parse(&["--size", "1MiB", "--mode", mode]).check().is_ok(), "{mode}");
         }
     }
 

@@ -7,6 +7,7 @@ use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     address::{ServerAddress, Transport},
     dial::DialFailure,
+    stream::PROTOCOL,
 };
 
 /// Something that keeps the client from its pongs.
@@ -30,6 +31,10 @@ pub(crate) enum Trouble {
     OtherType { peer: PeerId, name: String },
     /// The server cannot do what is asked of it.
     Unsupported { what: String, limit: u64 },
+    /// The server does not speak the stream's protocol.
+    NoStream { peer: PeerId },
+    /// The server ended the stream.
+    StreamEnded { reason: String },
     /// The actor did not answer a question about itself.
     NoAnswer { failure: PingFailure },
     /// The connection was lost.
@@ -53,6 +58,8 @@ impl Trouble {
             | Self::OtherTransport { .. }
             | Self::NotKameo { .. }
             | Self::Unsupported { .. }
+            | Self::NoStream { .. }
+            | Self::StreamEnded { .. }
             | Self::NoAnswer { .. }
             | Self::Deadline { .. }
             | Self::Interrupted => true,
@@ -101,6 +108,8 @@ impl Trouble {
             Self::ActorElsewhere { .. } => "actor_elsewhere",
             Self::OtherType { .. } => "other_type",
             Self::Unsupported { .. } => "unsupported",
+            Self::NoStream { .. } => "no_stream",
+            Self::StreamEnded { .. } => "stream_ended",
             Self::NoAnswer { failure } => failure.kind,
             Self::Lost { .. } => "connection_lost",
             Self::Deadline { .. } => "deadline",
@@ -142,6 +151,8 @@ impl Trouble {
             Self::OtherType { .. } => "Give --name the name of a PingActor.".into(),
             Self::Unsupported { limit: 0, .. } => "Leave --size out, or use a ping-server of this version.".into(),
             Self::Unsupported { limit, .. } => format!("Give --size at most {limit}."),
+            Self::NoStream { .. } => "Use --mode ask or auto, or a ping-server of this version.".into(),
+            Self::StreamEnded { .. } => "Check that both programs are of the same version, and start again.".into(),
             Self::NoAnswer { .. } => "Check whether the server still runs, and start again.".into(),
             Self::Lost { .. } => "Check whether the server still runs and the network is up, and start again.".into(),
             Self::Deadline { .. } => "Give it more time with --deadline.".into(),
@@ -183,6 +194,10 @@ impl fmt::Display for Trouble {
             }
             Self::Unsupported { what, limit: 0 } => write!(f, "the server's program does not know {what}"),
             Self::Unsupported { what, limit } => write!(f, "the server does not take {what}, but {limit} at most"),
+            Self::NoStream { peer } => {
+                write!(f, "the server {peer} does not speak {PROTOCOL}, which --mode stream needs")
+            }
+            Self::StreamEnded { reason } => write!(f, "the stream to the actor ended: {reason}"),
             Self::NoAnswer { failure } => write!(f, "the actor does not say what it can do: {}", failure.message),
             Self::Lost { reason } => write!(f, "the connection to the server was lost: {reason}"),
             Self::Deadline { deadline } => {
@@ -204,6 +219,11 @@ impl PingFailure {
     /// No pong came in time.
     pub(crate) fn timed_out(timeout: Duration) -> Self {
         Self { kind: "timed_out", message: format!("no pong within {}", humantime::format_duration(timeout)) }
+    }
+
+    /// The connection was lost before the pong came.
+    pub(crate) fn lost() -> Self {
+        Self { kind: "connection_lost", message: "the connection to the server was lost".into() }
     }
 
     /// The pong answers another ping.

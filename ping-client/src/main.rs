@@ -21,12 +21,10 @@ mod warnings;
 
 use std::{process::ExitCode, time::Instant};
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     // Everything that is reported as "since the start" counts from here.
     let started = Instant::now();
-    let args = args::Args::parse();
+    let args = args::Args::read();
     ping_core::logging::init(args.level());
     session::run(&args, started).unwrap_or_else(|error| {
         ping_core::logging::last_words("ping-client", &format_args!("{error:#}"));

@@ -4,15 +4,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use kameo::actor::RemoteActorRef;
-use ping_core::protocol::{Card, PingActor, SAFE_IN_FLIGHT};
-use tokio::{sync::oneshot, time::timeout};
-use tracing::debug;
+use libp2p::PeerId;
+use ping_core::{
+    node::{Connection, Node},
+    protocol::{Card, PingActor, SAFE_IN_FLIGHT},
+};
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use crate::{
     args::Args,
     chronicle::{Chronicle, is_leisurely},
     diagnose::Trouble,
-    lane::{self, Lane, Mode},
+    lane::{self, KameoLane, Lane, Mode, StreamLane},
     live::Live,
     report::Csv,
     run::{self, Observer, Sample},
@@ -91,6 +95,8 @@ pub(crate) struct Measured {
     pub(crate) arrived: Option<u64>,
     /// The version of the server's program.
     pub(crate) version: Option<String>,
+    /// How the pings were carried.
+    pub(crate) mode: Mode,
 }
 
 /// Does everything that the command line asks for with an actor that was found. Dropping the future ends the run
@@ -101,44 +107,76 @@ pub(crate) struct Measured {
 /// When the actor cannot do what is asked of it, or the connection is lost.
 pub(crate) async fn measure(
     args: &Args,
+    node: &Node,
     actor: &RemoteActorRef<PingActor>,
-    closed: &mut oneshot::Receiver<String>,
+    connection: &mut Connection,
     audience: &mut Audience,
     measured: &mut Measured,
 ) -> Result<(), Trouble> {
     let pace = args.pace();
-    let card = if needs_card(args, pace) { about(actor).await? } else { None };
-    measured.version = card.as_ref().map(|card| card.version.clone());
-    let lane = Lane::new(actor.clone(), args.mode, args.size, args.timeout, card.as_ref())?;
-    let total_before = if let Some(limit) = args.warmup {
+    let (mut lane, mut total_before) = open_lane(args, node, connection.peer, actor, measured).await?;
+    let (lane, closed) = (&mut *lane, &mut connection.closed);
+    if let Some(limit) = args.warmup {
         let mut ignored = Stats::new();
         let schedule = Schedule::start(pace, limit, Instant::now());
-        run::run(&lane, schedule, closed, &mut ignored).await?;
+        run::run(lane, schedule, args.timeout, closed, &mut ignored).await?;
         measured.first_pong = ignored.first_answer;
-        if args.mode == Mode::Tell { about(actor).await?.map(|card| card.total_pings) } else { None }
-    } else {
-        card.map(|card| card.total_pings)
-    };
+        if args.mode.tells() {
+            total_before = about(actor).await?.map(|card| card.total_pings);
+        }
+    }
 
     let now = Instant::now();
     if !args.quiet && !is_leisurely(pace) {
         audience.live = Live::on_terminal(args.limit(), now);
     }
     let watch = Watch::start();
-    let ended = run::run(&lane, Schedule::start(pace, args.limit(), now), closed, audience).await;
+    let schedule = Schedule::start(pace, args.limit(), now);
+    let ended = run::run(lane, schedule, args.timeout, closed, audience).await;
     measured.clocks = Some(watch.stop());
     ended?;
 
-    if args.mode == Mode::Tell || args.json || args.report.is_some() {
+    if args.mode.tells() || args.json || args.report.is_some() {
         let card = about(actor).await?;
         let grown = |card: &Card| total_before.map(|before| card.total_pings.saturating_sub(before));
-        if args.mode == Mode::Tell {
+        if args.mode.tells() {
             measured.arrived = card.as_ref().and_then(grown);
             audience.stats.server_total = card.as_ref().map(|card| card.total_pings);
         }
         measured.version = card.map(|card| card.version);
     }
     Ok(())
+}
+
+/// The way that the pings take, and, if it was said, how many the actor had counted before.
+async fn open_lane(
+    args: &Args,
+    node: &Node,
+    peer: PeerId,
+    actor: &RemoteActorRef<PingActor>,
+    measured: &mut Measured,
+) -> Result<(Box<dyn Lane>, Option<u64>), Trouble> {
+    measured.mode = args.mode;
+    if args.mode.streams() {
+        let opening = StreamLane::open(node, peer, args.mode == Mode::StreamTell, args.size);
+        match opening.await {
+            Ok((lane, total)) => {
+                if args.mode == Mode::Auto {
+                    measured.mode = Mode::Stream;
+                }
+                return Ok((Box::new(lane), Some(total)));
+            }
+            Err(trouble @ Trouble::NoStream { .. }) if args.mode == Mode::Auto => {
+                warn!("{trouble}; pinging by Kameo's ask instead");
+                measured.mode = Mode::Ask;
+            }
+            Err(trouble) => return Err(trouble),
+        }
+    }
+    let card = if needs_card(args, args.pace()) { about(actor).await? } else { None };
+    measured.version = card.as_ref().map(|card| card.version.clone());
+    let lane = KameoLane::new(actor.clone(), args.mode == Mode::Tell, args.size, card.as_ref())?;
+    Ok((Box::new(lane), card.map(|card| card.total_pings)))
 }
 
 /// Whether the run wants more of the server than every Kameo node can do. If not, the question is spared: it costs a
@@ -149,7 +187,7 @@ fn needs_card(args: &Args, pace: Pace) -> bool {
         Pace::Rate(_) => true,
         Pace::Interval(_) => false,
     };
-    wide || args.size > 0 || args.mode == Mode::Tell
+    wide || args.size > 0 || args.mode.tells()
 }
 
 async fn about(actor: &RemoteActorRef<PingActor>) -> Result<Option<Card>, Trouble> {

@@ -1,15 +1,23 @@
 //! The pings: sent as the schedule says, as many at a time as the lane carries, until the run ends.
 
-use std::{pin::pin, time::Instant};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
-use futures::{FutureExt, StreamExt, future::OptionFuture, stream::FuturesUnordered};
-use tokio::sync::oneshot;
+use futures::future::OptionFuture;
+use tokio::{sync::oneshot, time::sleep_until};
 
 use crate::{
     diagnose::{PingFailure, Trouble},
-    lane::{Lane, Outcome, Settled},
+    lane::{Lane, Outcome},
     schedule::{Schedule, wait_until},
 };
+
+/// How long after twice its timeout a ping's answer is still told apart from none.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// One ping and what became of it.
 #[derive(Clone, Debug)]
@@ -18,11 +26,11 @@ pub(crate) struct Sample {
     pub(crate) sequence: u64,
     /// When the schedule wanted it sent.
     pub(crate) due: Instant,
-    /// When it was sent.
+    /// When it was sent. Those that are sent together share one reading of the clock.
     pub(crate) sent: Instant,
     /// From when its latency counts.
     pub(crate) from: Instant,
-    /// When its outcome was known.
+    /// When its outcome was known. Those that become known together share one reading of the clock, taken then.
     pub(crate) ended: Instant,
     /// What became of it.
     pub(crate) outcome: Outcome,
@@ -47,51 +55,209 @@ pub(crate) trait Observer {
 ///
 /// When the connection is lost before the last outcome is known.
 pub(crate) async fn run(
-    lane: &Lane,
+    lane: &mut dyn Lane,
     mut schedule: Schedule,
+    timeout: Duration,
     closed: &mut oneshot::Receiver<String>,
     observer: &mut dyn Observer,
 ) -> Result<(), Trouble> {
-    let mut in_flight = FuturesUnordered::new();
-    // Pings whose time is up, but which may yet be answered. They hold their place on the lane.
-    let mut overdue = FuturesUnordered::new();
-    let mut lost = None;
+    let mut flights = Flights::new(timeout);
+    let mut settled = Vec::new();
+    // One timer for all pings: they have the same timeout, so the one that was sent first is the first to be given up.
+    let mut expiry = pin!(OptionFuture::from(None));
+    let mut armed = false;
     loop {
-        let due = if lost.is_none() { schedule.due(Instant::now()) } else { None };
-        if due.is_none() && in_flight.is_empty() {
-            return lost.map_or(Ok(()), Err);
-        }
-        let room = in_flight.len() < schedule.width() && in_flight.len() + overdue.len() < lane.width();
-        let next = pin!(OptionFuture::from(due.filter(|_| room).map(|due| wait_until(due).map(move |()| due))));
-        tokio::select! {
-            biased;
-            Some((sequence, due, sent, settled)) = in_flight.next() => {
-                let ended = Instant::now();
-                let outcome = match settled {
-                    Settled::InTime(outcome) => outcome,
-                    Settled::Overdue(ping) => {
-                        overdue.push(ping.map(move |outcome| (sequence, outcome)));
-                        Err(PingFailure::timed_out(lane.timeout()))
-                    }
-                };
-                let from = schedule.latency_from(due, sent);
-                observer.outcome(&Sample { sequence, due, sent, from, ended, outcome });
-            }
-            Some((sequence, outcome)) = overdue.next() => {
-                if outcome.is_ok() {
-                    observer.late(sequence);
+        let now = Instant::now();
+        let next = loop {
+            match schedule.due(now) {
+                Some(_) if flights.in_flight >= schedule.width() || !lane.has_room() => break None,
+                Some(due) if due > now => break Some(due),
+                Some(due) => {
+                    observer.sending(schedule.take(), now);
+                    flights.add(lane.send(), due, now);
                 }
+                None if flights.in_flight == 0 => return Ok(()),
+                None => break None,
             }
-            reason = &mut *closed, if lost.is_none() => {
-                // The pings in flight fail on their own within a moment.
-                lost = Some(Trouble::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) });
+        };
+        if !armed && let Some(next) = flights.next_expiry() {
+            expiry.set(Some(sleep_until(next.into())).into());
+            armed = true;
+        }
+        let lost = tokio::select! {
+            biased;
+            polled = poll_fn(|context| lane.poll(context, &mut settled)) => polled.err(),
+            reason = &mut *closed => {
+                Some(Trouble::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) })
             }
-            Some(due) = next => {
-                let sequence = schedule.take();
-                let sent = Instant::now();
-                observer.sending(sequence, sent);
-                in_flight.push(lane.ping(sequence).map(move |settled| (sequence, due, sent, settled)));
+            Some(()) = &mut expiry, if armed => {
+                armed = false;
+                None
+            }
+            Some(()) = OptionFuture::from(next.map(wait_until)) => None,
+        };
+        let now = Instant::now();
+        for (number, outcome) in settled.drain(..) {
+            match flights.settle(number) {
+                Some((sequence, Flight { state: State::InFlight, due, sent })) => {
+                    let from = schedule.latency_from(due, sent);
+                    observer.outcome(&Sample { sequence, due, sent, from, ended: now, outcome });
+                }
+                Some((sequence, Flight { state: State::Overdue, .. })) if outcome.is_ok() => observer.late(sequence),
+                // It failed long after it had been given up, or belongs to the run before this one.
+                _ => {}
             }
         }
+        let expired = flights.expire(if lost.is_some() { None } else { Some(now) });
+        for (sequence, Flight { due, sent, .. }) in expired {
+            let failure = if lost.is_some() { PingFailure::lost() } else { PingFailure::timed_out(timeout) };
+            let from = schedule.latency_from(due, sent);
+            observer.outcome(&Sample { sequence, due, sent, from, ended: now, outcome: Err(failure) });
+        }
+        if let Some(trouble) = lost {
+            return Err(trouble);
+        }
+    }
+}
+
+/// The pings of one run that are under way.
+struct Flights {
+    timeout: Duration,
+    /// What numbers the lane had given before this run.
+    before: u64,
+    /// The sequence number of the first of the pings below.
+    first: u64,
+    pings: VecDeque<Flight>,
+    in_flight: usize,
+    /// Among those before this place, none is in flight any more.
+    expired: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Flight {
+    due: Instant,
+    sent: Instant,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    InFlight,
+    /// Its time is up, but it may yet be answered.
+    Overdue,
+    Settled,
+}
+
+impl Flights {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, before: 0, first: 1, pings: VecDeque::new(), in_flight: 0, expired: 0 }
+    }
+
+    /// Adds the ping that the lane gave this number.
+    fn add(&mut self, number: u64, due: Instant, sent: Instant) {
+        if self.first == 1 && self.pings.is_empty() {
+            self.before = number - 1;
+        }
+        self.pings.push_back(Flight { due, sent, state: State::InFlight });
+        self.in_flight += 1;
+    }
+
+    /// Takes a ping out whose fate is known. Returns its sequence number in this run, and what it was before.
+    fn settle(&mut self, number: u64) -> Option<(u64, Flight)> {
+        let sequence = number.checked_sub(self.before)?;
+        let place = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        let ping = self.pings.get_mut(place)?;
+        let was = *ping;
+        ping.state = State::Settled;
+        if was.state == State::InFlight {
+            self.in_flight -= 1;
+        }
+        while self.pings.front().is_some_and(|ping| ping.state == State::Settled) {
+            self.drop_first();
+        }
+        Some((sequence, was))
+    }
+
+    fn drop_first(&mut self) {
+        self.pings.pop_front();
+        self.first += 1;
+        self.expired = self.expired.saturating_sub(1);
+    }
+
+    /// When the time of the next ping is up.
+    fn next_expiry(&mut self) -> Option<Instant> {
+        while self.pings.get(self.expired).is_some_and(|ping| ping.state != State::InFlight) {
+            self.expired += 1;
+        }
+        self.pings.get(self.expired).map(|ping| ping.sent + self.timeout)
+    }
+
+    /// Gives up the pings whose time is up by now, or all of them, and returns them with their sequence numbers.
+    fn expire(&mut self, now: Option<Instant>) -> Vec<(u64, Flight)> {
+        let mut expired = Vec::new();
+        while let Some(expiry) = self.next_expiry()
+            && now.is_none_or(|now| expiry <= now)
+        {
+            let ping = &mut self.pings[self.expired];
+            expired.push((self.first + self.expired as u64, *ping));
+            ping.state = State::Overdue;
+            self.in_flight -= 1;
+        }
+        // Those that will not be answered any more would keep the memory of all that came after them.
+        let patience = 2 * self.timeout + GRACE;
+        let forgotten = |ping: &Flight, now| match ping.state {
+            State::InFlight => false,
+            State::Overdue => ping.sent + patience < now,
+            State::Settled => true,
+        };
+        while now.zip(self.pings.front()).is_some_and(|(now, ping)| forgotten(ping, now)) {
+            self.drop_first();
+        }
+        expired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    /// Flights of five pings, a millisecond apart, on a lane that carried a hundred before.
+    fn five(start: Instant) -> Flights {
+        let mut flights = Flights::new(TIMEOUT);
+        for number in 101..=105 {
+            let sent = start + Duration::from_millis(number - 101);
+            flights.add(number, sent, sent);
+        }
+        flights
+    }
+
+    #[test]
+    fn pings_are_settled_in_any_order_and_once() {
+        let mut flights = five(Instant::now());
+        assert!(flights.settle(100).is_none(), "a ping of the run before");
+        for (number, sequence) in [(103, 3), (101, 1), (102, 2), (105, 5), (104, 4)] {
+            let (settled, was) = flights.settle(number).unwrap();
+            assert!((settled, was.state) == (sequence, State::InFlight));
+            assert!(flights.settle(number).is_none_or(|(_, was)| was.state == State::Settled));
+        }
+        assert!((flights.in_flight, flights.pings.len()) == (0, 0));
+        assert!(flights.settle(106).is_none(), "a ping that was not sent");
+    }
+
+    #[test]
+    fn pings_expire_in_the_order_of_sending_and_are_forgotten_at_last() {
+        let start = Instant::now();
+        let mut flights = five(start);
+        flights.settle(102);
+        assert_eq!(flights.next_expiry(), Some(start + TIMEOUT));
+        let expired = flights.expire(Some(start + TIMEOUT + Duration::from_millis(2)));
+        assert_eq!(expired.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(flights.in_flight, 2);
+        assert!(flights.settle(103).is_some_and(|(_, was)| was.state == State::Overdue), "a late answer");
+        assert_eq!(flights.expire(None).len(), 2, "all that are left");
+        flights.expire(Some(start + 3 * TIMEOUT + GRACE));
+        assert!((flights.in_flight, flights.pings.len()) == (0, 0));
     }
 }

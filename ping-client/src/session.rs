@@ -27,12 +27,9 @@ use crate::{
     measure::{Audience, Measured, measure},
     network,
     report::{self, Html, Json, Outcome, Phases, Report, Server, Text},
+    run::GRACE,
     warnings::warnings,
 };
-
-/// How much longer than twice a ping's own timeout the node keeps its request open. An answer that comes within that time
-/// is told apart from one that never comes.
-const REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// How far apart a signal to a group of processes may reach two of them.
 const SAME_SIGNAL: Duration = Duration::from_millis(100);
@@ -100,7 +97,8 @@ async fn session(
         mdns: server.is_none(),
         connections_per_peer: Some(1),
         keep_alive: network::INTERVAL,
-        request_timeout: 2 * args.timeout + REQUEST_GRACE,
+        request_timeout: 2 * args.timeout + GRACE,
+        streams: None,
     };
     let (node, events) = Node::start(&Keypair::generate_ed25519(), options).context("cannot start the node")?;
     let finder = Finder::new(&node, &args.name, args.find_timeout);
@@ -117,7 +115,7 @@ async fn session(
             let peer = connection.peer;
             let mut measured = Measured::default();
             let ended = tokio::select! {
-                ended = measure(args, &actor, &mut connection.closed, &mut audience, &mut measured) => ended,
+                ended = measure(args, &node, &actor, &mut connection, &mut audience, &mut measured) => ended,
                 () = discovery.name_others(|peer| node.block(peer)) => Ok(()),
                 () = signals.next() => {
                     outcome.warnings.push("the run was interrupted".into());
@@ -136,6 +134,7 @@ async fn session(
             }
             outcome.network = discovery.network.take(peer);
             outcome.trouble = ended.err();
+            outcome.load.mode = measured.mode;
             outcome.arrived = measured.arrived;
             outcome.clocks = measured.clocks;
             outcome.server = Some(Server { peer, address: connection.address, version: measured.version });

@@ -38,6 +38,8 @@ fn results_of_every_kind_fit_the_schema() {
         &["--rate", "500", "-c", "100"],
         &["--size", "1000", "-n", "2", "-c", "10"],
         &["--mode", "tell", "-n", "4", "-c", "50"],
+        &["--mode", "stream", "-n", "4", "-c", "50"],
+        &["--mode", "stream-tell", "-n", "4", "-c", "50", "--size", "2MiB"],
     ] {
         load(server.address("tcp"), arguments);
     }

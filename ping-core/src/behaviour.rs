@@ -10,11 +10,13 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use libp2p_connection_limits::{self as connection_limits, ConnectionLimits};
+use tokio::sync::mpsc;
 
 use crate::{
     guard::Guard,
     keep_alive::KeepAlive,
     protocol::{MAX_IN_FLIGHT, MAX_PAYLOAD},
+    stream::{self, Inbound},
 };
 
 /// How often a node that measures nothing asks a peer for a sign of life.
@@ -31,7 +33,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 const MAX_REQUEST: u64 = 2 * MAX_PAYLOAD + 64 * 1024;
 
 /// What distinguishes one node's behaviour from another's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Whether the node accepts connections.
     pub listens: bool,
@@ -44,6 +46,8 @@ pub struct Options {
     pub keep_alive: Duration,
     /// How long an answer to a request may take before it fails.
     pub request_timeout: Duration,
+    /// Where [`stream`]s go that peers open; without it, none are accepted.
+    pub streams: Option<mpsc::UnboundedSender<Inbound>>,
 }
 
 /// The protocols of one node.
@@ -54,6 +58,7 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     limits: connection_limits::Behaviour,
     pub(crate) kameo: Guard,
+    pub(crate) streams: stream::behaviour::Behaviour,
     keep_alive: KeepAlive,
     mdns: Toggle<mdns::tokio::Behaviour>,
 }
@@ -78,6 +83,7 @@ impl Behaviour {
             blocked: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             kameo: Guard::new(remote::Behaviour::new(peer, messaging)),
+            streams: stream::behaviour::Behaviour::new(options.streams),
             keep_alive: KeepAlive::new(keep_alive),
             mdns: mdns.into(),
         })

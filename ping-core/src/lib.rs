@@ -4,6 +4,7 @@
 //! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold. Under it, `transport` makes
 //!   connections, over transports that are built `on_demand` and `coalesce` small writes, `guard` keeps from
 //!   Kameo what it would misunderstand, and `keep_alive` tells whether a peer is still there.
+//! - [`stream`]: many pings on one long-lived stream, where Kameo would open one for each.
 //! - [`behaviour`]: the protocols that a node runs.
 //! - [`dial`]: why a connection could not be made.
 //! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
@@ -23,4 +24,5 @@ pub mod node;
 mod on_demand;
 pub mod protocol;
 pub mod signals;
+pub mod stream;
 mod transport;

@@ -11,7 +11,7 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm,
+    Multiaddr, PeerId, Stream, Swarm,
     core::{ConnectedPoint, upgrade::Version},
     identity::Keypair,
     mdns,
@@ -32,6 +32,7 @@ use tracing::debug;
 use crate::{
     behaviour::{Behaviour, BehaviourEvent, Options},
     dial::DialFailure,
+    stream::{Ended, behaviour::Opening},
     transport,
 };
 
@@ -95,6 +96,7 @@ pub struct Connection {
 enum Command {
     Listen { address: Multiaddr, reply: oneshot::Sender<io::Result<()>> },
     Dial { address: Multiaddr, expected: Option<PeerId>, reply: oneshot::Sender<Result<Connection, DialFailure>> },
+    OpenStream { peer: PeerId, opening: Opening },
     Disconnect(PeerId),
     Block(PeerId),
     Stop,
@@ -116,13 +118,14 @@ impl Node {
     /// When this process has a node already, or mDNS cannot be set up.
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let key = keypair.public();
+        let transport = transport::new(keypair, options.listens);
         let behaviour = Behaviour::new(&key, options)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_tokio_executor()
             // A request goes out right behind the name of its protocol: one round trip, not two.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_idle_connection_timeout(IDLE);
-        let swarm = Swarm::new(transport::new(keypair, options.listens), behaviour, key.to_peer_id(), config);
+        let swarm = Swarm::new(transport, behaviour, key.to_peer_id(), config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
         let looping =
@@ -159,6 +162,16 @@ impl Node {
     /// Says why the one attempt failed; it is not repeated.
     pub async fn dial(&self, address: Multiaddr, expected: Option<PeerId>) -> Result<Connection, DialFailure> {
         self.ask(|reply| Command::Dial { address, expected, reply }).await.unwrap_or(Err(DialFailure::Stopped))
+    }
+
+    /// Opens a [`stream`](crate::stream) to a connected peer.
+    ///
+    /// # Errors
+    ///
+    /// When there is no connection, or it fails. That the peer does not speak the protocol may show only when the
+    /// stream is read from.
+    pub(crate) async fn open_stream(&self, peer: PeerId) -> Result<Stream, Ended> {
+        self.ask(|opening| Command::OpenStream { peer, opening }).await.unwrap_or(Err(Ended::NotConnected))
     }
 
     /// Closes every connection to a peer.
@@ -232,6 +245,7 @@ impl EventLoop {
                 let _ = reply.send(self.swarm.listen_on(address).map(drop).map_err(io::Error::other));
             }
             Command::Dial { address, expected, reply } => self.dial(address, Dial { expected, reply }),
+            Command::OpenStream { peer, opening } => self.swarm.behaviour_mut().streams.open(peer, opening),
             Command::Disconnect(peer) => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Block(peer) => {
                 self.swarm.behaviour_mut().blocked.block_peer(peer);

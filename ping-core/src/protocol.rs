@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use kameo::{
     Actor, RemoteActor, Reply,
     actor::{ActorId, ActorRef, WeakActorRef},
@@ -116,6 +117,24 @@ pub struct Echoed {
     pub payload: Vec<u8>,
 }
 
+/// Pings that reached this process together, over a [`stream`](crate::stream). It stays within the process.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// How many pings.
+    pub pings: u64,
+    /// Payloads that the actor sends back.
+    pub payloads: Vec<Bytes>,
+}
+
+/// The answer to a [`Batch`].
+#[derive(Clone, Debug, Reply)]
+pub struct Counted {
+    /// How many pings the actor has counted since it started, from all clients, these included.
+    pub total: u64,
+    /// The payloads, as they came.
+    pub payloads: Vec<Bytes>,
+}
+
 /// Counts the pings it gets and answers each with the total.
 #[derive(RemoteActor)]
 #[remote_actor(id = "ping_pong_app::PingActor")]
@@ -182,6 +201,18 @@ impl Message<Echo> for PingActor {
     async fn handle(&mut self, echo: Echo, _: &mut Context<Self, Self::Reply>) -> Echoed {
         self.total.send_modify(|total| *total += 1);
         Echoed { sequence: echo.sequence, total_pings: *self.total.borrow(), payload: echo.payload }
+    }
+}
+
+impl Message<Batch> for PingActor {
+    type Reply = Counted;
+
+    async fn handle(&mut self, batch: Batch, _: &mut Context<Self, Self::Reply>) -> Counted {
+        self.total.send_if_modified(|total| {
+            *total += batch.pings;
+            batch.pings > 0
+        });
+        Counted { total: *self.total.borrow(), payloads: batch.payloads }
     }
 }
 

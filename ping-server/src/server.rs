@@ -11,6 +11,7 @@ use ping_core::{
     node::{Event, Node},
     protocol::PingActor,
     signals::StopSignals,
+    stream,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -37,12 +38,14 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
     let plan = if args.listen.is_empty() { Plan::on_port(args.port)? } else { Plan::explicit(args.listen.clone())? };
     let reach_others = plan.beyond_loopback();
+    let (streams, opened) = mpsc::unbounded_channel();
     let options = behaviour::Options {
         listens: true,
         mdns: reach_others,
         connections_per_peer: None,
         keep_alive: behaviour::KEEP_ALIVE,
         request_timeout: REQUEST_TIMEOUT,
+        streams: Some(streams),
     };
     let (mut node, mut events) = Node::start(&keypair, options).context("cannot start the node")?;
     let peer = node.peer();
@@ -52,6 +55,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let (actor, total) = PingActor::new();
     let actor = PingActor::spawn(actor);
     actor.register(args.name.as_str()).await.context("cannot register the actor")?;
+    tokio::spawn(stream::accept(opened, actor));
 
     info!("Peer ID: {peer}");
     for address in &addresses {

@@ -96,7 +96,7 @@ impl Outcome {
     pub(crate) fn throughput(&self) -> Option<(f64, f64)> {
         let rate = self.stats.rate().filter(|_| self.load.size > 0)?;
         let there = rate * self.load.size as f64;
-        Some((there, if self.load.mode == Mode::Ask { there } else { 0.0 }))
+        Some((there, if self.load.mode.tells() { 0.0 } else { there }))
     }
 }
 

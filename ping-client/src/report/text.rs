@@ -10,7 +10,6 @@ use libp2p::multiaddr::Protocol;
 
 use super::{Outcome, Phases, Report};
 use crate::{
-    lane::Mode,
     schedule::Pace,
     stats::Times,
     units::{digits, milliseconds},
@@ -76,7 +75,7 @@ impl Report for Text {
 
 fn counts(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     let stats = &outcome.stats;
-    let answered = if outcome.load.mode == Mode::Tell { "accepted" } else { "answered" };
+    let answered = if outcome.load.mode.tells() { "accepted" } else { "answered" };
     let pings = if stats.sent == 1 { "ping" } else { "pings" };
     write!(out, "{} {pings} sent, {} {answered}, {} lost", stats.sent, stats.received, stats.lost())?;
     write!(out, ", in {} s", digits(stats.duration().as_secs_f64()))?;

@@ -48,7 +48,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
         assert!(cargo.status().unwrap().success(), "the programs do not build");
     });
     match name {
-        "stock" => binary("examples/stock"),
+        "stock" | "hostile" => binary(&format!("examples/{name}")),
         name => binary(name),
     }
 }

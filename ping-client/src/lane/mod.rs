@@ -1,0 +1,71 @@
+//! The way that pings take to the actor and back.
+
+mod kameo;
+mod payloads;
+mod stream;
+
+use std::task::{Context, Poll};
+
+use serde::Serialize;
+
+use crate::diagnose::{PingFailure, Trouble};
+
+pub(crate) use kameo::{KameoLane, ask_about};
+pub(crate) use payloads::Payloads;
+pub(crate) use stream::StreamLane;
+
+/// How pings are carried.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mode {
+    /// Kameo's ask: every ping is answered by the actor
+    #[default]
+    Ask,
+    /// Kameo's tell: no pong; what arrived is read from the server's total at the end
+    Tell,
+    /// One stream for all pings to the same actor: every ping is answered by it
+    Stream,
+    /// One stream for all pings, which the actor counts and acknowledges
+    StreamTell,
+    /// stream if the server speaks it, otherwise ask
+    Auto,
+}
+
+impl Mode {
+    /// Whether the actor does not answer each ping itself.
+    pub(crate) fn tells(self) -> bool {
+        matches!(self, Self::Tell | Self::StreamTell)
+    }
+
+    /// Whether a stream is wanted.
+    pub(crate) fn streams(self) -> bool {
+        matches!(self, Self::Stream | Self::StreamTell | Self::Auto)
+    }
+}
+
+/// What came back to one ping.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// The actor's total, if it answered itself.
+    pub(crate) total: Option<u64>,
+}
+
+/// What became of one ping.
+pub(crate) type Outcome = Result<Answer, PingFailure>;
+
+/// The way to one actor.
+pub(crate) trait Lane {
+    /// Whether it takes another ping now. If not, it does when the fate of one that is under way is known.
+    fn has_room(&self) -> bool;
+
+    /// Takes a ping; returns its number, which is one more than that of the ping before. It is sent by
+    /// [`poll`](Self::poll).
+    fn send(&mut self) -> u64;
+
+    /// Resolves when the fate of at least one ping is known, having added it to `settled` by its number.
+    ///
+    /// # Errors
+    ///
+    /// When the lane is of no more use.
+    fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<(u64, Outcome)>) -> Poll<Result<(), Trouble>>;
+}

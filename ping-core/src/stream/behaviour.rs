@@ -1,0 +1,201 @@
+//! How a stream is opened and accepted, as a part of the node.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    fmt,
+    future::{Ready, ready},
+    option,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol,
+    core::upgrade::InboundUpgrade,
+    core::{Endpoint, UpgradeInfo, transport::PortUse, upgrade::ReadyUpgrade},
+    swarm::{
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+        NotifyHandler, StreamUpgradeError, SubstreamProtocol, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+    },
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{Ended, MAX_STREAMS, PROTOCOL};
+
+/// A stream that a peer opened.
+pub struct Inbound {
+    /// Who opened it.
+    pub peer: PeerId,
+    pub(super) stream: Stream,
+    /// The stream's place among those that its connection may have.
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Who waits for a stream to be opened.
+pub(crate) type Opening = oneshot::Sender<Result<Stream, Ended>>;
+
+/// Where streams that peers open go, if the node takes any.
+pub(crate) type Accepting = Option<mpsc::UnboundedSender<Inbound>>;
+
+/// Opens and accepts streams.
+pub(crate) struct Behaviour {
+    accepting: Accepting,
+    openings: VecDeque<(PeerId, Opening)>,
+    waker: Option<Waker>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(accepting: Accepting) -> Self {
+        Self { accepting, openings: VecDeque::new(), waker: None }
+    }
+
+    /// Opens a stream to a connected peer. If there is no connection, `opening` is dropped.
+    pub(crate) fn open(&mut self, peer: PeerId, opening: Opening) {
+        self.openings.push_back((peer, opening));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn handler(&self, peer: PeerId) -> Handler {
+        let accepting = self.accepting.clone();
+        Handler { peer, accepting, places: Arc::new(Semaphore::new(MAX_STREAMS)), openings: VecDeque::new() }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<Handler, ConnectionDenied> {
+        Ok(self.handler(peer))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<Handler, ConnectionDenied> {
+        Ok(self.handler(peer))
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        if let Some((peer_id, event)) = self.openings.pop_front() {
+            return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::Any, event });
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// What is accepted from the other side: the protocol, or nothing.
+pub(crate) struct Accept(Option<StreamProtocol>);
+
+impl UpgradeInfo for Accept {
+    type Info = StreamProtocol;
+    type InfoIter = option::IntoIter<StreamProtocol>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.clone().into_iter()
+    }
+}
+
+impl InboundUpgrade<Stream> for Accept {
+    type Output = Stream;
+    type Error = Infallible;
+    type Future = Ready<Result<Stream, Infallible>>;
+
+    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
+
+/// Opens and accepts the streams of one connection.
+pub(crate) struct Handler {
+    peer: PeerId,
+    accepting: Accepting,
+    places: Arc<Semaphore>,
+    openings: VecDeque<Opening>,
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Opening;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = Accept;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = Opening;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(Accept(self.accepting.as_ref().map(|_| PROTOCOL)), ())
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opening, Self::ToBehaviour>> {
+        // A connection polls its handlers again after each event from the behaviour, so nothing need wake it.
+        match self.openings.pop_front() {
+            Some(opening) => {
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), opening);
+                Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn on_behaviour_event(&mut self, opening: Opening) {
+        self.openings.push_back(opening);
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol, (), Opening>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
+                // One too many is reset by being dropped.
+                if let (Some(accepting), Ok(place)) = (&self.accepting, self.places.clone().try_acquire_owned()) {
+                    // A program that takes no more streams is about to end.
+                    let _ = accepting.send(Inbound { peer: self.peer, stream, place });
+                }
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: opening }) => {
+                let _ = opening.send(Ok(stream));
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info: opening, error }) => {
+                let ended = match error {
+                    StreamUpgradeError::NegotiationFailed => Ended::Unsupported,
+                    StreamUpgradeError::Timeout => Ended::Io(std::io::ErrorKind::TimedOut.into()),
+                    StreamUpgradeError::Io(error) => error.into(),
+                    StreamUpgradeError::Apply(never) => match never {},
+                };
+                let _ = opening.send(Err(ended));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What is written into the stream. `docs/stream.md` describes the same byte by byte.
+
+use std::{error, fmt};
+
+use bytes::{BufMut, Bytes};
+
+/// The most bytes of a payload that one frame carries: as many as yamux and Noise put into one frame of theirs. Between
+/// two parts of a large payload there is room for small pings.
+pub const MAX_PART: usize = 16 * 1024;
+
+/// The length of a frame's own length field, in bytes.
+pub(crate) const LENGTH: usize = 4;
+
+/// The largest value of the length field: kind, one number, and payload.
+const MAX_LENGTH: usize = 1 + 8 + MAX_PART;
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// A ping, or the end of one whose payload went before: count it and send a pong.
+    Ask {
+        /// The client's own number for this ping. The pong repeats it.
+        id: u64,
+    },
+    /// A ping, or the end of one whose payload went before: count it.
+    Tell {
+        /// The client's own number for this ping.
+        id: u64,
+    },
+    /// A part of the payload of a ping whose [`Ask`](Self::Ask) is yet to come: send it back.
+    AskPart {
+        /// The number of that ping.
+        id: u64,
+        /// From 1 to [`MAX_PART`] bytes.
+        payload: Bytes,
+    },
+    /// A part of the payload of a ping whose [`Tell`](Self::Tell) is yet to come.
+    TellPart {
+        /// The number of that ping.
+        id: u64,
+        /// From 1 to [`MAX_PART`] bytes.
+        payload: Bytes,
+    },
+    /// The server is ready. It is the first frame that it sends.
+    Welcome {
+        /// How many pings the actor has counted so far.
+        total: u64,
+    },
+    /// The answer to one [`Ask`](Self::Ask). All parts of its payload have been sent back before it.
+    Pong {
+        /// The number of the ping.
+        id: u64,
+        /// How many pings the actor has counted, from all clients, this one included.
+        total: u64,
+    },
+    /// How many [`Tell`](Self::Tell)s have been counted, in the order in which they came.
+    Counted {
+        /// How many on this stream.
+        tells: u64,
+        /// How many pings of all kinds, from all clients, these included.
+        total: u64,
+    },
+    /// An [`AskPart`](Self::AskPart)'s payload on its way back.
+    Part {
+        /// The number of the ping.
+        id: u64,
+        /// From 1 to [`MAX_PART`] bytes.
+        payload: Bytes,
+    },
+    /// The server ends the stream. It is the last frame that it sends.
+    End {
+        /// Why, in UTF-8, from 1 to [`MAX_PART`] bytes.
+        reason: Bytes,
+    },
+}
+
+/// A frame's kind: its first byte behind the length.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+enum Kind {
+    Ask = 0x01,
+    Tell = 0x02,
+    AskPart = 0x03,
+    TellPart = 0x04,
+    Welcome = 0x80,
+    Pong = 0x81,
+    Counted = 0x82,
+    Part = 0x83,
+    End = 0x84,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Result<Self, Malformed> {
+        Ok(match byte {
+            0x01 => Self::Ask,
+            0x02 => Self::Tell,
+            0x03 => Self::AskPart,
+            0x04 => Self::TellPart,
+            0x80 => Self::Welcome,
+            0x81 => Self::Pong,
+            0x82 => Self::Counted,
+            0x83 => Self::Part,
+            0x84 => Self::End,
+            _ => return Err(Malformed::Kind(byte)),
+        })
+    }
+
+    /// How many numbers a frame of this kind has, and whether a payload follows them.
+    fn layout(self) -> (usize, bool) {
+        match self {
+            Self::Ask | Self::Tell | Self::Welcome => (1, false),
+            Self::Pong | Self::Counted => (2, false),
+            Self::AskPart | Self::TellPart | Self::Part => (1, true),
+            Self::End => (0, true),
+        }
+    }
+}
+
+/// The fixed part of a frame: all of it but the payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    kind: Kind,
+    numbers: [u64; 2],
+    /// How many bytes come before the payload, the length field included.
+    pub(crate) fixed: usize,
+    /// How many bytes of payload follow.
+    pub(crate) payload: usize,
+}
+
+impl Head {
+    /// Reads the fixed part of the frame that these bytes begin with, or nothing if it is not all there.
+    ///
+    /// # Errors
+    ///
+    /// When no frame begins like this, as soon as that can be told.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
+        let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if !(1..=MAX_LENGTH).contains(&length) {
+            return Err(Malformed::Length(length));
+        }
+        let Some((&kind, mut rest)) = rest.split_first() else { return Ok(None) };
+        let kind = Kind::of(kind)?;
+        let (count, carries) = kind.layout();
+        let fixed = 1 + 8 * count;
+        let payload = length.checked_sub(fixed).ok_or(Malformed::Short { kind: kind as u8, length })?;
+        if carries != (payload > 0) || payload > MAX_PART {
+            return Err(Malformed::Short { kind: kind as u8, length });
+        }
+        let mut numbers = [0; 2];
+        for number in &mut numbers[..count] {
+            let Some((bytes, behind)) = rest.split_first_chunk() else { return Ok(None) };
+            *number = u64::from_be_bytes(*bytes);
+            rest = behind;
+        }
+        Ok(Some(Self { kind, numbers, fixed: LENGTH + fixed, payload }))
+    }
+
+    /// The frame of this fixed part and this payload.
+    pub(crate) fn with(self, payload: Bytes) -> Frame {
+        let [first, second] = self.numbers;
+        match self.kind {
+            Kind::Ask => Frame::Ask { id: first },
+            Kind::Tell => Frame::Tell { id: first },
+            Kind::AskPart => Frame::AskPart { id: first, payload },
+            Kind::TellPart => Frame::TellPart { id: first, payload },
+            Kind::Welcome => Frame::Welcome { total: first },
+            Kind::Pong => Frame::Pong { id: first, total: second },
+            Kind::Counted => Frame::Counted { tells: first, total: second },
+            Kind::Part => Frame::Part { id: first, payload },
+            Kind::End => Frame::End { reason: payload },
+        }
+    }
+}
+
+impl Frame {
+    /// Takes the frame apart: the fixed part is written out, the payload is returned.
+    pub(crate) fn encode(self, out: &mut Vec<u8>) -> Bytes {
+        let none = Bytes::new();
+        let (kind, numbers, payload) = match self {
+            Self::Ask { id } => (Kind::Ask, [id, 0], none),
+            Self::Tell { id } => (Kind::Tell, [id, 0], none),
+            Self::AskPart { id, payload } => (Kind::AskPart, [id, 0], payload),
+            Self::TellPart { id, payload } => (Kind::TellPart, [id, 0], payload),
+            Self::Welcome { total } => (Kind::Welcome, [total, 0], none),
+            Self::Pong { id, total } => (Kind::Pong, [id, total], none),
+            Self::Counted { tells, total } => (Kind::Counted, [tells, total], none),
+            Self::Part { id, payload } => (Kind::Part, [id, 0], payload),
+            Self::End { reason } => (Kind::End, [0, 0], reason),
+        };
+        let (count, _) = kind.layout();
+        debug_assert!(payload.len() <= MAX_PART, "a part is at most MAX_PART bytes long");
+        // At most MAX_LENGTH, which fits.
+        out.put_u32((1 + 8 * count + payload.len()) as u32);
+        out.put_u8(kind as u8);
+        numbers[..count].iter().for_each(|number| out.put_u64(*number));
+        payload
+    }
+
+    /// The frame's kind as it stands on the wire.
+    pub(crate) fn kind(&self) -> u8 {
+        let kind = match self {
+            Self::Ask { .. } => Kind::Ask,
+            Self::Tell { .. } => Kind::Tell,
+            Self::AskPart { .. } => Kind::AskPart,
+            Self::TellPart { .. } => Kind::TellPart,
+            Self::Welcome { .. } => Kind::Welcome,
+            Self::Pong { .. } => Kind::Pong,
+            Self::Counted { .. } => Kind::Counted,
+            Self::Part { .. } => Kind::Part,
+            Self::End { .. } => Kind::End,
+        };
+        kind as u8
+    }
+}
+
+/// Bytes that are no frame, or a frame that does not belong where it came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Malformed {
+    /// No frame has this length.
+    Length(usize),
+    /// There is no such kind.
+    Kind(u8),
+    /// A frame of this kind is not of this length.
+    Short {
+        /// The kind's byte.
+        kind: u8,
+        /// The value of the length field.
+        length: usize,
+    },
+    /// A frame of this kind is not sent in this direction, or not at this point.
+    Unexpected(u8),
+    /// A reply to a ping that was not sent.
+    Unasked(u64),
+    /// The stream ended within a frame.
+    Cut,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(length) => write!(f, "a frame of {length} bytes, where 1 to {MAX_LENGTH} are allowed"),
+            Self::Kind(kind) => write!(f, "a frame of unknown kind {kind:#04x}"),
+            Self::Short { kind, length } => write!(f, "a frame of kind {kind:#04x} with a wrong length of {length}"),
+            Self::Unexpected(kind) => write!(f, "a frame of kind {kind:#04x} where none belongs"),
+            Self::Unasked(id) => write!(f, "an answer to ping {id}, which was not sent"),
+            Self::Cut => write!(f, "the stream was cut off within a frame"),
+        }
+    }
+}
+
+impl error::Error for Malformed {}

@@ -1,0 +1,294 @@
+//! Frames out of and into a stream's bytes.
+
+use std::{
+    collections::VecDeque,
+    io, mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::{AsyncRead, AsyncWrite, future::poll_fn};
+
+use super::frame::{Frame, Head, MAX_PART, Malformed};
+
+/// How many bytes are read at a time: a few parts of a payload, or some thousand small pings.
+const READ: usize = 64 * 1024;
+
+/// Below this much room no read is worth its while.
+const LITTLE: usize = 8 * 1024;
+
+/// Payloads up to this size are copied behind their frame's head; that is cheaper than to keep them apart.
+const SMALL: usize = 512;
+
+/// Turns bytes into frames.
+///
+/// Payloads are not copied: they are views into the memory that was read into. It holds at most one read's bytes and one
+/// incomplete frame, about 80 KiB.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// What was read and not yet taken, and behind it room to read into.
+    buffer: BytesMut,
+    filled: usize,
+}
+
+impl Reader {
+    /// Reads what there is, once; resolves to how many bytes, with 0 for the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// When the stream fails.
+    pub fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        mut stream: impl AsyncRead + Unpin,
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.len() - self.filled < LITTLE {
+            self.make_room();
+        }
+        let length = ready!(Pin::new(&mut stream).poll_read(context, &mut self.buffer[self.filled..]))?;
+        self.filled += length;
+        Poll::Ready(Ok(length))
+    }
+
+    /// Moves what is left to the front of new memory. The old is freed with the last payload that views it.
+    fn make_room(&mut self) {
+        let mut buffer = BytesMut::zeroed(READ.max(self.filled + MAX_PART));
+        buffer[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
+        self.buffer = buffer;
+    }
+
+    /// Takes bytes as if they had been read.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.truncate(self.filled);
+        self.buffer.extend_from_slice(bytes);
+        self.filled = self.buffer.len();
+    }
+
+    /// The next frame, if all of it has been read.
+    ///
+    /// # Errors
+    ///
+    /// When what was read is no frame. Nothing that follows can be read then.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
+        let Some(head) = Head::read(&self.buffer[..self.filled])? else { return Ok(None) };
+        let length = head.fixed + head.payload;
+        if self.filled < length {
+            return Ok(None);
+        }
+        self.filled -= length;
+        self.buffer.advance(head.fixed);
+        let payload = if head.payload > 0 { self.buffer.split_to(head.payload).freeze() } else { Bytes::new() };
+        Ok(Some(head.with(payload)))
+    }
+
+    /// Whether nothing is left of what was read.
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+}
+
+/// Turns frames into bytes.
+///
+/// It holds whatever it is given; who uses it must stop at some [`len`](Self::len).
+#[derive(Debug, Default)]
+pub struct Writer {
+    /// Complete stretches, to be written before the tail.
+    queue: VecDeque<Bytes>,
+    /// Small frames, one behind the other.
+    tail: Vec<u8>,
+    /// How much of the tail has been written. It is 0 while the queue is not empty.
+    written: usize,
+    length: usize,
+}
+
+impl Writer {
+    /// Adds a frame to what is to be written.
+    pub fn push(&mut self, frame: Frame) {
+        let before = self.tail.len();
+        let payload = frame.encode(&mut self.tail);
+        self.length += self.tail.len() - before + payload.len();
+        if payload.len() <= SMALL {
+            self.tail.extend_from_slice(&payload);
+        } else {
+            let tail = mem::take(&mut self.tail);
+            self.queue.push_back(Bytes::from(tail).slice(mem::take(&mut self.written)..));
+            self.queue.push_back(payload);
+        }
+    }
+
+    /// How many bytes are still to be written.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether everything has been written.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// All that is still to be written.
+    pub fn into_bytes(self) -> Vec<u8> {
+        let stretches = self.queue.iter().map(|stretch| &stretch[..]);
+        stretches.chain([&self.tail[self.written..]]).flatten().copied().collect()
+    }
+
+    /// Writes as much as the stream takes; resolves when nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// When the stream fails.
+    pub fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        mut stream: impl AsyncWrite + Unpin,
+    ) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(&mut stream);
+        while self.length > 0 {
+            let next = self.queue.front().map_or(&self.tail[self.written..], |front| &front[..]);
+            let length = ready!(stream.as_mut().poll_write(context, next))?;
+            if length == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.length -= length;
+            match self.queue.front_mut() {
+                Some(front) => {
+                    front.advance(length);
+                    if front.is_empty() {
+                        self.queue.pop_front();
+                    }
+                }
+                None => self.written += length,
+            }
+        }
+        self.tail.clear();
+        self.written = 0;
+        stream.poll_flush(context)
+    }
+
+    /// Writes everything.
+    ///
+    /// # Errors
+    ///
+    /// When the stream fails.
+    pub async fn write(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        poll_fn(|context| self.poll_write(context, &mut *stream)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_kind() -> Vec<Frame> {
+        let payload = Bytes::from_static(b"payload");
+        let large = Bytes::from(vec![7; MAX_PART]);
+        vec![
+            Frame::Ask { id: 1 },
+            Frame::Tell { id: u64::MAX },
+            Frame::AskPart { id: 2, payload: payload.clone() },
+            Frame::TellPart { id: 3, payload: large.clone() },
+            Frame::Welcome { total: 4 },
+            Frame::Pong { id: 5, total: 6 },
+            Frame::Counted { tells: 7, total: 8 },
+            Frame::Part { id: 9, payload: large },
+            Frame::End { reason: payload },
+        ]
+    }
+
+    async fn written(frames: Vec<Frame>) -> Vec<u8> {
+        let mut writer = Writer::default();
+        frames.into_iter().for_each(|frame| writer.push(frame));
+        let mut bytes = Vec::new();
+        let length = writer.len();
+        writer.write(&mut bytes).await.unwrap();
+        assert_eq!((bytes.len(), writer.is_empty()), (length, true));
+        bytes
+    }
+
+    /// The hexadecimal blocks of the documentation, as bytes.
+    fn documented() -> Vec<Vec<u8>> {
+        let text = include_str!("../../../docs/stream.md");
+        let blocks = text.split("```hex").skip(1).filter_map(|block| block.split("```").next());
+        let digits = blocks.map(|block| block.chars().filter(char::is_ascii_hexdigit).collect::<String>());
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.map(|digits| digits.as_bytes().chunks(2).map(byte).collect()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_documented_example_is_what_is_written_and_read() {
+        let payload = Bytes::from_static(b"hi");
+        let requests = vec![
+            Frame::Ask { id: 1 },
+            Frame::AskPart { id: 2, payload: payload.clone() },
+            Frame::Ask { id: 2 },
+            Frame::Tell { id: 3 },
+        ];
+        let replies = vec![
+            Frame::Welcome { total: 41 },
+            Frame::Pong { id: 1, total: 42 },
+            Frame::Part { id: 2, payload },
+            Frame::Pong { id: 2, total: 43 },
+            Frame::Counted { tells: 1, total: 44 },
+        ];
+        let documented = documented();
+        assert_eq!(documented.len(), 2);
+        for (bytes, frames) in documented.into_iter().zip([requests, replies]) {
+            assert_eq!(written(frames.clone()).await, bytes);
+            let mut reader = Reader::default();
+            reader.feed(&bytes);
+            assert_eq!(read(&mut reader), frames);
+        }
+    }
+
+    fn read(reader: &mut Reader) -> Vec<Frame> {
+        std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn every_frame_comes_out_as_it_went_in_however_it_is_cut() {
+        let bytes = written(every_kind()).await;
+        for step in [1, 2, 13, 1000, bytes.len()] {
+            let mut reader = Reader::default();
+            let mut frames = Vec::new();
+            for chunk in bytes.chunks(step) {
+                reader.feed(chunk);
+                frames.extend(read(&mut reader));
+            }
+            assert_eq!(frames, every_kind(), "in steps of {step}");
+            assert!(reader.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_read_from_a_stream_fits_whatever_is_left() {
+        let many: Vec<_> = std::iter::repeat_with(every_kind).take(50).flatten().collect();
+        let bytes = written(many.clone()).await;
+        let (mut reader, mut frames) = (Reader::default(), Vec::new());
+        let mut stream = futures::io::Cursor::new(&bytes);
+        while poll_fn(|context| reader.poll_read(context, &mut stream)).await.unwrap() > 0 {
+            frames.extend(read(&mut reader));
+            assert!(reader.buffer.len() <= READ + MAX_PART);
+        }
+        assert_eq!(frames, many);
+    }
+
+    #[test]
+    fn what_is_no_frame_is_told_as_soon_as_possible() {
+        for (bytes, malformed) in [
+            (&[0, 0, 0, 0][..], Malformed::Length(0)),
+            (&[0xff; 4], Malformed::Length(0xffff_ffff)),
+            (&[0, 0, 0x40, 0x0a], Malformed::Length(MAX_PART + 10)),
+            (&[0, 0, 0, 9, 0x05], Malformed::Kind(5)),
+            (&[0, 0, 0, 8, 0x01], Malformed::Short { kind: 1, length: 8 }),
+            (&[0, 0, 0, 10, 0x01], Malformed::Short { kind: 1, length: 10 }),
+            // A part without a payload.
+            (&[0, 0, 0, 9, 0x03], Malformed::Short { kind: 3, length: 9 }),
+            (&[0, 0, 0x40, 0x09, 0x84], Malformed::Short { kind: 0x84, length: MAX_PART + 9 }),
+        ] {
+            let mut reader = Reader::default();
+            reader.feed(bytes);
+            assert_eq!(reader.next_frame(), Err(malformed), "{bytes:02x?}");
+        }
+    }
+}
