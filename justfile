@@ -32,6 +32,10 @@ check:
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Measure against a stock Kameo program, on this machine.
+# Measure against a stock Kameo program and raw TCP, on this machine.
 bench:
     cargo bench --workspace
+
+# Feed the decoder whatever comes to mind, for five minutes; needs cargo-fuzz and a nightly compiler.
+fuzz TARGET="stream":
+    cargo +nightly fuzz run {{TARGET}} -- -max_total_time=300
