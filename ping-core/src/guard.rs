@@ -1,7 +1,8 @@
 //! What stands between the swarm and Kameo's protocols, and keeps from them what they would misunderstand.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet, VecDeque},
+    net::{IpAddr, Ipv4Addr},
     task::{Context, Poll},
 };
 
@@ -9,14 +10,24 @@ use kameo::remote;
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
+    multiaddr::Protocol,
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
-        NewExternalAddrOfPeer, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
+        NetworkBehaviour, NewExternalAddrOfPeer, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::ConnectionEstablished,
     },
+};
+use tracing::warn;
+
+use crate::{
+    admission::Admission,
+    complaints::Complaints,
+    contain::{Contained, FromHandler},
 };
 
 /// Kameo's protocols, guarded.
 ///
+/// - What peers send passes [`Admission`] first, and a handler that panics costs but its own connection.
 /// - When two transports are dialled at once, the connection that comes second is denied. Kameo takes any failed dial for
 ///   the loss of the peer and would fail every request and look-up that is under way on the first connection, so it does
 ///   not hear of a denied one.
@@ -26,11 +37,26 @@ use libp2p::{
 pub(crate) struct Guard {
     kameo: remote::Behaviour,
     connected: HashSet<PeerId>,
+    /// Where each connection comes from or goes to.
+    addresses: HashMap<ConnectionId, IpAddr>,
+    admission: Admission,
+    /// Connections whose handler panicked.
+    broken: VecDeque<(PeerId, ConnectionId)>,
+    refused: Complaints,
+    panics: Complaints,
 }
 
 impl Guard {
     pub(crate) fn new(kameo: remote::Behaviour) -> Self {
-        Self { kameo, connected: HashSet::new() }
+        Self {
+            kameo,
+            connected: HashSet::new(),
+            addresses: HashMap::new(),
+            admission: Admission::default(),
+            broken: VecDeque::new(),
+            refused: Complaints::default(),
+            panics: Complaints::default(),
+        }
     }
 
     /// Lets the registry know that a peer can be reached at this address.
@@ -45,7 +71,7 @@ impl Guard {
 }
 
 impl NetworkBehaviour for Guard {
-    type ConnectionHandler = THandler<remote::Behaviour>;
+    type ConnectionHandler = Contained<THandler<remote::Behaviour>>;
     type ToSwarm = remote::Event;
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -56,11 +82,15 @@ impl NetworkBehaviour for Guard {
                 return;
             }
             FromSwarm::NewExternalAddrOfPeer(_) => return,
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, .. }) => {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
                 self.connected.insert(peer_id);
+                self.addresses.insert(connection_id, ip_address(endpoint.get_remote_address()));
             }
-            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, remaining_established: 0, .. }) => {
-                self.connected.remove(&peer_id);
+            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, remaining_established, .. }) => {
+                self.addresses.remove(&connection_id);
+                if remaining_established == 0 {
+                    self.connected.remove(&peer_id);
+                }
             }
             _ => {}
         }
@@ -83,7 +113,7 @@ impl NetworkBehaviour for Guard {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.kameo.handle_established_inbound_connection(id, peer, local, remote)
+        self.kameo.handle_established_inbound_connection(id, peer, local, remote).map(Contained::new)
     }
 
     fn handle_pending_outbound_connection(
@@ -104,14 +134,46 @@ impl NetworkBehaviour for Guard {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.kameo.handle_established_outbound_connection(id, peer, address, role, port)
+        self.kameo.handle_established_outbound_connection(id, peer, address, role, port).map(Contained::new)
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.kameo.on_connection_handler_event(peer, id, event);
+        match event {
+            FromHandler::Event(event) => {
+                let address = self.addresses.get(&id).copied().unwrap_or(NO_ADDRESS);
+                let (admitted, sound) = self.admission.admit(peer, address, event);
+                if !sound && let Some(count) = self.refused.add() {
+                    warn!("Refused what {peer} asked of the registry or of links between actors ({count} such so far)");
+                }
+                if let Some(event) = admitted {
+                    self.kameo.on_connection_handler_event(peer, id, event);
+                }
+            }
+            FromHandler::Panicked => {
+                if let Some(count) = self.panics.add() {
+                    warn!("Closed the connection to {peer}: what it sent makes its reader panic ({count} such so far)");
+                }
+                self.broken.push_back((peer, id));
+            }
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some((peer_id, id)) = self.broken.pop_front() {
+            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(id) });
+        }
         self.kameo.poll(context)
     }
+}
+
+/// Stands for an address that is no IP address.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+fn ip_address(address: &Multiaddr) -> IpAddr {
+    let ip = address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
+    });
+    ip.unwrap_or(NO_ADDRESS)
 }

@@ -3,7 +3,7 @@
 //! - [`protocol`]: the [`PingActor`](protocol::PingActor), its messages, and the names and ids they go by.
 //! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold. Under it, `transport` makes
 //!   connections, over transports that are built `on_demand` and `coalesce` small writes, `guard` keeps from
-//!   Kameo what it would misunderstand, and `keep_alive` tells whether a peer is still there.
+//!   Kameo what it would misunderstand, by the rules of `admission`, and what would make it panic, by `contain`, and `keep_alive` tells whether a peer is still there.
 //! - [`stream`]: many pings on one long-lived stream, where Kameo would open one for each.
 //! - [`behaviour`]: the protocols that a node runs.
 //! - [`dial`]: why a connection could not be made.
@@ -13,8 +13,11 @@
 //! - [`signals`]: how a program is asked to stop.
 
 pub mod address;
+mod admission;
 pub mod behaviour;
 mod coalesce;
+mod complaints;
+mod contain;
 pub mod dial;
 mod guard;
 pub mod identity;

@@ -1,9 +1,6 @@
 //! The server's end of the stream.
 
-use std::{
-    future::poll_fn,
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 use futures::AsyncWriteExt;
@@ -17,18 +14,18 @@ use super::{
     frame::{Frame, Malformed},
     io::{Reader, Writer},
 };
-use crate::protocol::{Batch, Counted, PingActor};
+use crate::{
+    complaints::Complaints,
+    protocol::{Batch, Counted, PingActor},
+};
 
 /// How long a client whose stream is ended may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How often at most it is logged that streams were ended. A peer can open and spoil them by the thousand.
-const LOG_PAUSE: Duration = Duration::from_secs(1);
-
 /// Serves every stream that comes, each in a task of its own, until no more can come.
 pub async fn accept(mut streams: mpsc::UnboundedReceiver<Inbound>, actor: ActorRef<PingActor>) {
     let mut serving = JoinSet::new();
-    let mut spoiled = Spoiled { count: 0, logged: None };
+    let mut spoiled = Complaints::default();
     loop {
         tokio::select! {
             inbound = streams.recv() => {
@@ -36,31 +33,21 @@ pub async fn accept(mut streams: mpsc::UnboundedReceiver<Inbound>, actor: ActorR
                 let actor = actor.clone();
                 serving.spawn(async move { (inbound.peer, serve(inbound, &actor).await) });
             }
-            Some(Ok((peer, ended))) = serving.join_next() => spoiled.on_end(peer, &ended),
+            Some(Ok((peer, ended))) = serving.join_next() => on_end(peer, &ended, &mut spoiled),
         }
     }
 }
 
-/// The streams that were ended because of what their clients sent.
-struct Spoiled {
-    count: u64,
-    logged: Option<Instant>,
-}
-
-impl Spoiled {
-    fn on_end(&mut self, peer: PeerId, ended: &Result<(), Ended>) {
-        match ended {
-            Err(ended @ Ended::Malformed(_)) => {
-                self.count += 1;
-                let count = self.count;
-                if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_PAUSE) {
-                    self.logged = Some(Instant::now());
-                    warn!("Ended a stream of {peer}: {ended} ({count} such so far)");
-                }
+/// Says why a stream ended: aloud if it was because of what its client sent.
+fn on_end(peer: PeerId, ended: &Result<(), Ended>, spoiled: &mut Complaints) {
+    match ended {
+        Err(ended @ Ended::Malformed(_)) => {
+            if let Some(count) = spoiled.add() {
+                warn!("Ended a stream of {peer}: {ended} ({count} such so far)");
             }
-            Err(ended) => debug!(%peer, %ended, "a stream failed"),
-            Ok(()) => debug!(%peer, "a stream ended"),
         }
+        Err(ended) => debug!(%peer, %ended, "a stream failed"),
+        Ok(()) => debug!(%peer, "a stream ended"),
     }
 }
 

@@ -1,0 +1,82 @@
+//! Peers that mean harm. After each, honest clients are served as before and the count is exact.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::{Command, Stdio};
+
+use support::{Process, Run, Server, ping, program, stock};
+
+/// Lets a hostile peer do its worst to a server.
+#[track_caller]
+fn attack(arguments: &[&str]) {
+    let output = Command::new(program("hostile")).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let run = Run::from(output);
+    assert_eq!(run.code, Some(0), "{run}");
+}
+
+/// Pings ten times and checks that the server counted exactly these since it had counted `before`.
+#[track_caller]
+fn honest_ping(server: &Server, before: u64) {
+    for (transport, more) in [("tcp", 10), ("quic-v1", 20)] {
+        let run = ping(server.address(transport), &["-c", "10", "--find-timeout", "20s"]);
+        assert_eq!(run.code, Some(0), "{run}");
+        let result = run.json();
+        assert_eq!((&result["pings"]["lost"], &result["server_total"]), (&0.into(), &(before + more).into()), "{run}");
+    }
+}
+
+#[test]
+fn records_that_are_malformed_or_not_the_senders_or_many() {
+    let server = Server::start();
+    attack(&["records", server.address("tcp"), "500"]);
+    attack(&["records", server.address("quic-v1"), "50"]);
+    honest_ping(&server, 0);
+}
+
+#[test]
+fn word_of_deaths_and_links_from_strangers() {
+    let server = Server::start();
+    attack(&["signals", server.address("tcp")]);
+    honest_ping(&server, 0);
+}
+
+#[test]
+fn an_actor_id_that_panics_its_reader() {
+    let server = Server::start();
+    for _ in 0..3 {
+        attack(&["panics", server.address("tcp")]);
+        attack(&["panics", server.address("quic-v1")]);
+    }
+    honest_ping(&server, 0);
+    // Each attacker was connected, and its connection ended, in the server's eyes too.
+    for _ in 0..6 {
+        server.process.event("client_disconnected");
+    }
+}
+
+#[test]
+fn requests_that_do_not_decode_or_claim_to_be_huge() {
+    let server = Server::start();
+    attack(&["claims", server.address("tcp")]);
+    attack(&["claims", server.address("quic-v1")]);
+    honest_ping(&server, 0);
+}
+
+#[test]
+fn connections_that_say_nothing() {
+    let server = Server::start();
+    let held = Process::start(Command::new(program("hostile")).args(["connects", server.address("tcp"), "500"]));
+    held.line_with("connected");
+    honest_ping(&server, 0);
+}
+
+#[test]
+fn a_stock_node_still_registers_and_finds_its_actor_beside_ours() {
+    let server = Server::start();
+    let (_stock, address) = stock("server");
+    attack(&["records", server.address("tcp"), "100"]);
+    assert_eq!(ping(&address, &["-c", "5"]).code, Some(0));
+    honest_ping(&server, 0);
+}
