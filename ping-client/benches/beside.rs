@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use ping_core::{
-    behaviour::{KEEP_ALIVE, Options},
+    behaviour::{KEEP_ALIVE, Options, SILENCE},
     node::Node,
     stream::{Pipe, Settled},
 };
@@ -33,6 +33,7 @@ async fn main() {
         mdns: false,
         connections_per_peer: None,
         keep_alive: KEEP_ALIVE,
+        silence: SILENCE,
         request_timeout: Duration::from_secs(10),
         streams: None,
     };

@@ -49,6 +49,10 @@ pub(crate) struct Args {
     #[arg(short = 'w', long, value_name = "TIME", value_parser = duration(MILLISECOND..=DAY * 30))]
     pub(crate) deadline: Option<Duration>,
 
+    /// End the run when the connection is lost, instead of connecting again
+    #[arg(long)]
+    pub(crate) no_reconnect: bool,
+
     /// How long to try to find the server and its actor (1ms to 1d)
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration(MILLISECOND..=DAY))]
     pub(crate) find_timeout: Duration,

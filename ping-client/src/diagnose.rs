@@ -226,6 +226,11 @@ impl PingFailure {
         Self { kind: "connection_lost", message: "the connection to the server was lost".into() }
     }
 
+    /// There was no connection when the ping was to be sent.
+    pub(crate) fn not_connected() -> Self {
+        Self { kind: "not_connected", message: "there was no connection to the server".into() }
+    }
+
     /// The pong answers another ping.
     pub(crate) fn wrong_sequence(sent: u64, got: u64) -> Self {
         Self { kind: "wrong_pong", message: format!("the pong to ping #{sent} answers ping #{got}") }
@@ -242,10 +247,8 @@ impl PingFailure {
             RemoteSendError::NetworkTimeout | RemoteSendError::ReplyTimeout => {
                 ("timed_out", "the server did not answer in time".into())
             }
-            RemoteSendError::ConnectionClosed | RemoteSendError::DialFailure => {
-                ("connection_lost", "the connection to the server was lost".into())
-            }
-            RemoteSendError::Io(_) => ("connection_lost", "the connection to the server was lost".into()),
+            RemoteSendError::ConnectionClosed | RemoteSendError::DialFailure => return Self::lost(),
+            RemoteSendError::Io(_) => ("connection_lost", "the ping's stream broke off".into()),
             RemoteSendError::ActorNotRunning | RemoteSendError::ActorStopped => {
                 ("actor_stopped", "the actor does not run any more".into())
             }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::select_ok};
+use futures::{StreamExt, future::select_ok, stream::FuturesUnordered};
 use kameo::{
     actor::{ActorId, RemoteActorRef},
     error::{RegistryError, RemoteSendError},
@@ -33,7 +33,14 @@ use crate::diagnose::Trouble;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// The longest pause before something is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long an attempt to connect again may stay without an answer before another one is made beside it. What it sent may
+/// have been lost with the link, and TCP alone would send it again only after a second, and then after two more.
+const ANOTHER_ATTEMPT: Duration = Duration::from_millis(300);
+
+/// How many such attempts are under way at most. The node gives each up after ten seconds.
+const MAX_ATTEMPTS: usize = 32;
 
 /// Within this time one of two transports usually answers, on the slowest link too.
 const BOTH_ANSWER: Duration = Duration::from_secs(1);
@@ -128,6 +135,41 @@ impl<'a> Finder<'a> {
             outcome = search => outcome,
             trouble = self.try_other_transport(server, asked) => Err(trouble),
         }
+    }
+
+    /// Connects again to a server and looks its actor up, for as long as it takes. The user has been told already.
+    ///
+    /// # Errors
+    ///
+    /// When another identity answers there now.
+    pub(crate) async fn again(&self, server: &ServerAddress) -> Result<Found, Trouble> {
+        let mut attempts = FuturesUnordered::new();
+        let mut pause = Pause::new();
+        loop {
+            if attempts.len() < MAX_ATTEMPTS {
+                attempts.push(self.attempt(server));
+            }
+            tokio::select! {
+                Some(outcome) = attempts.next() => match outcome {
+                    Err(Trouble::Dial { failure: DialFailure::WrongPeer { .. }, .. }) | Ok(_) => return outcome,
+                    Err(trouble) => {
+                        debug!(%trouble, "connecting again");
+                        pause.wait().await;
+                    }
+                },
+                () = sleep(ANOTHER_ATTEMPT) => {}
+            }
+        }
+    }
+
+    /// Tries every address of the server once, all at once.
+    async fn attempt(&self, server: &ServerAddress) -> Result<Found, Trouble> {
+        let connect = async || {
+            let transports = server.transports().iter();
+            let by_transport = transports.map(|&transport| Box::pin(self.connect_by(server, transport)));
+            select_ok(by_transport).await.map(|(connected, _)| connected)
+        };
+        self.once(connect, || self.started).await
     }
 
     /// Finds the actor on this peer, at one of these addresses; more may come while it is looked for.

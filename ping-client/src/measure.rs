@@ -1,11 +1,16 @@
 //! The measured part of a session: what the actor can do, the warm-up, the run, and what is asked afterwards.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::{Cell, RefCell},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
+use futures::FutureExt;
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
 use ping_core::{
+    address::ServerAddress,
     node::{Connection, Node},
     protocol::{Card, PingActor, SAFE_IN_FLIGHT},
 };
@@ -16,7 +21,8 @@ use crate::{
     args::Args,
     chronicle::{Chronicle, is_leisurely},
     diagnose::Trouble,
-    lane::{self, KameoLane, Lane, Mode, StreamLane},
+    find::{Finder, Found},
+    lane::{self, AgainLane, Connect, Connected, Interruptions, KameoLane, Lane, Mode, StreamLane},
     live::Live,
     report::Csv,
     run::{self, Observer, Sample},
@@ -108,21 +114,39 @@ pub(crate) struct Measured {
 pub(crate) async fn measure(
     args: &Args,
     node: &Node,
-    actor: &RemoteActorRef<PingActor>,
-    connection: &mut Connection,
+    server: Option<&ServerAddress>,
+    found: Found,
+    interruptions: &Cell<Interruptions>,
     audience: &mut Audience,
     measured: &mut Measured,
 ) -> Result<(), Trouble> {
     let pace = args.pace();
-    let (mut lane, mut total_before) = open_lane(args, node, connection.peer, actor, measured).await?;
-    let (lane, closed) = (&mut *lane, &mut connection.closed);
+    let Connection { peer, address, closed } = found.connection;
+    let opened = open_lane(args, args.mode, node, peer, &found.actor).await?;
+    let (mode, mut total_before) = (opened.mode, opened.total);
+    measured.mode = mode;
+    measured.version = opened.version;
+    // After a restart of the server it is another one.
+    let actor = RefCell::new(found.actor);
+    // The name is resolved anew each time; the identity, once accepted, is that of this run.
+    let again = server.cloned().or_else(|| address.to_string().parse().ok());
+    let again = again.map(|server| server.of_peer(peer)).filter(|_| !args.no_reconnect && !args.demo);
+    let connect = again.as_ref().map(|server| -> Connect<'_> {
+        Box::new(|| connect_again(args, mode, node, peer, server, &actor).boxed_local())
+    });
+    let impatient = !matches!(pace, Pace::Closed(_));
+    let mut lane = AgainLane::new((opened.lane, closed), connect, impatient, interruptions);
+    let about = || {
+        let actor = actor.borrow().clone();
+        async move { about(&actor).await }
+    };
     if let Some(limit) = args.warmup {
         let mut ignored = Stats::new();
         let schedule = Schedule::start(pace, limit, Instant::now());
-        run::run(lane, schedule, args.timeout, closed, &mut ignored).await?;
+        run::run(&mut lane, schedule, args.timeout, &mut ignored).await?;
         measured.first_pong = ignored.first_answer;
-        if args.mode.tells() {
-            total_before = about(actor).await?.map(|card| card.total_pings);
+        if mode.tells() {
+            total_before = about().await?.map(|card| card.total_pings);
         }
     }
 
@@ -132,14 +156,18 @@ pub(crate) async fn measure(
     }
     let watch = Watch::start();
     let schedule = Schedule::start(pace, args.limit(), now);
-    let ended = run::run(lane, schedule, args.timeout, closed, audience).await;
+    let ended = run::run(&mut lane, schedule, args.timeout, audience).await;
     measured.clocks = Some(watch.stop());
     ended?;
 
-    if args.mode.tells() || args.json || args.report.is_some() {
-        let card = about(actor).await?;
+    if mode.tells() || args.json || args.report.is_some() {
+        let card = match about().await {
+            // The version of the server's program is not worth a whole run.
+            Err(_) if !mode.tells() => return Ok(()),
+            card => card?,
+        };
         let grown = |card: &Card| total_before.map(|before| card.total_pings.saturating_sub(before));
-        if args.mode.tells() {
+        if mode.tells() {
             measured.arrived = card.as_ref().and_then(grown);
             audience.stats.server_total = card.as_ref().map(|card| card.total_pings);
         }
@@ -148,35 +176,69 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// The way that the pings take, and, if it was said, how many the actor had counted before.
+/// The way that the pings take, and what was learned on opening it.
+struct Opened {
+    lane: Box<dyn Lane>,
+    /// How the pings are carried; never [`Mode::Auto`].
+    mode: Mode,
+    /// How many pings the actor had counted before, if it was said.
+    total: Option<u64>,
+    /// The version of the server's program, if it was said.
+    version: Option<String>,
+}
+
 async fn open_lane(
     args: &Args,
+    mode: Mode,
     node: &Node,
     peer: PeerId,
     actor: &RemoteActorRef<PingActor>,
-    measured: &mut Measured,
-) -> Result<(Box<dyn Lane>, Option<u64>), Trouble> {
-    measured.mode = args.mode;
-    if args.mode.streams() {
-        let opening = StreamLane::open(node, peer, args.mode == Mode::StreamTell, args.size);
-        match opening.await {
+) -> Result<Opened, Trouble> {
+    if mode.streams() {
+        match StreamLane::open(node, peer, mode == Mode::StreamTell, args.size).await {
             Ok((lane, total)) => {
-                if args.mode == Mode::Auto {
-                    measured.mode = Mode::Stream;
-                }
-                return Ok((Box::new(lane), Some(total)));
+                let mode = if mode == Mode::Auto { Mode::Stream } else { mode };
+                return Ok(Opened { lane: Box::new(lane), mode, total: Some(total), version: None });
             }
-            Err(trouble @ Trouble::NoStream { .. }) if args.mode == Mode::Auto => {
+            Err(trouble @ Trouble::NoStream { .. }) if mode == Mode::Auto => {
                 warn!("{trouble}; pinging by Kameo's ask instead");
-                measured.mode = Mode::Ask;
             }
             Err(trouble) => return Err(trouble),
         }
     }
+    let mode = if mode == Mode::Auto { Mode::Ask } else { mode };
     let card = if needs_card(args, args.pace()) { about(actor).await? } else { None };
-    measured.version = card.as_ref().map(|card| card.version.clone());
-    let lane = KameoLane::new(actor.clone(), args.mode == Mode::Tell, args.size, card.as_ref())?;
-    Ok((Box::new(lane), card.map(|card| card.total_pings)))
+    let lane = KameoLane::new(actor.clone(), mode == Mode::Tell, args.size, card.as_ref())?;
+    let (total, version) = card.map(|card| (card.total_pings, card.version)).unzip();
+    Ok(Opened { lane: Box::new(lane), mode, total, version })
+}
+
+/// Connects to the server again and opens the same lane, for as long as it takes.
+///
+/// # Errors
+///
+/// When the server is not what it was.
+async fn connect_again(
+    args: &Args,
+    mode: Mode,
+    node: &Node,
+    peer: PeerId,
+    server: &ServerAddress,
+    actor: &RefCell<RemoteActorRef<PingActor>>,
+) -> Result<Connected, Trouble> {
+    loop {
+        // The stream may have ended before the connection under it.
+        node.disconnect(peer);
+        let found = Finder::new(node, &args.name, args.find_timeout).again(server).await?;
+        match open_lane(args, mode, node, peer, &found.actor).await {
+            Ok(opened) => {
+                actor.replace(found.actor);
+                return Ok((opened.lane, found.connection.closed));
+            }
+            Err(trouble @ (Trouble::NoStream { .. } | Trouble::Unsupported { .. })) => return Err(trouble),
+            Err(trouble) => debug!(%trouble, "lost again"),
+        }
+    }
 }
 
 /// Whether the run wants more of the server than every Kameo node can do. If not, the question is spared: it costs a

@@ -10,6 +10,11 @@ use crate::stats::Times;
 /// takes some ten microseconds of the client's time.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(5);
 
+/// How long to wait for one. A peer is gone when two in a row stay away: after twice this time. Long enough that a TCP
+/// connection with much loss is not given up while it recovers, and short enough that a link which is cut for ten seconds
+/// is noticed meanwhile.
+pub(crate) const SILENCE: Duration = Duration::from_secs(3);
+
 /// How many make a median that one odd one cannot spoil.
 pub(crate) const ENOUGH: u64 = 3;
 

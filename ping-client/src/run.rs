@@ -8,11 +8,11 @@ use std::{
 };
 
 use futures::future::OptionFuture;
-use tokio::{sync::oneshot, time::sleep_until};
+use tokio::time::sleep_until;
 
 use crate::{
     diagnose::{PingFailure, Trouble},
-    lane::{Lane, Outcome},
+    lane::{Lane, Outcome, Progress},
     schedule::{Schedule, wait_until},
 };
 
@@ -48,17 +48,16 @@ pub(crate) trait Observer {
     fn late(&mut self, sequence: u64);
 }
 
-/// Sends the pings of a schedule until all outcomes are known or the connection is lost. Dropping the future ends the
+/// Sends the pings of a schedule until all outcomes are known or the lane is of no more use. Dropping the future ends the
 /// run earlier.
 ///
 /// # Errors
 ///
-/// When the connection is lost before the last outcome is known.
+/// When the lane is of no more use before the last outcome is known.
 pub(crate) async fn run(
     lane: &mut dyn Lane,
     mut schedule: Schedule,
     timeout: Duration,
-    closed: &mut oneshot::Receiver<String>,
     observer: &mut dyn Observer,
 ) -> Result<(), Trouble> {
     let mut flights = Flights::new(timeout);
@@ -70,6 +69,8 @@ pub(crate) async fn run(
         let now = Instant::now();
         let next = loop {
             match schedule.due(now) {
+                // With nothing in flight, only a lane that is being restored has no room; the run may end meanwhile.
+                Some(_) if flights.in_flight == 0 && !lane.has_room() => break schedule.end(),
                 Some(_) if flights.in_flight >= schedule.width() || !lane.has_room() => break None,
                 Some(due) if due > now => break Some(due),
                 Some(due) => {
@@ -84,18 +85,14 @@ pub(crate) async fn run(
             expiry.set(Some(sleep_until(next.into())).into());
             armed = true;
         }
-        let lost = tokio::select! {
+        let mut progress = Ok(Progress::Settled);
+        tokio::select! {
             biased;
-            polled = poll_fn(|context| lane.poll(context, &mut settled)) => polled.err(),
-            reason = &mut *closed => {
-                Some(Trouble::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) })
-            }
-            Some(()) = &mut expiry, if armed => {
-                armed = false;
-                None
-            }
-            Some(()) = OptionFuture::from(next.map(wait_until)) => None,
-        };
+            polled = poll_fn(|context| lane.poll(context, &mut settled)) => progress = polled,
+            Some(()) = &mut expiry, if armed => armed = false,
+            Some(()) = OptionFuture::from(next.map(wait_until)) => {}
+        }
+        let lost = progress.as_ref().map_or(true, |progress| *progress == Progress::Lost);
         let now = Instant::now();
         for (number, outcome) in settled.drain(..) {
             match flights.settle(number) {
@@ -108,15 +105,13 @@ pub(crate) async fn run(
                 _ => {}
             }
         }
-        let expired = flights.expire(if lost.is_some() { None } else { Some(now) });
+        let expired = flights.expire(if lost { None } else { Some(now) });
         for (sequence, Flight { due, sent, .. }) in expired {
-            let failure = if lost.is_some() { PingFailure::lost() } else { PingFailure::timed_out(timeout) };
+            let failure = if lost { PingFailure::lost() } else { PingFailure::timed_out(timeout) };
             let from = schedule.latency_from(due, sent);
             observer.outcome(&Sample { sequence, due, sent, from, ended: now, outcome: Err(failure) });
         }
-        if let Some(trouble) = lost {
-            return Err(trouble);
-        }
+        progress?;
     }
 }
 

@@ -55,6 +55,11 @@ impl Schedule {
         (self.sent < self.count && self.end.is_none_or(|end| due < end && now < end)).then_some(due)
     }
 
+    /// When the schedule ends by time, if it does.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        self.end
+    }
+
     /// Takes the next ping off the schedule; returns its sequence number.
     pub(crate) fn take(&mut self) -> u64 {
         self.sent += 1;

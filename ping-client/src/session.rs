@@ -1,6 +1,7 @@
 //! A session from start to end: find the actor, ping it, report.
 
 use std::{
+    cell::Cell,
     fs::File,
     future::pending,
     io::{self, BufWriter, Write},
@@ -97,6 +98,7 @@ async fn session(
         mdns: server.is_none(),
         connections_per_peer: Some(1),
         keep_alive: network::INTERVAL,
+        silence: network::SILENCE,
         request_timeout: 2 * args.timeout + GRACE,
         streams: None,
     };
@@ -109,13 +111,15 @@ async fn session(
         deadline = deadline(args, started) => Err(finder.trouble().unwrap_or(Trouble::Deadline { deadline })),
     };
     let mut outcome = Outcome::nothing_yet(args);
+    let interruptions = Cell::default();
     match found {
-        Ok(Found { actor, mut connection, address_known, connected, looked_up }) => {
+        Ok(Found { actor, connection, address_known, connected, looked_up }) => {
             introduce(&connection, server);
-            let peer = connection.peer;
+            let (peer, address) = (connection.peer, connection.address.clone());
+            let found = Found { actor, connection, address_known, connected, looked_up };
             let mut measured = Measured::default();
             let ended = tokio::select! {
-                ended = measure(args, &node, &actor, &mut connection, &mut audience, &mut measured) => ended,
+                ended = measure(args, &node, server, found, &interruptions, &mut audience, &mut measured) => ended,
                 () = discovery.name_others(|peer| node.block(peer)) => Ok(()),
                 () = signals.next() => {
                     outcome.warnings.push("the run was interrupted".into());
@@ -135,9 +139,10 @@ async fn session(
             outcome.network = discovery.network.take(peer);
             outcome.trouble = ended.err();
             outcome.load.mode = measured.mode;
+            outcome.interruptions = interruptions.get();
             outcome.arrived = measured.arrived;
             outcome.clocks = measured.clocks;
-            outcome.server = Some(Server { peer, address: connection.address, version: measured.version });
+            outcome.server = Some(Server { peer, address, version: measured.version });
             let first_pong = measured.first_pong.or(audience.stats.first_answer);
             outcome.phases = Phases {
                 find: Some(address_known - started),

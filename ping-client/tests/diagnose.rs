@@ -154,6 +154,7 @@ fn the_server_goes_away_in_the_middle() {
         let server = Server::start();
         let pinging = Process::start(Command::new(program("ping-client")).args([
             "--json",
+            "--no-reconnect",
             "-i",
             "0",
             "-W",

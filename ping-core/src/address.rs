@@ -79,6 +79,12 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
+    /// The same server, which must prove this identity.
+    #[must_use]
+    pub fn of_peer(self, peer: PeerId) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
+
     /// The transports to try.
     pub fn transports(&self) -> &[Transport] {
         match self.transport {

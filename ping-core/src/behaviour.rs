@@ -25,8 +25,8 @@ use crate::{
 /// protocol forgives the first failure.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// How long a node waits for a sign of life.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long a node that measures nothing waits for a sign of life.
+pub const SILENCE: Duration = Duration::from_secs(10);
 
 /// The largest request that is read, in bytes: that of the largest payload. Kameo's CBOR writes a payload as a list of
 /// integers, most of which take two bytes.
@@ -44,6 +44,8 @@ pub struct Options {
     pub connections_per_peer: Option<u32>,
     /// How often to ask a peer for a sign of life, and with it measure the bare round trip of the connection.
     pub keep_alive: Duration,
+    /// How long to wait for a sign of life. A peer is gone when two in a row stay away.
+    pub silence: Duration,
     /// How long an answer to a request may take before it fails.
     pub request_timeout: Duration,
     /// Where [`stream`]s go that peers open; without it, none are accepted.
@@ -77,7 +79,7 @@ impl Behaviour {
             // A request's stream lives a little longer than the request.
             .with_max_concurrent_streams(2 * MAX_IN_FLIGHT as usize)
             .with_request_size_maximum(MAX_REQUEST);
-        let keep_alive = ping::Config::new().with_interval(options.keep_alive).with_timeout(SILENCE);
+        let keep_alive = ping::Config::new().with_interval(options.keep_alive).with_timeout(options.silence);
         let mdns = options.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
         Ok(Self {
             blocked: allow_block_list::Behaviour::default(),

@@ -44,6 +44,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         mdns: reach_others,
         connections_per_peer: None,
         keep_alive: behaviour::KEEP_ALIVE,
+        silence: behaviour::SILENCE,
         request_timeout: REQUEST_TIMEOUT,
         streams: Some(streams),
     };

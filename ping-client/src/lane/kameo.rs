@@ -6,7 +6,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use kameo::{actor::RemoteActorRef, error::RemoteSendError};
 use ping_core::protocol::{About, Card, Echo, Ping, PingActor, SAFE_IN_FLIGHT};
 
-use super::{Answer, Lane, Outcome, Payloads};
+use super::{Answer, Lane, Outcome, Payloads, Progress};
 use crate::diagnose::{PingFailure, Trouble};
 
 /// How many bytes of payload may be in flight. Each is held several times over on its way through Kameo, and all of them
@@ -21,6 +21,9 @@ pub(crate) struct KameoLane {
     width: usize,
     sent: u64,
     in_flight: FuturesUnordered<BoxFuture<'static, (u64, Outcome)>>,
+    /// Whether Kameo says that the connection is gone. Whoever holds the connection learns it within a moment; until then, every
+    /// further ping would fail at once.
+    lost: bool,
 }
 
 impl KameoLane {
@@ -41,13 +44,21 @@ impl KameoLane {
         }
         let by_bytes = MAX_BYTES_IN_FLIGHT.checked_div(size).unwrap_or(u64::MAX).max(1);
         let width = usize::try_from(by_bytes.min(allowed.into())).unwrap_or(usize::MAX).max(1);
-        Ok(Self { actor, tell, payloads: Payloads::new(size), width, sent: 0, in_flight: FuturesUnordered::new() })
+        Ok(Self {
+            actor,
+            tell,
+            payloads: Payloads::new(size),
+            width,
+            sent: 0,
+            in_flight: FuturesUnordered::new(),
+            lost: false,
+        })
     }
 }
 
 impl Lane for KameoLane {
     fn has_room(&self) -> bool {
-        self.in_flight.len() < self.width
+        !self.lost && self.in_flight.len() < self.width
     }
 
     fn send(&mut self) -> u64 {
@@ -59,11 +70,16 @@ impl Lane for KameoLane {
         number
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<(u64, Outcome)>) -> Poll<Result<(), Trouble>> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        settled: &mut Vec<(u64, Outcome)>,
+    ) -> Poll<Result<Progress, Trouble>> {
         while let Poll::Ready(Some(ended)) = self.in_flight.poll_next_unpin(context) {
+            self.lost |= ended.1.as_ref().is_err_and(|failure| *failure == PingFailure::lost());
             settled.push(ended);
         }
-        if settled.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if settled.is_empty() { Poll::Pending } else { Poll::Ready(Ok(Progress::Settled)) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The way that pings take to the actor and back.
 
+mod again;
 mod kameo;
 mod payloads;
 mod stream;
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use crate::diagnose::{PingFailure, Trouble};
 
+pub(crate) use again::{AgainLane, Connect, Connected, Interruptions};
 pub(crate) use kameo::{KameoLane, ask_about};
 pub(crate) use payloads::Payloads;
 pub(crate) use stream::StreamLane;
@@ -62,10 +64,22 @@ pub(crate) trait Lane {
     /// [`poll`](Self::poll).
     fn send(&mut self) -> u64;
 
-    /// Resolves when the fate of at least one ping is known, having added it to `settled` by its number.
+    /// Resolves when the fate of at least one ping is known, having added it to `settled` by its number, or when there is
+    /// room again.
     ///
     /// # Errors
     ///
     /// When the lane is of no more use.
-    fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<(u64, Outcome)>) -> Poll<Result<(), Trouble>>;
+    fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<(u64, Outcome)>)
+    -> Poll<Result<Progress, Trouble>>;
+}
+
+/// What a lane has to tell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Progress {
+    /// Pings were settled, or there is room again.
+    Settled,
+    /// The connection was lost. Pings that were under way and are not settled will never be; the lane takes new ones when it
+    /// has room.
+    Lost,
 }

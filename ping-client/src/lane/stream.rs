@@ -12,7 +12,7 @@ use ping_core::{
 };
 use tokio::time::timeout;
 
-use super::{Answer, Lane, Outcome, Payloads};
+use super::{Answer, Lane, Outcome, Payloads, Progress};
 use crate::diagnose::{PingFailure, Trouble};
 
 /// How many pings may be under way: as many as the command line can ask for. Each takes some hundred bytes of memory.
@@ -64,21 +64,25 @@ impl Lane for StreamLane {
         self.sent
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<(u64, Outcome)>) -> Poll<Result<(), Trouble>> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        settled: &mut Vec<(u64, Outcome)>,
+    ) -> Poll<Result<Progress, Trouble>> {
         ready!(self.pipe.poll(context, &mut self.settled)).map_err(|ended| trouble(&ended))?;
         settled.extend(self.settled.drain(..).map(|ping| match ping {
             Settled::Pong { id, total } => (id, Ok(Answer { total: Some(total) })),
             Settled::Told { id } => (id, Ok(Answer { total: None })),
             Settled::Damaged { id } => (id, Err(PingFailure::damaged(id))),
         }));
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(Progress::Settled))
     }
 }
 
 fn trouble(ended: &Ended) -> Trouble {
     match ended {
-        // The connection's own end says more.
-        Ended::NotConnected | Ended::Io(_) => Trouble::Lost { reason: ended.to_string() },
+        // Nobody ends a stream without a word but together with its connection.
+        Ended::NotConnected | Ended::Closed | Ended::Io(_) => Trouble::Lost { reason: ended.to_string() },
         _ => Trouble::StreamEnded { reason: ended.to_string() },
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The version of the object's fields. It grows when fields are added; none has changed its meaning since 1.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// The percentiles of the table.
 const PERCENTILES: [f64; 12] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 100.0];
@@ -41,6 +41,7 @@ struct Object<'a> {
     rate_per_s: Option<f64>,
     client_busy: Option<f64>,
     server_total: Option<u64>,
+    reconnects: Reconnects,
     warnings: &'a [String],
     errors: Vec<Error<'a>>,
 }
@@ -114,6 +115,12 @@ struct Bytes {
 }
 
 #[derive(Serialize)]
+struct Reconnects {
+    count: u64,
+    down_s: f64,
+}
+
+#[derive(Serialize)]
 struct Error<'a> {
     cause: &'a str,
     message: String,
@@ -182,6 +189,10 @@ impl Report for Json {
             rate_per_s: stats.rate(),
             client_busy: clocks.and_then(|clocks| clocks.busy),
             server_total: stats.server_total,
+            reconnects: Reconnects {
+                count: outcome.interruptions.count,
+                down_s: outcome.interruptions.duration.as_secs_f64(),
+            },
             warnings: &outcome.warnings,
             errors: lost.chain(trouble).collect(),
         };

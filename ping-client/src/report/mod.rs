@@ -19,7 +19,7 @@ use libp2p::{Multiaddr, PeerId};
 use crate::{
     args::Args,
     diagnose::Trouble,
-    lane::Mode,
+    lane::{Interruptions, Mode},
     schedule::Pace,
     stats::{Stats, Times},
     warnings::Clocks,
@@ -47,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) network: Times,
     /// How many told pings the server counted, by its total before and after.
     pub(crate) arrived: Option<u64>,
+    /// How often the connection was lost and made again.
+    pub(crate) interruptions: Interruptions,
     /// What the clocks say of the run.
     pub(crate) clocks: Option<Clocks>,
     /// What the reader of the figures should know about how they came about.
@@ -77,6 +79,7 @@ impl Outcome {
             stats: Stats::new(),
             network: Times::new(),
             arrived: None,
+            interruptions: Interruptions::default(),
             clocks: None,
             warnings: Vec::new(),
             trouble: None,

@@ -10,6 +10,7 @@ use libp2p::multiaddr::Protocol;
 
 use super::{Outcome, Phases, Report};
 use crate::{
+    lane::Interruptions,
     schedule::Pace,
     stats::Times,
     units::{digits, milliseconds},
@@ -92,6 +93,11 @@ fn counts(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     }
     if stats.reordered > 0 {
         writeln!(out, "  {} were answered after one that was sent later", stats.reordered)?;
+    }
+    if outcome.interruptions.count > 0 {
+        let Interruptions { count, duration } = outcome.interruptions;
+        let times = if count == 1 { "once" } else { &format!("{count} times") };
+        writeln!(out, "  connection lost and made again {times}, down for {} s", digits(duration.as_secs_f64()))?;
     }
     if let Some(arrived) = outcome.arrived {
         writeln!(out, "  {arrived} of them counted by the server")?;

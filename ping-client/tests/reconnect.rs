@@ -1,0 +1,117 @@
+//! Connections that are lost in the middle of a run.
+
+#![cfg(unix)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Process, Server, file, program};
+use tempfile::TempDir;
+
+/// A server that can be killed and started again with the same identity and address.
+struct Lasting {
+    folder: TempDir,
+    listen: String,
+    server: Option<Server>,
+}
+
+impl Lasting {
+    fn start(transport: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listen = if transport == "tcp" { "/ip4/127.0.0.1/tcp/0" } else { "/ip4/127.0.0.1/udp/0/quic-v1" };
+        let mut lasting = Self { folder, listen: listen.into(), server: None };
+        lasting.start_again();
+        lasting.listen = lasting.server().addresses[0].split("/p2p/").next().unwrap().to_owned();
+        lasting
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.server().process.signal("KILL");
+        self.server = None;
+    }
+
+    fn start_again(&mut self) {
+        let key = file(self.folder.path(), "key");
+        self.server = Some(Server::exactly(&["--identity", &key, "--listen", &self.listen]));
+    }
+}
+
+fn start_client(server: &Server, arguments: &[&str]) -> Process {
+    let address = server.addresses[0].as_str();
+    Process::start(Command::new(program("ping-client")).args(["--json", "--server", address]).args(arguments))
+}
+
+/// Ends a client that pings without end, and returns its result.
+fn result_of(mut client: Process) -> Value {
+    client.signal("INT");
+    let result = serde_json::from_str(&client.line().unwrap()).unwrap();
+    assert_eq!(client.exit_code(), Some(0), "{result}");
+    result
+}
+
+fn lost(result: &Value, cause: &str) -> u64 {
+    let errors = result["errors"].as_array().unwrap();
+    errors.iter().filter(|error| error["cause"] == cause).map(|error| error["count"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn a_run_outlives_its_server_and_goes_on_with_the_next() {
+    for transport in ["tcp", "quic"] {
+        for arguments in [
+            &["-n", "8", "-c", "0"][..],
+            &["-i", "10ms", "-c", "0"],
+            &["--rate", "200", "-c", "0"],
+            &["-n", "8", "-c", "0", "--mode", "stream"],
+        ] {
+            let mut lasting = Lasting::start(transport);
+            let client = start_client(lasting.server(), arguments);
+            for _ in 0..2 {
+                lasting.server().process.two_pings();
+                lasting.kill();
+                lasting.start_again();
+            }
+            lasting.server().process.two_pings();
+            let result = result_of(client);
+            let [sent, received, lost_in_all] =
+                ["sent", "received", "lost"].map(|field| result["pings"][field].as_u64().unwrap());
+            assert_eq!(result["reconnects"]["count"], 2, "{arguments:?}: {result}");
+            assert!(received >= 5 && sent == received + lost_in_all, "{arguments:?}: {result}");
+            let named = ["connection_lost", "not_connected", "cut_short"].map(|cause| lost(&result, cause));
+            assert_eq!(named.iter().sum::<u64>(), lost_in_all, "{arguments:?}: {result}");
+            // In a closed loop no more can be lost than was under way: eight, and those that took their places while the
+            // loss was being noticed.
+            assert!(!arguments.contains(&"-n") || lost_in_all <= 6 * 8, "{arguments:?}: {result}");
+        }
+    }
+}
+
+#[test]
+fn a_run_ends_with_its_count_or_time_though_the_server_does_not_come_back() {
+    for (arguments, sent) in [(&["-i", "50ms", "-c", "20"][..], Some(20)), (&["-n", "4", "--duration", "2s"], None)] {
+        let mut lasting = Lasting::start("tcp");
+        let client = start_client(lasting.server(), arguments);
+        lasting.server().process.two_pings();
+        lasting.kill();
+        let result: Value = serde_json::from_str(&client.line().unwrap()).unwrap();
+        assert!(sent.is_none_or(|sent| result["pings"]["sent"] == sent), "{result}");
+        assert!(lost(&result, "connection_lost") + lost(&result, "not_connected") > 0, "{result}");
+    }
+}
+
+#[test]
+fn another_identity_in_the_same_place_ends_the_run() {
+    let mut lasting = Lasting::start("tcp");
+    let client = start_client(lasting.server(), &["-i", "0", "-c", "0"]);
+    lasting.server().process.two_pings();
+    lasting.kill();
+    let _other = Server::exactly(&["--ephemeral", "--listen", &lasting.listen]);
+    let result: Value = serde_json::from_str(&client.line().unwrap()).unwrap();
+    assert_eq!(lost(&result, "wrong_peer"), 1, "{result}");
+}
