@@ -8,6 +8,7 @@ use std::{
 use tracing::{debug, info, warn};
 
 use crate::{
+    lane::Answer,
     run::{Observer, Sample},
     schedule::Pace,
     units::milliseconds,
@@ -62,7 +63,7 @@ impl Observer for Chronicle {
         }
     }
 
-    fn late(&mut self, sequence: u64) {
+    fn late(&mut self, sequence: u64, _: Answer) {
         if self.each {
             info!("PONG #{sequence} came after all, too late");
         }

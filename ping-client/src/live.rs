@@ -8,6 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
+    lane::Answer,
     run::{Observer, Sample},
     schedule::Limit,
     stats::Times,
@@ -80,7 +81,7 @@ impl Observer for Live {
         }
     }
 
-    fn late(&mut self, _: u64) {}
+    fn late(&mut self, _: u64, _: Answer) {}
 }
 
 impl Drop for Live {

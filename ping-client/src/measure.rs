@@ -22,7 +22,7 @@ use crate::{
     chronicle::{Chronicle, is_leisurely},
     diagnose::Trouble,
     find::{Finder, Found},
-    lane::{self, AgainLane, Connect, Connected, Interruptions, KameoLane, Lane, Mode, StreamLane},
+    lane::{self, AgainLane, Answer, Connect, Connected, Interruptions, KameoLane, Lane, Mode, StreamLane},
     live::Live,
     report::Csv,
     run::{self, Observer, Sample},
@@ -84,9 +84,9 @@ impl Observer for Audience {
         }
     }
 
-    fn late(&mut self, sequence: u64) {
-        self.stats.late(sequence);
-        self.chronicle.late(sequence);
+    fn late(&mut self, sequence: u64, answer: Answer) {
+        self.stats.late(sequence, answer);
+        self.chronicle.late(sequence, answer);
     }
 }
 
@@ -160,18 +160,25 @@ pub(crate) async fn measure(
     measured.clocks = Some(watch.stop());
     ended?;
 
+    if mode == Mode::StreamTell {
+        // Each was acknowledged, be it late.
+        measured.arrived = Some(audience.stats.received + audience.stats.late);
+    }
     if mode.tells() || args.json || args.report.is_some() {
-        let card = match about().await {
-            // The version of the server's program is not worth a whole run.
-            Err(_) if !mode.tells() => return Ok(()),
-            card => card?,
-        };
-        let grown = |card: &Card| total_before.map(|before| card.total_pings.saturating_sub(before));
-        if mode.tells() {
-            measured.arrived = card.as_ref().and_then(grown);
-            audience.stats.server_total = card.as_ref().map(|card| card.total_pings);
+        match about().await {
+            Ok(Some(card)) => {
+                if mode.tells() {
+                    audience.stats.server_total = Some(card.total_pings);
+                }
+                if mode == Mode::Tell {
+                    measured.arrived = total_before.map(|before| card.total_pings.saturating_sub(before));
+                }
+                measured.version = Some(card.version);
+            }
+            Ok(None) => {}
+            // The pings themselves have been measured.
+            Err(trouble) => warn!("The server's total could not be read after the run: {trouble}"),
         }
-        measured.version = card.map(|card| card.version);
     }
     Ok(())
 }

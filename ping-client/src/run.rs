@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    mem,
     pin::pin,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use tokio::time::sleep_until;
 
 use crate::{
     diagnose::{PingFailure, Trouble},
-    lane::{Lane, Outcome, Progress},
+    lane::{Answer, Lane, Outcome, Progress},
     schedule::{Schedule, wait_until},
 };
 
@@ -45,7 +46,7 @@ pub(crate) trait Observer {
     fn outcome(&mut self, sample: &Sample);
 
     /// A ping that had timed out was answered after all.
-    fn late(&mut self, sequence: u64);
+    fn late(&mut self, sequence: u64, answer: Answer);
 }
 
 /// Sends the pings of a schedule until all outcomes are known or the lane is of no more use. Dropping the future ends the
@@ -69,8 +70,10 @@ pub(crate) async fn run(
         let now = Instant::now();
         let next = loop {
             match schedule.due(now) {
-                // With nothing in flight, only a lane that is being restored has no room; the run may end meanwhile.
-                Some(_) if flights.in_flight == 0 && !lane.has_room() => break schedule.end(),
+                // A lane that is being restored, or whose room is taken up by pings that were given up.
+                Some(_) if flights.in_flight == 0 && !lane.has_room() => {
+                    break schedule.end().into_iter().chain(flights.next_forgotten()).min();
+                }
                 Some(_) if flights.in_flight >= schedule.width() || !lane.has_room() => break None,
                 Some(due) if due > now => break Some(due),
                 Some(due) => {
@@ -95,17 +98,23 @@ pub(crate) async fn run(
         let lost = progress.as_ref().map_or(true, |progress| *progress == Progress::Lost);
         let now = Instant::now();
         for (number, outcome) in settled.drain(..) {
-            match flights.settle(number) {
-                Some((sequence, Flight { state: State::InFlight, due, sent })) => {
+            match (flights.settle(number), outcome) {
+                (Some((sequence, Flight { state: State::InFlight, due, sent })), outcome) => {
                     let from = schedule.latency_from(due, sent);
+                    let late = outcome.as_ref().ok().copied().filter(|_| now > sent + timeout);
+                    let outcome = if late.is_some() { Err(PingFailure::timed_out(timeout)) } else { outcome };
                     observer.outcome(&Sample { sequence, due, sent, from, ended: now, outcome });
+                    if let Some(answer) = late {
+                        observer.late(sequence, answer);
+                    }
                 }
-                Some((sequence, Flight { state: State::Overdue, .. })) if outcome.is_ok() => observer.late(sequence),
+                (Some((sequence, Flight { state: State::Overdue, .. })), Ok(answer)) => observer.late(sequence, answer),
                 // It failed long after it had been given up, or belongs to the run before this one.
                 _ => {}
             }
         }
-        let expired = flights.expire(if lost { None } else { Some(now) });
+        let expired = if lost { flights.abandon() } else { flights.expire(now) };
+        lane.forget(flights.forget(now));
         for (sequence, Flight { due, sent, .. }) in expired {
             let failure = if lost { PingFailure::lost() } else { PingFailure::timed_out(timeout) };
             let from = schedule.latency_from(due, sent);
@@ -167,10 +176,14 @@ impl Flights {
         if was.state == State::InFlight {
             self.in_flight -= 1;
         }
+        self.drop_settled();
+        Some((sequence, was))
+    }
+
+    fn drop_settled(&mut self) {
         while self.pings.front().is_some_and(|ping| ping.state == State::Settled) {
             self.drop_first();
         }
-        Some((sequence, was))
     }
 
     fn drop_first(&mut self) {
@@ -187,28 +200,47 @@ impl Flights {
         self.pings.get(self.expired).map(|ping| ping.sent + self.timeout)
     }
 
-    /// Gives up the pings whose time is up by now, or all of them, and returns them with their sequence numbers.
-    fn expire(&mut self, now: Option<Instant>) -> Vec<(u64, Flight)> {
+    /// Takes out all pings, and returns those in flight with their sequence numbers.
+    fn abandon(&mut self) -> Vec<(u64, Flight)> {
+        let pings = mem::take(&mut self.pings);
+        let first = self.first;
+        self.first += pings.len() as u64;
+        (self.in_flight, self.expired) = (0, 0);
+        (first..).zip(pings).filter(|(_, ping)| ping.state == State::InFlight).collect()
+    }
+
+    /// Gives up the pings whose time is up, and returns them with their sequence numbers.
+    fn expire(&mut self, now: Instant) -> Vec<(u64, Flight)> {
         let mut expired = Vec::new();
         while let Some(expiry) = self.next_expiry()
-            && now.is_none_or(|now| expiry <= now)
+            && expiry <= now
         {
             let ping = &mut self.pings[self.expired];
             expired.push((self.first + self.expired as u64, *ping));
             ping.state = State::Overdue;
             self.in_flight -= 1;
         }
-        // Those that will not be answered any more would keep the memory of all that came after them.
-        let patience = 2 * self.timeout + GRACE;
-        let forgotten = |ping: &Flight, now| match ping.state {
-            State::InFlight => false,
-            State::Overdue => ping.sent + patience < now,
-            State::Settled => true,
-        };
-        while now.zip(self.pings.front()).is_some_and(|(now, ping)| forgotten(ping, now)) {
-            self.drop_first();
-        }
         expired
+    }
+
+    /// When the first of those that were given up is forgotten.
+    fn next_forgotten(&self) -> Option<Instant> {
+        let first = self.pings.front().filter(|ping| ping.state == State::Overdue)?;
+        Some(first.sent + 2 * self.timeout + GRACE)
+    }
+
+    /// Forgets the pings that will not be answered any more, and that would keep the memory of all that came after them;
+    /// returns how many.
+    fn forget(&mut self, now: Instant) -> usize {
+        let mut forgotten = 0;
+        while let Some(at) = self.next_forgotten()
+            && at < now
+        {
+            forgotten += 1;
+            self.drop_first();
+            self.drop_settled();
+        }
+        forgotten
     }
 }
 
@@ -247,12 +279,25 @@ mod tests {
         let mut flights = five(start);
         flights.settle(102);
         assert_eq!(flights.next_expiry(), Some(start + TIMEOUT));
-        let expired = flights.expire(Some(start + TIMEOUT + Duration::from_millis(2)));
+        let expired = flights.expire(start + TIMEOUT + Duration::from_millis(2));
         assert_eq!(expired.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(flights.in_flight, 2);
         assert!(flights.settle(103).is_some_and(|(_, was)| was.state == State::Overdue), "a late answer");
-        assert_eq!(flights.expire(None).len(), 2, "all that are left");
-        flights.expire(Some(start + 3 * TIMEOUT + GRACE));
+        assert_eq!(flights.expire(start + 2 * TIMEOUT).len(), 2, "all that are left");
+        assert_eq!(flights.next_forgotten(), Some(start + 2 * TIMEOUT + GRACE));
+        assert_eq!(flights.forget(start + 3 * TIMEOUT + GRACE), 3);
         assert!((flights.in_flight, flights.pings.len()) == (0, 0));
+    }
+
+    #[test]
+    fn what_is_abandoned_does_not_come_back_and_numbers_go_on() {
+        let start = Instant::now();
+        let mut flights = five(start);
+        flights.settle(102);
+        let abandoned: Vec<_> = flights.abandon().into_iter().map(|(sequence, _)| sequence).collect();
+        assert_eq!(abandoned, [1, 3, 4, 5]);
+        assert!(flights.settle(103).is_none() && flights.next_expiry().is_none());
+        flights.add(106, start, start);
+        assert!(flights.settle(106).is_some_and(|(sequence, was)| (sequence, was.state) == (6, State::InFlight)));
     }
 }

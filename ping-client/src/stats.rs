@@ -206,8 +206,9 @@ impl Observer for Stats {
         }
     }
 
-    fn late(&mut self, _: u64) {
+    fn late(&mut self, _: u64, answer: Answer) {
         self.late += 1;
+        self.server_total = self.server_total.max(answer.total);
     }
 }
 

@@ -59,7 +59,13 @@ impl<'a> AgainLane<'a> {
     }
 
     /// Starts to connect again, if that is wanted.
-    fn on_lost(&mut self, trouble: Trouble) -> Result<Progress, Trouble> {
+    fn on_lost(&mut self, mut trouble: Trouble) -> Result<Progress, Trouble> {
+        // What the lane noticed first, the connection can often explain.
+        if let (Trouble::Lost { reason }, State::Up((_, closed))) = (&mut trouble, &mut self.state)
+            && let Ok(why) = closed.try_recv()
+        {
+            *reason = why;
+        }
         let Some(connect) = self.connect.as_ref().filter(|_| matches!(trouble, Trouble::Lost { .. })) else {
             return Err(trouble);
         };
@@ -93,6 +99,12 @@ impl Lane for AgainLane<'_> {
             State::Down(..) => self.failed.push(self.sent),
         }
         self.sent
+    }
+
+    fn forget(&mut self, pings: usize) {
+        if let State::Up((lane, _)) = &mut self.state {
+            lane.forget(pings);
+        }
     }
 
     fn poll(

@@ -70,6 +70,9 @@ impl Lane for KameoLane {
         number
     }
 
+    /// Kameo itself gives up each request that stays without an answer.
+    fn forget(&mut self, _: usize) {}
+
     fn poll(
         &mut self,
         context: &mut Context<'_>,

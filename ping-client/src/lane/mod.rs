@@ -64,6 +64,9 @@ pub(crate) trait Lane {
     /// [`poll`](Self::poll).
     fn send(&mut self) -> u64;
 
+    /// Gives up waiting for some of the pings. They no longer take up room.
+    fn forget(&mut self, pings: usize);
+
     /// Resolves when the fate of at least one ping is known, having added it to `settled` by its number, or when there is
     /// room again.
     ///

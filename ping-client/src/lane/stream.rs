@@ -64,6 +64,10 @@ impl Lane for StreamLane {
         self.sent
     }
 
+    fn forget(&mut self, pings: usize) {
+        self.pipe.forget(pings);
+    }
+
     fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -81,7 +85,7 @@ impl Lane for StreamLane {
 
 fn trouble(ended: &Ended) -> Trouble {
     match ended {
-        // Nobody ends a stream without a word but together with its connection.
+        // A server that ends a stream alone says why.
         Ended::NotConnected | Ended::Closed | Ended::Io(_) => Trouble::Lost { reason: ended.to_string() },
         _ => Trouble::StreamEnded { reason: ended.to_string() },
     }

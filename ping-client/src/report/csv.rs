@@ -10,7 +10,10 @@ use std::{
 use anyhow::Result;
 
 use super::create;
-use crate::run::{Observer, Sample};
+use crate::{
+    lane::Answer,
+    run::{Observer, Sample},
+};
 
 /// The columns. Times are nanoseconds; offsets count from the first ping's due time.
 const HEADER: &str = "sequence,intended_ns,sent_ns,received_ns,rtt_ns,outcome";
@@ -85,5 +88,5 @@ impl Observer for Csv {
         }
     }
 
-    fn late(&mut self, _: u64) {}
+    fn late(&mut self, _: u64, _: Answer) {}
 }

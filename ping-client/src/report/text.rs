@@ -10,7 +10,7 @@ use libp2p::multiaddr::Protocol;
 
 use super::{Outcome, Phases, Report};
 use crate::{
-    lane::Interruptions,
+    lane::{Interruptions, Mode},
     schedule::Pace,
     stats::Times,
     units::{digits, milliseconds},
@@ -100,7 +100,10 @@ fn counts(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  connection lost and made again {times}, down for {} s", digits(duration.as_secs_f64()))?;
     }
     if let Some(arrived) = outcome.arrived {
-        writeln!(out, "  {arrived} of them counted by the server")?;
+        match outcome.load.mode {
+            Mode::StreamTell => writeln!(out, "  {arrived} of them counted by the server")?,
+            _ => writeln!(out, "  the server's total grew by {arrived} meanwhile, pings of others included")?,
+        }
     }
     Ok(())
 }

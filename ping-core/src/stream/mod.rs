@@ -67,12 +67,21 @@ impl fmt::Display for Ended {
             Self::Refused(reason) => write!(f, "the other side ended the stream: {reason}"),
             Self::Malformed(malformed) => write!(f, "{malformed}"),
             Self::NoActor => write!(f, "the actor does not run any more"),
-            Self::Io(error) => write!(f, "the stream failed: {error}"),
+            // Each transport has words of its own for it, made for its programmers.
+            Self::Io(_) => write!(f, "the stream broke off"),
         }
     }
 }
 
-impl error::Error for Ended {}
+impl error::Error for Ended {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Malformed(malformed) => Some(malformed),
+            Self::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl From<Malformed> for Ended {
     fn from(malformed: Malformed) -> Self {

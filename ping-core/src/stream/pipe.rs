@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
-    mem,
+    io, mem,
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -22,6 +22,9 @@ use crate::node::Node;
 /// How many bytes wait to be written at most while there are payloads to send: enough to keep the multiplexer busy, and
 /// few enough that a small ping which comes behind them need not wait long.
 const QUEUED: usize = 4 * MAX_PART;
+
+/// How many characters of the server's reason for ending a stream are kept.
+const MAX_REASON: usize = 200;
 
 /// What became of a ping.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,7 +56,8 @@ pub struct Pipe {
     stream: Stream,
     reader: Reader,
     writer: Writer,
-    /// Payloads that have not been sent to their end. Each sends a part in its turn.
+    /// Payloads that have not been sent to their end, in the order in which they came: in turns, none would be through
+    /// before the last.
     payloads: VecDeque<Payload>,
     /// What is still to come back of each payload that was asked to.
     echoes: HashMap<u64, Bytes>,
@@ -64,7 +68,12 @@ pub struct Pipe {
     /// Pings that were told and not yet acknowledged, in the order of sending.
     told: VecDeque<u64>,
     acknowledged: u64,
-    in_flight: usize,
+    /// How many asks are under way or waiting.
+    asks: usize,
+    /// How many tells are.
+    tells: usize,
+    /// Why nothing can be written any more. The reason may still be to be read.
+    broken: Option<io::Error>,
 }
 
 #[derive(Debug)]
@@ -93,7 +102,9 @@ impl Pipe {
             small: false,
             told: VecDeque::new(),
             acknowledged: 0,
-            in_flight: 0,
+            asks: 0,
+            tells: 0,
+            broken: None,
         };
         let total = poll_fn(|context| pipe.poll_welcome(context)).await?;
         Ok((pipe, total))
@@ -113,7 +124,7 @@ impl Pipe {
     ///
     /// The payload is kept until it has come back, to be compared; it is not copied.
     pub fn ask(&mut self, id: u64, payload: Bytes) {
-        self.in_flight += 1;
+        self.asks += 1;
         if payload.is_empty() {
             self.small = true;
             self.writer.push(Frame::Ask { id });
@@ -125,7 +136,7 @@ impl Pipe {
 
     /// Sends a ping that the actor is only to count.
     pub fn tell(&mut self, id: u64, payload: Bytes) {
-        self.in_flight += 1;
+        self.tells += 1;
         if payload.is_empty() {
             self.writer.push(Frame::Tell { id });
             self.told.push_back(id);
@@ -136,7 +147,13 @@ impl Pipe {
 
     /// How many pings have been taken whose fate is not known yet.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.asks + self.tells
+    }
+
+    /// Gives up waiting for some asks: they no longer count as in flight. Should an answer come after all, it is still
+    /// told.
+    pub fn forget(&mut self, asks: usize) {
+        self.asks = self.asks.saturating_sub(asks);
     }
 
     /// Sends and receives. Resolves when the fate of at least one ping is known, having added it to `settled`.
@@ -146,13 +163,16 @@ impl Pipe {
     /// When the stream has ended. The fate of whatever was in flight stays unknown.
     pub fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<Settled>) -> Poll<Result<(), Ended>> {
         loop {
-            let more = self.queue_payloads();
-            let sent = self.writer.poll_write(context, &mut self.stream)?.is_ready();
-            if sent && more {
-                continue;
+            if self.broken.is_none() {
+                let more = self.queue_payloads();
+                match self.writer.poll_write(context, &mut self.stream) {
+                    Poll::Ready(Ok(())) if more => continue,
+                    Poll::Ready(Err(error)) => self.broken = Some(error),
+                    _ => {}
+                }
             }
-            // Replies are taken even while nothing can be sent: the server may be waiting for just that.
-            ready!(self.poll_read(context))?;
+            // Replies are taken even while nothing can be sent: the server may be waiting for just that, or have said why.
+            ready!(self.poll_read(context)).map_err(|ended| self.broken.take().map_or(ended, Ended::from))?;
             while let Some(frame) = self.reader.next_frame()? {
                 settled.extend(self.on_frame(frame)?);
             }
@@ -162,9 +182,11 @@ impl Pipe {
         }
     }
 
-    /// Queues parts of payloads, one of each in turn, as many as fit. Returns whether more would, had those been written.
+    /// Queues parts of payloads, one payload after the other, as many as fit. Returns whether more would, had those been written.
     fn queue_payloads(&mut self) -> bool {
         if self.payloads.is_empty() {
+            // Small pings that have nothing to wait behind.
+            self.small = false;
             return false;
         }
         let now = Instant::now();
@@ -185,7 +207,7 @@ impl Pipe {
                 self.writer.push(Frame::TellPart { id, payload: part });
             }
             match (rest.is_empty(), ask) {
-                (false, _) => self.payloads.push_back(payload),
+                (false, _) => self.payloads.push_front(payload),
                 (true, true) => self.writer.push(Frame::Ask { id }),
                 (true, false) => {
                     self.writer.push(Frame::Tell { id });
@@ -206,7 +228,7 @@ impl Pipe {
         let (mut one, mut many) = (None, 0);
         match frame {
             Frame::Pong { id, total } => {
-                self.in_flight = self.in_flight.checked_sub(1).ok_or(Malformed::Unasked(id))?;
+                self.asks = self.asks.saturating_sub(1);
                 one =
                     Some(match self.echoes.is_empty() || self.echoes.remove(&id).is_none_or(|rest| rest.is_empty()) {
                         true => Settled::Pong { id, total },
@@ -226,7 +248,7 @@ impl Pipe {
                 many = tells.checked_sub(self.acknowledged).ok_or(Malformed::Unasked(tells))?;
                 self.acknowledged = tells;
                 let known = usize::try_from(many).ok().filter(|&many| many <= self.told.len());
-                self.in_flight -= known.ok_or(Malformed::Unasked(tells))?;
+                self.tells -= known.ok_or(Malformed::Unasked(tells))?;
             }
             other => return Err(unexpected(other)),
         }
@@ -239,7 +261,11 @@ impl Pipe {
 /// Why a frame that does not belong here ends the stream.
 fn unexpected(frame: Frame) -> Ended {
     match frame {
-        Frame::End { reason } => Ended::Refused(String::from_utf8_lossy(&reason).into_owned()),
+        // It will be shown to people, and comes from whoever answers there.
+        Frame::End { reason } => {
+            let reason = String::from_utf8_lossy(&reason);
+            Ended::Refused(reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect())
+        }
         other => Malformed::Unexpected(other.kind()).into(),
     }
 }

@@ -7,7 +7,7 @@ use futures::AsyncWriteExt;
 use kameo::actor::ActorRef;
 use libp2p::{PeerId, Stream};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     Ended, Inbound,
@@ -33,7 +33,10 @@ pub async fn accept(mut streams: mpsc::UnboundedReceiver<Inbound>, actor: ActorR
                 let actor = actor.clone();
                 serving.spawn(async move { (inbound.peer, serve(inbound, &actor).await) });
             }
-            Some(Ok((peer, ended))) = serving.join_next() => on_end(peer, &ended, &mut spoiled),
+            Some(served) = serving.join_next() => match served {
+                Ok((peer, ended)) => on_end(peer, &ended, &mut spoiled),
+                Err(panic) => error!("A stream's task failed: {panic}. This is a bug; please report it."),
+            },
         }
     }
 }
@@ -63,8 +66,8 @@ pub async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>) -> Result<(), 
     let Inbound { mut stream, place, .. } = inbound;
     let mut writer = Writer::default();
     let ended = pump(&mut stream, &mut writer, actor).await;
-    if let Err(Ended::Malformed(malformed)) = &ended {
-        writer.push(Frame::End { reason: Bytes::from(malformed.to_string()) });
+    if let Err(reason @ (Ended::Malformed(_) | Ended::NoActor)) = &ended {
+        writer.push(Frame::End { reason: Bytes::from(reason.to_string()) });
         let farewell = async {
             writer.write(&mut stream).await?;
             stream.close().await
