@@ -17,6 +17,7 @@ mod series;
 mod session;
 mod stats;
 mod units;
+mod vigil;
 mod warnings;
 
 use std::{process::ExitCode, time::Instant};

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,7 @@ use crate::{
     run::{self, Observer, Sample},
     schedule::{Pace, Schedule},
     stats::Stats,
+    vigil::{Heard, vigil},
     warnings::{Clocks, Watch},
 };
 
@@ -103,6 +105,8 @@ pub(crate) struct Measured {
     pub(crate) version: Option<String>,
     /// How the pings were carried.
     pub(crate) mode: Mode,
+    /// How often the connection was lost and made again.
+    pub(crate) interruptions: Rc<Cell<Interruptions>>,
 }
 
 /// Does everything that the command line asks for with an actor that was found. Dropping the future ends the run
@@ -116,7 +120,7 @@ pub(crate) async fn measure(
     node: &Node,
     server: Option<&ServerAddress>,
     found: Found,
-    interruptions: &Cell<Interruptions>,
+    heard: &Heard,
     audience: &mut Audience,
     measured: &mut Measured,
 ) -> Result<(), Trouble> {
@@ -132,10 +136,12 @@ pub(crate) async fn measure(
     let again = server.cloned().or_else(|| address.to_string().parse().ok());
     let again = again.map(|server| server.of_peer(peer)).filter(|_| !args.no_reconnect && !args.demo);
     let connect = again.as_ref().map(|server| -> Connect<'_> {
-        Box::new(|| connect_again(args, mode, node, peer, server, &actor).boxed_local())
+        Box::new(|| connect_again(args, mode, node, server, &actor, heard).boxed_local())
     });
     let impatient = !matches!(pace, Pace::Closed(_));
-    let mut lane = AgainLane::new((opened.lane, closed), connect, impatient, interruptions);
+    let vigil = vigil(node, peer, address, heard.clone()).boxed_local();
+    let connected = Connected { lane: opened.lane, closed, vigil };
+    let mut lane = AgainLane::new(connected, connect, impatient, measured.interruptions.clone());
     let about = || {
         let actor = actor.borrow().clone();
         async move { about(&actor).await }
@@ -225,22 +231,24 @@ async fn open_lane(
 /// # Errors
 ///
 /// When the server is not what it was.
-async fn connect_again(
+async fn connect_again<'a>(
     args: &Args,
     mode: Mode,
-    node: &Node,
-    peer: PeerId,
+    node: &'a Node,
     server: &ServerAddress,
     actor: &RefCell<RemoteActorRef<PingActor>>,
-) -> Result<Connected, Trouble> {
+    heard: &Heard,
+) -> Result<Connected<'a>, Trouble> {
     loop {
-        // The stream may have ended before the connection under it.
-        node.disconnect(peer);
+        // The stream may have ended before the connection under it, or the connection be of no more use.
+        server.peer.into_iter().for_each(|peer| node.disconnect(peer));
         let found = Finder::new(node, &args.name, args.find_timeout).again(server).await?;
+        let Connection { peer, address, closed } = found.connection;
         match open_lane(args, mode, node, peer, &found.actor).await {
             Ok(opened) => {
                 actor.replace(found.actor);
-                return Ok((opened.lane, found.connection.closed));
+                let vigil = vigil(node, peer, address, heard.clone()).boxed_local();
+                return Ok(Connected { lane: opened.lane, closed, vigil });
             }
             Err(trouble @ (Trouble::NoStream { .. } | Trouble::Unsupported { .. })) => return Err(trouble),
             Err(trouble) => debug!(%trouble, "lost again"),

@@ -1,10 +1,10 @@
 //! The bare round trips of a connection, without the actor.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
-use crate::stats::Times;
+use crate::{stats::Times, vigil::Heard};
 
 /// How often one is measured. Often enough for a few in a short run, and seldom enough to cost a long one nothing: each
 /// takes some ten microseconds of the client's time.
@@ -22,10 +22,13 @@ pub(crate) const ENOUGH: u64 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     peers: Vec<(PeerId, Times)>,
+    /// When one was last measured.
+    pub(crate) heard: Heard,
 }
 
 impl Network {
     pub(crate) fn record(&mut self, peer: PeerId, time: Duration) {
+        self.heard.set(Some(Instant::now()));
         match self.peers.iter_mut().find(|(known, _)| *known == peer) {
             Some((_, times)) => times.record(time),
             // The first one also paid for the negotiation of its protocol, and ran beside the look-up.

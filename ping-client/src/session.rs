@@ -1,7 +1,6 @@
 //! A session from start to end: find the actor, ping it, report.
 
 use std::{
-    cell::Cell,
     fs::File,
     future::pending,
     io::{self, BufWriter, Write},
@@ -111,15 +110,15 @@ async fn session(
         deadline = deadline(args, started) => Err(finder.trouble().unwrap_or(Trouble::Deadline { deadline })),
     };
     let mut outcome = Outcome::nothing_yet(args);
-    let interruptions = Cell::default();
     match found {
         Ok(Found { actor, connection, address_known, connected, looked_up }) => {
             introduce(&connection, server);
             let (peer, address) = (connection.peer, connection.address.clone());
             let found = Found { actor, connection, address_known, connected, looked_up };
             let mut measured = Measured::default();
+            let heard = discovery.network.heard.clone();
             let ended = tokio::select! {
-                ended = measure(args, &node, server, found, &interruptions, &mut audience, &mut measured) => ended,
+                ended = measure(args, &node, server, found, &heard, &mut audience, &mut measured) => ended,
                 () = discovery.name_others(|peer| node.block(peer)) => Ok(()),
                 () = signals.next() => {
                     outcome.warnings.push("the run was interrupted".into());
@@ -139,7 +138,7 @@ async fn session(
             outcome.network = discovery.network.take(peer);
             outcome.trouble = ended.err();
             outcome.load.mode = measured.mode;
-            outcome.interruptions = interruptions.get();
+            outcome.interruptions = measured.interruptions.get();
             outcome.arrived = measured.arrived;
             outcome.clocks = measured.clocks;
             outcome.server = Some(Server { peer, address, version: measured.version });

@@ -4,7 +4,7 @@
 //! through Kameo, which keeps one swarm for the whole process.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     io,
     time::Duration,
 };
@@ -128,8 +128,14 @@ impl Node {
         let swarm = Swarm::new(transport, behaviour, key.to_peer_id(), config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
-        let looping =
-            EventLoop { swarm, events, dials: HashMap::new(), closings: HashMap::new(), peers: HashMap::new() };
+        let looping = EventLoop {
+            swarm,
+            events,
+            dials: HashMap::new(),
+            closings: HashMap::new(),
+            silent: HashSet::new(),
+            peers: HashMap::new(),
+        };
         let task = tokio::spawn(looping.run(inbox));
         Ok((Self { peer: key.to_peer_id(), commands, task }, outbox))
     }
@@ -219,6 +225,8 @@ struct EventLoop {
     dials: HashMap<ConnectionId, Dial>,
     /// Who wants to hear of the end of a connection that this node made.
     closings: HashMap<ConnectionId, oneshot::Sender<String>>,
+    /// Connections that this node closes because their other side is silent.
+    silent: HashSet<ConnectionId>,
     /// The connected peers, each with the address that it was announced with.
     peers: HashMap<PeerId, Multiaddr>,
 }
@@ -280,7 +288,11 @@ impl EventLoop {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
-                let reason = cause.as_ref().map_or_else(|| "it was closed".into(), why_closed);
+                let reason = match &cause {
+                    _ if self.silent.remove(&connection_id) => SILENCE.into(),
+                    Some(cause) => why_closed(cause),
+                    None => "it was closed".into(),
+                };
                 self.on_closed(peer_id, connection_id, num_established, reason);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
@@ -341,8 +353,8 @@ impl EventLoop {
     /// a peer that does not speak the keep-alive protocol, as many Kameo nodes do not, look like an I/O error.
     fn on_silent(&mut self, id: ConnectionId, failure: &ping::Failure) {
         debug!(%failure, "keep-alive failed");
-        if matches!(failure, ping::Failure::Timeout) {
-            self.swarm.close_connection(id);
+        if matches!(failure, ping::Failure::Timeout) && self.swarm.close_connection(id) {
+            self.silent.insert(id);
         }
     }
 
@@ -364,6 +376,9 @@ impl EventLoop {
     }
 }
 
+/// Why a connection ended that had fallen silent.
+const SILENCE: &str = "nothing was heard from the other side any more";
+
 /// The end of a connection in plain words.
 fn why_closed(cause: &ConnectionError) -> String {
     match cause {
@@ -372,7 +387,7 @@ fn why_closed(cause: &ConnectionError) -> String {
             let text = error.to_string();
             // TCP, yamux, TLS, Noise and QUIC each have words of their own for the same two things.
             if text.contains("timed out") {
-                "nothing was heard from the other side any more".into()
+                SILENCE.into()
             } else if ["closed", "reset", "Broken pipe", "end of file", "eof"].iter().any(|end| text.contains(end)) {
                 "the other side closed it".into()
             } else {

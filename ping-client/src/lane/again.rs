@@ -2,7 +2,8 @@
 
 use std::{
     cell::Cell,
-    task::{Context, Poll},
+    rc::Rc,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -14,10 +15,16 @@ use super::{Lane, Outcome, Progress};
 use crate::diagnose::{PingFailure, Trouble};
 
 /// A lane, and what tells when the connection under it is gone, and why.
-pub(crate) type Connected = (Box<dyn Lane>, oneshot::Receiver<String>);
+pub(crate) struct Connected<'a> {
+    pub(crate) lane: Box<dyn Lane>,
+    /// Resolves when the connection has ended.
+    pub(crate) closed: oneshot::Receiver<String>,
+    /// Resolves when it should be given up.
+    pub(crate) vigil: LocalBoxFuture<'a, String>,
+}
 
 /// Connects anew; resolves when it has succeeded, or cannot.
-pub(crate) type Connect<'a> = Box<dyn Fn() -> LocalBoxFuture<'a, Result<Connected, Trouble>> + 'a>;
+pub(crate) type Connect<'a> = Box<dyn Fn() -> LocalBoxFuture<'a, Result<Connected<'a>, Trouble>> + 'a>;
 
 /// How often, and for how long in all, there was no connection in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -38,21 +45,21 @@ pub(crate) struct AgainLane<'a> {
     sent: u64,
     /// Pings that found no connection.
     failed: Vec<u64>,
-    interruptions: &'a Cell<Interruptions>,
+    interruptions: Rc<Cell<Interruptions>>,
 }
 
 enum State<'a> {
-    Up(Connected),
-    Down(LocalBoxFuture<'a, Result<Connected, Trouble>>, Instant),
+    Up(Connected<'a>),
+    Down(LocalBoxFuture<'a, Result<Connected<'a>, Trouble>>, Instant),
 }
 
 impl<'a> AgainLane<'a> {
     /// A lane on a connection that stands.
     pub(crate) fn new(
-        connected: Connected,
+        connected: Connected<'a>,
         connect: Option<Connect<'a>>,
         impatient: bool,
-        interruptions: &'a Cell<Interruptions>,
+        interruptions: Rc<Cell<Interruptions>>,
     ) -> Self {
         let state = State::Up(connected);
         Self { state, connect, impatient, before: 0, sent: 0, failed: Vec::new(), interruptions }
@@ -61,7 +68,7 @@ impl<'a> AgainLane<'a> {
     /// Starts to connect again, if that is wanted.
     fn on_lost(&mut self, mut trouble: Trouble) -> Result<Progress, Trouble> {
         // What the lane noticed first, the connection can often explain.
-        if let (Trouble::Lost { reason }, State::Up((_, closed))) = (&mut trouble, &mut self.state)
+        if let (Trouble::Lost { reason }, State::Up(Connected { closed, .. })) = (&mut trouble, &mut self.state)
             && let Ok(why) = closed.try_recv()
         {
             *reason = why;
@@ -74,7 +81,7 @@ impl<'a> AgainLane<'a> {
         Ok(Progress::Lost)
     }
 
-    fn on_up(&mut self, connected: Connected, since: Instant) {
+    fn on_up(&mut self, connected: Connected<'a>, since: Instant) {
         let Interruptions { count, duration } = self.interruptions.get();
         let down = since.elapsed();
         self.interruptions.set(Interruptions { count: count + 1, duration: duration + down });
@@ -87,7 +94,7 @@ impl<'a> AgainLane<'a> {
 impl Lane for AgainLane<'_> {
     fn has_room(&self) -> bool {
         match &self.state {
-            State::Up((lane, _)) => lane.has_room(),
+            State::Up(Connected { lane, .. }) => lane.has_room(),
             State::Down(..) => self.impatient,
         }
     }
@@ -95,14 +102,14 @@ impl Lane for AgainLane<'_> {
     fn send(&mut self) -> u64 {
         self.sent += 1;
         match &mut self.state {
-            State::Up((lane, _)) => drop(lane.send()),
+            State::Up(Connected { lane, .. }) => drop(lane.send()),
             State::Down(..) => self.failed.push(self.sent),
         }
         self.sent
     }
 
     fn forget(&mut self, pings: usize) {
-        if let State::Up((lane, _)) = &mut self.state {
+        if let State::Up(Connected { lane, .. }) = &mut self.state {
             lane.forget(pings);
         }
     }
@@ -113,7 +120,7 @@ impl Lane for AgainLane<'_> {
         settled: &mut Vec<(u64, Outcome)>,
     ) -> Poll<Result<Progress, Trouble>> {
         match &mut self.state {
-            State::Up((lane, closed)) => {
+            State::Up(Connected { lane, closed, vigil }) => {
                 let polled = lane.poll(context, settled);
                 settled.iter_mut().for_each(|(number, _)| *number += self.before);
                 match polled {
@@ -121,9 +128,11 @@ impl Lane for AgainLane<'_> {
                     Poll::Ready(progress) => return Poll::Ready(progress),
                     Poll::Pending => {}
                 }
-                closed.poll_unpin(context).map(|reason| {
-                    self.on_lost(Trouble::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) })
-                })
+                let reason = match closed.poll_unpin(context) {
+                    Poll::Ready(reason) => reason.unwrap_or_else(|_| "the node stopped".into()),
+                    Poll::Pending => ready!(vigil.poll_unpin(context)),
+                };
+                Poll::Ready(self.on_lost(Trouble::Lost { reason }))
             }
             State::Down(connecting, since) => {
                 let since = *since;

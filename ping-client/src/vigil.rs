@@ -1,0 +1,47 @@
+//! Whether a QUIC connection is known at the other end at all.
+//!
+//! A server that was killed and started again does not know the connections of before. TCP's answer to that is a reset;
+//! QUIC's packets are ignored, and only their silence shows it. A new handshake that is answered while the connection stays
+//! silent tells the two apart from a server, or a link, that merely pauses.
+
+use std::{
+    cell::Cell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use ping_core::{dial::DialFailure, node::Node};
+use tokio::time::{sleep, timeout};
+
+/// How long a connection must be silent to be suspected. Signs of life come every few milliseconds, or every round trip.
+const SUSPICIOUS: Duration = Duration::from_millis(250);
+
+/// How long an answer to the new handshake may take.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// When the server was last heard of.
+pub(crate) type Heard = Rc<Cell<Option<Instant>>>;
+
+/// Resolves, to the reason, when the server no longer knows the connection to `address`. Never does for a TCP connection.
+pub(crate) async fn vigil(node: &Node, peer: PeerId, address: Multiaddr, heard: Heard) -> String {
+    if address.iter().all(|part| part != Protocol::QuicV1) {
+        return std::future::pending().await;
+    }
+    let start = Instant::now();
+    loop {
+        // A server that never gave a sign of life does not know how to.
+        let last = heard.get().filter(|&last| last > start);
+        let silent = last.map_or(Duration::ZERO, |last| last.elapsed());
+        if silent < SUSPICIOUS {
+            sleep(SUSPICIOUS - silent).await;
+            continue;
+        }
+        // The node has room for one connection to a peer, so a second one that would have stood is denied.
+        let probed = timeout(PROBE, node.dial(address.clone(), Some(peer))).await;
+        if matches!(probed, Ok(Err(DialFailure::Denied) | Ok(_))) && heard.get() == last {
+            return "the server was started anew and does not know it".into();
+        }
+        sleep(SUSPICIOUS).await;
+    }
+}
