@@ -17,8 +17,12 @@ use tokio::time::{sleep, timeout};
 /// How long a connection must be silent to be suspected. Signs of life come every few milliseconds, or every round trip.
 const SUSPICIOUS: Duration = Duration::from_millis(250);
 
-/// How long an answer to the new handshake may take.
-const PROBE: Duration = Duration::from_secs(1);
+/// How long an answer to the new handshake may take: two round trips on a link of 200 ms. On a longer one, the connection's
+/// own silence must tell.
+const PROBE: Duration = Duration::from_millis(400);
+
+/// How long to wait before the next one.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// When the server was last heard of.
 pub(crate) type Heard = Rc<Cell<Option<Instant>>>;
@@ -42,6 +46,6 @@ pub(crate) async fn vigil(node: &Node, peer: PeerId, address: Multiaddr, heard: 
         if matches!(probed, Ok(Err(DialFailure::Denied) | Ok(_))) && heard.get() == last {
             return "the server was started anew and does not know it".into();
         }
-        sleep(SUSPICIOUS).await;
+        sleep(PAUSE).await;
     }
 }
