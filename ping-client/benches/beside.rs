@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use ping_core::{
-    behaviour::{KEEP_ALIVE, Options, SILENCE},
+    behaviour::{KEEP_ALIVE, Limits, Options, SILENCE},
     node::Node,
     stream::{Pipe, Settled},
 };
@@ -31,7 +31,7 @@ async fn main() {
     let options = Options {
         listens: false,
         mdns: false,
-        connections_per_peer: None,
+        limits: Limits::DIALER,
         keep_alive: KEEP_ALIVE,
         silence: SILENCE,
         request_timeout: Duration::from_secs(10),

@@ -132,7 +132,9 @@ impl Trouble {
                 DialFailure::TimedOut => {
                     "Check the address, and that a firewall lets TCP and UDP through to that port.".into()
                 }
-                DialFailure::NotLibp2p(_) => "Check the port: another program seems to listen on it.".into(),
+                DialFailure::NotLibp2p(_) => {
+                    "Check the port; if it is ping-server's, raise its --max-connections.".into()
+                }
                 DialFailure::WrongPeer { found, .. } => {
                     format!("If that is the server you mean, end the address with /p2p/{found}.")
                 }
@@ -170,7 +172,10 @@ impl fmt::Display for Trouble {
                 DialFailure::NoRoute => write!(f, "this machine has no route to {server}"),
                 DialFailure::TimedOut => write!(f, "no answer from {server}: timed out"),
                 DialFailure::NotLibp2p(reason) => {
-                    write!(f, "something answers at {server}, but it is no libp2p peer: {reason}")
+                    write!(
+                        f,
+                        "something answers at {server}, but it is no libp2p peer, or takes no more connections: {reason}"
+                    )
                 }
                 DialFailure::WrongPeer { expected, found } => {
                     write!(f, "another peer answers at {server}: expected {expected}, found {found}")

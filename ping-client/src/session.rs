@@ -95,7 +95,7 @@ async fn session(
     let options = behaviour::Options {
         listens: false,
         mdns: server.is_none(),
-        connections_per_peer: Some(1),
+        limits: behaviour::Limits::DIALER,
         keep_alive: network::INTERVAL,
         silence: network::SILENCE,
         request_timeout: 2 * args.timeout + GRACE,

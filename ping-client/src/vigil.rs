@@ -1,8 +1,8 @@
 //! Whether a QUIC connection is known at the other end at all.
 //!
 //! A server that was killed and started again does not know the connections of before. TCP's answer to that is a reset;
-//! QUIC's packets are ignored, and only their silence shows it. A new handshake that is answered while the connection stays
-//! silent tells the two apart from a server, or a link, that merely pauses.
+//! QUIC's packets are ignored, and only their silence shows it. A new handshake that is answered at once while the connection
+//! stays silent tells this from a server, or a link, that merely pauses or is busy: there, the handshake would take its time too.
 
 use std::{
     cell::Cell,
@@ -16,6 +16,12 @@ use tokio::time::{sleep, timeout};
 
 /// How long a connection must be silent to be suspected. Signs of life come every few milliseconds, or every round trip.
 const SUSPICIOUS: Duration = Duration::from_millis(250);
+
+/// How much longer than the new handshake took the connection must have been silent.
+const LONGER: u32 = 10;
+
+/// How long it must have been silent at least.
+const SILENT: Duration = Duration::from_millis(400);
 
 /// How long an answer to the new handshake may take: two round trips on a link of 200 ms. On a longer one, the connection's
 /// own silence must tell.
@@ -42,8 +48,11 @@ pub(crate) async fn vigil(node: &Node, peer: PeerId, address: Multiaddr, heard: 
             continue;
         }
         // The node has room for one connection to a peer, so a second one that would have stood is denied.
+        let asked = Instant::now();
         let probed = timeout(PROBE, node.dial(address.clone(), Some(peer))).await;
-        if matches!(probed, Ok(Err(DialFailure::Denied) | Ok(_))) && heard.get() == last {
+        let answered = matches!(probed, Ok(Err(DialFailure::Denied) | Ok(_)));
+        let silent = last.map_or(Duration::ZERO, |last| last.elapsed());
+        if answered && heard.get() == last && silent >= SILENT.max(asked.elapsed() * LONGER) {
             return "the server was started anew and does not know it".into();
         }
         sleep(PAUSE).await;

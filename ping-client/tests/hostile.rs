@@ -80,3 +80,27 @@ fn a_stock_node_still_registers_and_finds_its_actor_beside_ours() {
     assert_eq!(ping(&address, &["-c", "5"]).code, Some(0));
     honest_ping(&server, 0);
 }
+
+#[test]
+fn connections_beyond_the_limit_are_turned_away_and_the_others_served() {
+    let server = Server::with(&["--max-connections", "4"]);
+    for transport in ["tcp", "quic-v1"] {
+        // One address may have three of the four.
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                let address = server.address(transport);
+                let client = Process::logging(
+                    Command::new(program("ping-client")).args(["-i", "100ms", "-c", "0", "--server", address]),
+                );
+                client.line_with("Received PONG");
+                client
+            })
+            .collect();
+        let run = ping(server.address(transport), &["-c", "1", "--find-timeout", "500ms"]);
+        assert_eq!(run.code, Some(2), "{run}");
+        clients.iter().for_each(|client| drop(client.line_with("Received PONG")));
+        drop(clients);
+        let run = ping(server.address(transport), &["-c", "1", "--find-timeout", "60s"]);
+        assert_eq!(run.code, Some(0), "{run}");
+    }
+}

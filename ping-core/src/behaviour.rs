@@ -13,6 +13,7 @@ use libp2p_connection_limits::{self as connection_limits, ConnectionLimits};
 use tokio::sync::mpsc;
 
 use crate::{
+    crowd::Crowd,
     guard::Guard,
     keep_alive::KeepAlive,
     protocol::{MAX_IN_FLIGHT, MAX_PAYLOAD},
@@ -39,9 +40,8 @@ pub struct Options {
     pub listens: bool,
     /// Whether to find peers on the local network, and be found, by mDNS.
     pub mdns: bool,
-    /// How many connections to hold to one peer at most. A dialer that tries two transports at once sets this to 1:
-    /// the first one to connect wins, and no request can ever be put on the one that is about to be closed.
-    pub connections_per_peer: Option<u32>,
+    /// How many connections to hold.
+    pub limits: Limits,
     /// How often to ask a peer for a sign of life, and with it measure the bare round trip of the connection.
     pub keep_alive: Duration,
     /// How long to wait for a sign of life. A peer is gone when two in a row stay away.
@@ -52,6 +52,38 @@ pub struct Options {
     pub streams: Option<mpsc::UnboundedSender<Inbound>>,
 }
 
+/// How many connections a node holds at most. One that is too many is closed at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Inbound connections in all.
+    pub connections: u32,
+    /// Inbound connections from one IP address.
+    pub per_address: u32,
+    /// Connections to one peer. A dialer that tries two transports at once sets this to 1: the first one to connect wins,
+    /// and no request can ever be put on the one that is about to be closed.
+    pub per_peer: u32,
+}
+
+impl Limits {
+    /// Those of a node that only dials.
+    pub const DIALER: Self = Self { connections: 0, per_address: 0, per_peer: 1 };
+
+    /// How many connections a server takes unless it is told otherwise: at some 50 kB for each that is idle, they fit into
+    /// 100 MB.
+    pub const CONNECTIONS: u32 = 2000;
+
+    /// Those of a node that takes this many connections. One IP address may have three quarters of them, for many
+    /// clients may share one behind a router, but not all; one peer a few, for a program that was killed and started
+    /// again is connected twice until the first connection is missed.
+    #[must_use]
+    pub const fn listener(connections: u32) -> Self {
+        Self { connections, per_address: connections - connections / 4, per_peer: 8 }
+    }
+}
+
+/// How many connections may be on their way to being secured. A handshake takes a few round trips and ten seconds at most.
+const PENDING: u32 = 512;
+
 /// The protocols of one node.
 ///
 /// The limits come first: what they deny, the others never see.
@@ -59,6 +91,7 @@ pub struct Options {
 pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     limits: connection_limits::Behaviour,
+    crowd: Crowd,
     pub(crate) kameo: Guard,
     pub(crate) streams: stream::behaviour::Behaviour,
     keep_alive: KeepAlive,
@@ -73,7 +106,11 @@ impl Behaviour {
     /// When mDNS is wanted and the system does not let its network interfaces be watched.
     pub(crate) fn new(key: &PublicKey, options: Options) -> io::Result<Self> {
         let peer = key.to_peer_id();
-        let limits = ConnectionLimits::default().with_max_established_per_peer(options.connections_per_peer);
+        let Limits { connections, per_address, per_peer } = options.limits;
+        let limits = ConnectionLimits::default()
+            .with_max_established_incoming(Some(connections))
+            .with_max_pending_incoming(Some(PENDING))
+            .with_max_established_per_peer(Some(per_peer));
         let messaging = remote::messaging::Config::default()
             .with_request_timeout(options.request_timeout)
             // A request's stream lives a little longer than the request.
@@ -84,6 +121,7 @@ impl Behaviour {
         Ok(Self {
             blocked: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
+            crowd: Crowd::new(per_address),
             kameo: Guard::new(remote::Behaviour::new(peer, messaging)),
             streams: stream::behaviour::Behaviour::new(options.streams),
             keep_alive: KeepAlive::new(keep_alive),

@@ -10,7 +10,6 @@ use kameo::remote;
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    multiaddr::Protocol,
     swarm::{
         CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
         NetworkBehaviour, NewExternalAddrOfPeer, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -23,6 +22,7 @@ use crate::{
     admission::Admission,
     complaints::Complaints,
     contain::{Contained, FromHandler},
+    crowd::ip_address,
 };
 
 /// Kameo's protocols, guarded.
@@ -84,7 +84,7 @@ impl NetworkBehaviour for Guard {
             FromSwarm::NewExternalAddrOfPeer(_) => return,
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
                 self.connected.insert(peer_id);
-                self.addresses.insert(connection_id, ip_address(endpoint.get_remote_address()));
+                self.addresses.insert(connection_id, ip_address(endpoint.get_remote_address()).unwrap_or(NO_ADDRESS));
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, remaining_established, .. }) => {
                 self.addresses.remove(&connection_id);
@@ -168,12 +168,3 @@ impl NetworkBehaviour for Guard {
 
 /// Stands for an address that is no IP address.
 const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-
-fn ip_address(address: &Multiaddr) -> IpAddr {
-    let ip = address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
-        _ => None,
-    });
-    ip.unwrap_or(NO_ADDRESS)
-}

@@ -5,7 +5,7 @@
 //!   connections, over transports that are built `on_demand` and `coalesce` small writes, `guard` keeps from
 //!   Kameo what it would misunderstand, by the rules of `admission`, and what would make it panic, by `contain`, and `keep_alive` tells whether a peer is still there.
 //! - [`stream`]: many pings on one long-lived stream, where Kameo would open one for each.
-//! - [`behaviour`]: the protocols that a node runs.
+//! - [`behaviour`]: the protocols that a node runs, and their limits; `crowd` counts connections by address.
 //! - [`dial`]: why a connection could not be made.
 //! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
 //! - [`address`]: server addresses as people write them.
@@ -18,6 +18,7 @@ pub mod behaviour;
 mod coalesce;
 mod complaints;
 mod contain;
+mod crowd;
 pub mod dial;
 mod guard;
 pub mod identity;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
+    error::Error as _,
     io,
     time::Duration,
 };
@@ -18,7 +19,7 @@ use libp2p::{
     multiaddr::Protocol,
     ping,
     swarm::{
-        self, ConnectionError, ConnectionId, SwarmEvent,
+        self, ConnectionError, ConnectionId, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -27,10 +28,11 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent, Options},
+    complaints::Complaints,
     dial::DialFailure,
     stream::{Ended, behaviour::Opening},
     transport,
@@ -135,6 +137,7 @@ impl Node {
             closings: HashMap::new(),
             silent: HashSet::new(),
             peers: HashMap::new(),
+            denied: Complaints::default(),
         };
         let task = tokio::spawn(looping.run(inbox));
         Ok((Self { peer: key.to_peer_id(), commands, task }, outbox))
@@ -229,6 +232,8 @@ struct EventLoop {
     silent: HashSet<ConnectionId>,
     /// The connected peers, each with the address that it was announced with.
     peers: HashMap<PeerId, Multiaddr>,
+    /// Connections that were one too many.
+    denied: Complaints,
 }
 
 impl EventLoop {
@@ -299,6 +304,12 @@ impl EventLoop {
                 debug!(%error, "dial failed");
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     let _ = dial.reply.send(Err(DialFailure::from_dial_error(&error, dial.expected)));
+                }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error: ListenError::Denied { cause }, .. } => {
+                if let Some(count) = self.denied.add() {
+                    let why = cause.source().map_or_else(|| cause.to_string(), ToString::to_string);
+                    warn!("Turned away a connection from {send_back_addr}: {why} ({count} such so far)");
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(ping::Event { peer, connection, result })) => {

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, value_parser};
 use libp2p::Multiaddr;
-use ping_core::protocol::{self, DEFAULT_NAME, DEFAULT_PORT};
+use ping_core::{
+    behaviour::Limits,
+    protocol::{self, DEFAULT_NAME, DEFAULT_PORT},
+};
 
 /// Hosts an actor that counts pings, for ping-client to find.
 ///
@@ -36,6 +39,10 @@ pub(crate) struct Args {
     /// Use a new identity that no file keeps; the connection addresses change with every start
     #[arg(long)]
     pub(crate) ephemeral: bool,
+
+    /// How many connections to hold at most; one IP address may have three quarters of them (1 to 1000000)
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::CONNECTIONS, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_connections: u32,
 
     /// Print one JSON object a line on stdout for everything that happens
     #[arg(long)]

@@ -42,7 +42,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let options = behaviour::Options {
         listens: true,
         mdns: reach_others,
-        connections_per_peer: None,
+        limits: behaviour::Limits::listener(args.max_connections),
         keep_alive: behaviour::KEEP_ALIVE,
         silence: behaviour::SILENCE,
         request_timeout: REQUEST_TIMEOUT,
