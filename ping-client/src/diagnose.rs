@@ -133,7 +133,8 @@ impl Trouble {
                     "Check the address, and that a firewall lets TCP and UDP through to that port.".into()
                 }
                 DialFailure::NotLibp2p(_) => {
-                    "Check the port; if it is ping-server's, raise its --max-connections.".into()
+                    "Check the port: another program seems to listen on it, or a ping-server that has its --max-connections."
+                        .into()
                 }
                 DialFailure::WrongPeer { found, .. } => {
                     format!("If that is the server you mean, end the address with /p2p/{found}.")
