@@ -125,22 +125,21 @@ pub(crate) async fn measure(
     measured: &mut Measured,
 ) -> Result<(), Trouble> {
     let pace = args.pace();
-    let Connection { peer, address, closed } = found.connection;
-    let opened = open_lane(args, args.mode, node, peer, &found.actor).await?;
+    let Found { actor, connection, .. } = found;
+    let opened = open_lane(args, args.mode, node, connection.peer, &actor).await?;
     let (mode, mut total_before) = (opened.mode, opened.total);
     measured.mode = mode;
     measured.version = opened.version;
     // After a restart of the server it is another one.
-    let actor = RefCell::new(found.actor);
+    let actor = RefCell::new(actor);
     // The name is resolved anew each time; the identity, once accepted, is that of this run.
-    let again = server.cloned().or_else(|| address.to_string().parse().ok());
-    let again = again.map(|server| server.of_peer(peer)).filter(|_| !args.no_reconnect && !args.demo);
+    let again = server.cloned().or_else(|| connection.address.to_string().parse().ok());
+    let again = again.map(|server| server.of_peer(connection.peer)).filter(|_| !args.no_reconnect && !args.demo);
     let connect = again.as_ref().map(|server| -> Connect<'_> {
         Box::new(|| connect_again(args, mode, node, server, &actor, heard).boxed_local())
     });
     let impatient = !matches!(pace, Pace::Closed(_));
-    let vigil = vigil(node, peer, address, heard.clone()).boxed_local();
-    let connected = Connected { lane: opened.lane, closed, vigil };
+    let connected = connected(opened.lane, node, connection, heard);
     let mut lane = AgainLane::new(connected, connect, impatient, measured.interruptions.clone());
     let about = || {
         let actor = actor.borrow().clone();
@@ -226,6 +225,12 @@ async fn open_lane(
     Ok(Opened { lane: Box::new(lane), mode, total, version })
 }
 
+/// A lane with everything that tells when its connection is of no more use.
+fn connected<'a>(lane: Box<dyn Lane>, node: &'a Node, connection: Connection, heard: &Heard) -> Connected<'a> {
+    let Connection { peer, address, closed } = connection;
+    Connected { lane, closed, vigil: vigil(node, peer, address, heard.clone()).boxed_local() }
+}
+
 /// Connects to the server again and opens the same lane, for as long as it takes.
 ///
 /// # Errors
@@ -243,12 +248,10 @@ async fn connect_again<'a>(
         // The stream may have ended before the connection under it, or the connection be of no more use.
         server.peer.into_iter().for_each(|peer| node.disconnect(peer));
         let found = Finder::new(node, &args.name, args.find_timeout).again(server).await?;
-        let Connection { peer, address, closed } = found.connection;
-        match open_lane(args, mode, node, peer, &found.actor).await {
+        match open_lane(args, mode, node, found.connection.peer, &found.actor).await {
             Ok(opened) => {
                 actor.replace(found.actor);
-                let vigil = vigil(node, peer, address, heard.clone()).boxed_local();
-                return Ok(Connected { lane: opened.lane, closed, vigil });
+                return Ok(connected(opened.lane, node, found.connection, heard));
             }
             Err(trouble @ (Trouble::NoStream { .. } | Trouble::Unsupported { .. })) => return Err(trouble),
             Err(trouble) => debug!(%trouble, "lost again"),

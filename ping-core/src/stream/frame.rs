@@ -176,17 +176,17 @@ impl Head {
 impl Frame {
     /// Takes the frame apart: the fixed part is written out, the payload is returned.
     pub(crate) fn encode(self, out: &mut Vec<u8>) -> Bytes {
+        let kind = self.kind_of();
         let none = Bytes::new();
-        let (kind, numbers, payload) = match self {
-            Self::Ask { id } => (Kind::Ask, [id, 0], none),
-            Self::Tell { id } => (Kind::Tell, [id, 0], none),
-            Self::AskPart { id, payload } => (Kind::AskPart, [id, 0], payload),
-            Self::TellPart { id, payload } => (Kind::TellPart, [id, 0], payload),
-            Self::Welcome { total } => (Kind::Welcome, [total, 0], none),
-            Self::Pong { id, total } => (Kind::Pong, [id, total], none),
-            Self::Counted { tells, total } => (Kind::Counted, [tells, total], none),
-            Self::Part { id, payload } => (Kind::Part, [id, 0], payload),
-            Self::End { reason } => (Kind::End, [0, 0], reason),
+        let (numbers, payload) = match self {
+            Self::Ask { id } | Self::Tell { id } => ([id, 0], none),
+            Self::Welcome { total } => ([total, 0], none),
+            Self::Pong { id, total } => ([id, total], none),
+            Self::Counted { tells, total } => ([tells, total], none),
+            Self::AskPart { id, payload } | Self::TellPart { id, payload } | Self::Part { id, payload } => {
+                ([id, 0], payload)
+            }
+            Self::End { reason } => ([0, 0], reason),
         };
         let (count, _) = kind.layout();
         debug_assert!(payload.len() <= MAX_PART, "a part is at most MAX_PART bytes long");
@@ -199,7 +199,11 @@ impl Frame {
 
     /// The frame's kind as it stands on the wire.
     pub(crate) fn kind(&self) -> u8 {
-        let kind = match self {
+        self.kind_of() as u8
+    }
+
+    fn kind_of(&self) -> Kind {
+        match self {
             Self::Ask { .. } => Kind::Ask,
             Self::Tell { .. } => Kind::Tell,
             Self::AskPart { .. } => Kind::AskPart,
@@ -209,8 +213,7 @@ impl Frame {
             Self::Counted { .. } => Kind::Counted,
             Self::Part { .. } => Kind::Part,
             Self::End { .. } => Kind::End,
-        };
-        kind as u8
+        }
     }
 }
 
@@ -230,8 +233,8 @@ pub enum Malformed {
     },
     /// A frame of this kind is not sent in this direction, or not at this point.
     Unexpected(u8),
-    /// A reply to a ping that was not sent.
-    Unasked(u64),
+    /// A count of tells that is higher than what was sent, or lower than the count before it.
+    Miscounted(u64),
     /// The stream ended within a frame.
     Cut,
 }
@@ -243,7 +246,7 @@ impl fmt::Display for Malformed {
             Self::Kind(kind) => write!(f, "a frame of unknown kind {kind:#04x}"),
             Self::Short { kind, length } => write!(f, "a frame of kind {kind:#04x} with a wrong length of {length}"),
             Self::Unexpected(kind) => write!(f, "a frame of kind {kind:#04x} where none belongs"),
-            Self::Unasked(id) => write!(f, "an answer to ping {id}, which was not sent"),
+            Self::Miscounted(tells) => write!(f, "a count of {tells} told pings, which cannot be"),
             Self::Cut => write!(f, "the stream was cut off within a frame"),
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! - [`frame`]: what is written into the stream.
 //! - [`io`]: frames out of and into a stream's bytes.
-//! - [`serve()`]: the server's end.
+//! - [`accept`]: the server's end.
 //! - [`Pipe`]: the client's end.
 //!
 //! Each end drives both directions of its stream from one task. On TCP the two directions share one multiplexer that
@@ -27,7 +27,7 @@ use libp2p::StreamProtocol;
 pub use behaviour::Inbound;
 pub use frame::{Frame, Malformed};
 pub use pipe::{Pipe, Settled};
-pub use serve::{accept, serve};
+pub use serve::accept;
 
 /// The name under which the two ends agree on this protocol. Another format of frames would get another number.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/kameo-ping/stream/1");

@@ -245,10 +245,10 @@ impl Pipe {
                 }
             }
             Frame::Counted { tells, .. } => {
-                many = tells.checked_sub(self.acknowledged).ok_or(Malformed::Unasked(tells))?;
+                many = tells.checked_sub(self.acknowledged).ok_or(Malformed::Miscounted(tells))?;
                 self.acknowledged = tells;
                 let known = usize::try_from(many).ok().filter(|&many| many <= self.told.len());
-                self.tells -= known.ok_or(Malformed::Unasked(tells))?;
+                self.tells -= known.ok_or(Malformed::Miscounted(tells))?;
             }
             other => return Err(unexpected(other)),
         }

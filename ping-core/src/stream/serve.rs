@@ -62,7 +62,7 @@ fn on_end(peer: PeerId, ended: &Result<(), Ended>, spoiled: &mut Complaints) {
 /// # Errors
 ///
 /// When the client sends what is no request; it has then been told so. When the stream fails, or the actor has stopped.
-pub async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>) -> Result<(), Ended> {
+async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>) -> Result<(), Ended> {
     let Inbound { mut stream, place, .. } = inbound;
     let mut writer = Writer::default();
     let ended = pump(&mut stream, &mut writer, actor).await;
