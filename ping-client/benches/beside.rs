@@ -43,7 +43,7 @@ async fn main() {
         let expected = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
         let expected: PeerId = expected.unwrap();
         let connection = node.dial(address.clone(), Some(expected)).await.unwrap();
-        let (mut pipe, _) = Pipe::open(&node, connection.peer).await.unwrap();
+        let (mut pipe, _) = Pipe::open(&node, connection.peer, None).await.unwrap();
         let mut pings = Pings { next: 0, large: 0, payload: vec![0xA5; LARGE].into() };
         let (mut alone, mut beside) = (Vec::new(), Vec::new());
         let (mut moved, mut took) = (0, Duration::ZERO);

@@ -12,10 +12,11 @@ use kameo::{
 };
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
+    actor::PingActor,
     address::{ServerAddress, Transport},
     dial::DialFailure,
     node::{Connection, Node},
-    protocol::{Ping, PingActor},
+    protocol::Ping,
 };
 use serde::{
     Deserialize,

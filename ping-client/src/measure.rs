@@ -11,9 +11,10 @@ use futures::FutureExt;
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
 use ping_core::{
+    actor::PingActor,
     address::ServerAddress,
     node::{Connection, Node},
-    protocol::{Card, PingActor, SAFE_IN_FLIGHT},
+    protocol::{Card, SAFE_IN_FLIGHT},
 };
 use tokio::time::timeout;
 use tracing::{debug, warn};

@@ -1,6 +1,8 @@
 //! What the ping server and the ping client share: the contract on the wire and the libp2p node under it.
 //!
-//! - [`protocol`]: the [`PingActor`](protocol::PingActor), its messages, and the names and ids they go by.
+//! - [`protocol`]: the messages to the actor, and its name.
+//! - [`actor`]: the [`PingActor`](actor::PingActor), which counts them, and its supervisor.
+//! - [`runs`]: what it has counted of each client's run, so that a ping which is sent again is counted once.
 //! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold. Under it, `transport` makes
 //!   connections, over transports that are built `on_demand` and `coalesce` small writes, `guard` keeps from
 //!   Kameo what it would misunderstand, by the rules of `admission`, and what would make it panic, by `contain`, and `keep_alive` tells whether a peer is still there.
@@ -12,6 +14,7 @@
 //! - [`logging`]: `tracing` set up the same way for every program.
 //! - [`signals`]: how a program is asked to stop.
 
+pub mod actor;
 pub mod address;
 mod admission;
 pub mod behaviour;
@@ -27,6 +30,7 @@ pub mod logging;
 pub mod node;
 mod on_demand;
 pub mod protocol;
+pub mod runs;
 pub mod signals;
 pub mod stream;
 mod transport;

@@ -1,20 +1,12 @@
-//! The contract on the wire: the actor, its messages, and the names and ids they go by.
+//! The contract on the wire: the messages to the [`PingActor`](crate::actor::PingActor), and the actor's name.
 //!
-//! The ids are fixed: programs that were built apart find and understand each other by them. What a later version needs
-//! beyond this goes into messages of its own.
+//! The ids of actor and messages are fixed, and stand with the actor: programs that were built apart find and understand each
+//! other by them. What a later version needs beyond this goes into messages of its own.
 
-use std::ops::ControlFlow;
-
-use bytes::Bytes;
-use kameo::{
-    Actor, RemoteActor, Reply,
-    actor::{ActorId, ActorRef, WeakActorRef},
-    error::{ActorStopReason, Infallible},
-    message::{Context, Message},
-    remote_message,
-};
+use kameo::Reply;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+
+use crate::runs::{RunId, Verdict};
 
 /// The TCP and UDP port that a server listens on, and a client tries, when none is given.
 pub const DEFAULT_PORT: u16 = 36341;
@@ -74,7 +66,7 @@ pub struct Pong {
     pub message: String,
     /// The sequence number of the ping that this answers.
     pub sequence: u64,
-    /// How many pings the actor has counted since it started, from all clients, this one included.
+    /// How many pings the actor has counted, from all clients, this one included.
     pub total_pings: u64,
 }
 
@@ -87,7 +79,7 @@ pub struct About {}
 pub struct Card {
     /// The version of the program that hosts the actor.
     pub version: String,
-    /// How many pings the actor has counted since it started, from all clients.
+    /// How many pings the actor has counted, from all clients.
     pub total_pings: u64,
     /// How many requests the node serves at a time on one connection.
     pub max_in_flight: u32,
@@ -110,127 +102,75 @@ pub struct Echo {
 pub struct Echoed {
     /// The sequence number of the ping that this answers.
     pub sequence: u64,
-    /// How many pings the actor has counted since it started, from all clients, this one included.
+    /// How many pings the actor has counted, from all clients, this one included.
     pub total_pings: u64,
     /// The payload, as it came.
     #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
 }
 
-/// Pings that reached this process together, over a [`stream`](crate::stream). It stays within the process.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// How many pings.
-    pub pings: u64,
-    /// Payloads that the actor sends back.
-    pub payloads: Vec<Bytes>,
+/// A ping of a run: however often it comes, it is counted once.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Once {
+    /// The run that it belongs to.
+    pub run: RunId,
+    /// No ping of the run below this number will be sent again; what was remembered of them is forgotten.
+    pub settled_below: u64,
+    /// The number of this ping in its run.
+    pub sequence: u64,
+    /// Bytes that mean nothing to the actor, which it sends back; up to [`MAX_PAYLOAD`].
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
 }
 
-/// The answer to a [`Batch`].
-#[derive(Clone, Debug, Reply)]
-pub struct Counted {
-    /// How many pings the actor has counted since it started, from all clients, these included.
-    pub total: u64,
-    /// The payloads, as they came.
-    pub payloads: Vec<Bytes>,
+/// The answer to one [`Once`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Reply, Serialize)]
+pub struct OnceReply {
+    /// The sequence number of the ping that this answers.
+    pub sequence: u64,
+    /// How many pings the actor has counted, from all clients.
+    pub total_pings: u64,
+    /// Whether the ping was counted, now or before.
+    pub verdict: Verdict,
+    /// The payload, as it came.
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
 }
 
-/// Counts the pings it gets and answers each with the total.
-#[derive(RemoteActor)]
-#[remote_actor(id = "ping_pong_app::PingActor")]
-pub struct PingActor {
-    total: watch::Sender<u64>,
+/// What to do with a run.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Step {
+    /// Begin it, unless it has begun.
+    Begin,
+    /// Only look whether it is remembered.
+    Look,
+    /// End it. No ping of it is counted any more.
+    End,
 }
 
-impl PingActor {
-    /// An actor that has counted nothing yet, and a view of its total that wakes whoever watches it.
-    pub fn new() -> (Self, watch::Receiver<u64>) {
-        let (total, watched) = watch::channel(0);
-        (Self { total }, watched)
-    }
+/// Begins a run of pings that are counted once each, asks how it stands, or ends it. It is no ping and is not counted.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct AboutRun {
+    /// The run.
+    pub run: RunId,
+    /// What to do with it.
+    pub step: Step,
+    /// No ping of the run below this number will be counted any more.
+    pub settled_below: u64,
 }
 
-impl Actor for PingActor {
-    type Args = Self;
-    type Error = Infallible;
-
-    async fn on_start(actor: Self, _: ActorRef<Self>) -> Result<Self, Infallible> {
-        Ok(actor)
-    }
-
-    /// Goes on. The actor links to no other, yet any peer on the network can send it word of a death; the default
-    /// would stop the actor on that word.
-    async fn on_link_died(
-        &mut self,
-        _: WeakActorRef<Self>,
-        _: ActorId,
-        _: ActorStopReason,
-    ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
-#[remote_message("a1b2c3d4-e5f6-7890-abcd-ef1234567890")]
-impl Message<Ping> for PingActor {
-    type Reply = Pong;
-
-    async fn handle(&mut self, ping: Ping, _: &mut Context<Self, Self::Reply>) -> Pong {
-        self.total.send_modify(|total| *total += 1);
-        Pong { message: "PONG".into(), sequence: ping.sequence, total_pings: *self.total.borrow() }
-    }
-}
-
-#[remote_message("kameo-ping/about/1")]
-impl Message<About> for PingActor {
-    type Reply = Card;
-
-    async fn handle(&mut self, _: About, _: &mut Context<Self, Self::Reply>) -> Card {
-        Card {
-            version: env!("CARGO_PKG_VERSION").into(),
-            total_pings: *self.total.borrow(),
-            max_in_flight: MAX_IN_FLIGHT,
-            max_payload: MAX_PAYLOAD,
-        }
-    }
-}
-
-#[remote_message("kameo-ping/echo/1")]
-impl Message<Echo> for PingActor {
-    type Reply = Echoed;
-
-    async fn handle(&mut self, echo: Echo, _: &mut Context<Self, Self::Reply>) -> Echoed {
-        self.total.send_modify(|total| *total += 1);
-        Echoed { sequence: echo.sequence, total_pings: *self.total.borrow(), payload: echo.payload }
-    }
-}
-
-impl Message<Batch> for PingActor {
-    type Reply = Counted;
-
-    async fn handle(&mut self, batch: Batch, _: &mut Context<Self, Self::Reply>) -> Counted {
-        self.total.send_if_modified(|total| {
-            *total += batch.pings;
-            batch.pings > 0
-        });
-        Counted { total: *self.total.borrow(), payloads: batch.payloads }
-    }
+/// The answer to [`AboutRun`].
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Reply, Serialize)]
+pub struct RunCard {
+    /// How many pings of the run were counted, or nothing if it is not remembered.
+    pub counted: Option<u64>,
+    /// How many pings the actor has counted, from all clients.
+    pub total_pings: u64,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kameo::actor::Spawn;
-
-    #[tokio::test]
-    async fn the_actor_counts_every_ping_and_repeats_its_sequence() {
-        let (actor, total) = PingActor::new();
-        let actor = PingActor::spawn(actor);
-        for sequence in [7, 3] {
-            let pong = actor.ask(Ping { message: String::new(), sequence }).await.unwrap();
-            assert_eq!(pong.sequence, sequence);
-        }
-        assert_eq!(*total.borrow(), 2);
-    }
 
     #[test]
     fn a_name_is_neither_empty_nor_long_nor_unprintable() {

@@ -40,6 +40,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) ephemeral: bool,
 
+    /// Keep what is counted in this file: no ping is answered before its count would survive the end of the process
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+
     /// How many connections to hold at most; one IP address may have three quarters of them (1 to 1000000)
     #[arg(long, value_name = "COUNT", default_value_t = Limits::CONNECTIONS, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,

@@ -4,6 +4,7 @@ mod args;
 mod listen;
 mod report;
 mod server;
+mod state;
 
 use std::process::ExitCode;
 

@@ -150,8 +150,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new() -> Self {
-        Self { reported: 0, window_ends: Instant::now(), lines_left: 0 }
+    /// The pings of this total have been reported, or need not be.
+    pub(crate) fn from(reported: u64) -> Self {
+        Self { reported, window_ends: Instant::now(), lines_left: 0 }
     }
 
     /// Waits until there is news and it may be reported: at once, or at the end of a crowded window.
@@ -193,7 +194,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn few_pings_are_reported_one_by_one_and_at_once() {
         let (sender, mut total) = watch::channel(0);
-        let mut pace = Pace::new();
+        let mut pace = Pace::from(0);
         for expected in 1..=5 {
             sender.send_replace(expected);
             let before = Instant::now();
@@ -208,7 +209,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_pings_are_summed_up_once_a_second() {
         let (sender, mut total) = watch::channel(0);
-        let mut pace = Pace::new();
+        let mut pace = Pace::from(0);
         for total in 1..=u64::from(FEW) {
             assert!(pace.news(total).is_some());
         }

@@ -3,13 +3,14 @@
 use std::{future::pending, io::Read, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
-use kameo::{actor::Spawn, remote};
+use kameo::remote;
 use libp2p::{PeerId, identity::Keypair};
 use ping_core::{
+    actor::{self, Count, Hosted},
     behaviour,
     identity::{Identity, IdentityError},
     node::{Event, Node},
-    protocol::PingActor,
+    runs::Runs,
     signals::StopSignals,
     stream,
 };
@@ -20,6 +21,7 @@ use crate::{
     args::Args,
     listen::{self, Plan},
     report::{Happening, Lines, Pace, PeerIdText, Reporter},
+    state::State,
 };
 
 /// How long the actor may take to answer. It answers at once; this bounds what a peer can hold open that asks and then
@@ -38,6 +40,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
     let plan = if args.listen.is_empty() { Plan::on_port(args.port)? } else { Plan::explicit(args.listen.clone())? };
     let reach_others = plan.beyond_loopback();
+    let (mut state, count) = match &args.state {
+        Some(path) => State::open(path).map(|(state, count)| (Some(state), count))?,
+        None => (None, Count::new(0, Runs::default(), None)),
+    };
     let (streams, opened) = mpsc::unbounded_channel();
     let options = behaviour::Options {
         listens: true,
@@ -53,10 +59,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let reporter = if args.json { Reporter::Json(Lines::to_stdout()) } else { Reporter::Log };
 
     let (addresses, early) = plan.listen(&node, &mut events).await?;
-    let (actor, total) = PingActor::new();
-    let actor = PingActor::spawn(actor);
-    actor.register(args.name.as_str()).await.context("cannot register the actor")?;
-    tokio::spawn(stream::accept(opened, actor));
+    let Hosted { actor, gave_up, .. } = &mut actor::host(count.clone(), Some(&args.name)).await?;
+    tokio::spawn(stream::accept(opened, actor.clone()));
 
     info!("Peer ID: {peer}");
     for address in &addresses {
@@ -68,7 +72,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
     reporter.report(&Happening::Ready { peer_id: PeerIdText(peer), name: &args.name })?;
 
-    let mut serving = Serving { ours: peer, reporter, pace: Pace::new(), total };
+    let mut serving = Serving { ours: peer, reporter, pace: Pace::from(*count.watch().borrow()), total: count.watch() };
     early.iter().try_for_each(|event| serving.on_event(event))?;
     let outcome = tokio::select! {
         outcome = serving.serve(&mut events) => outcome,
@@ -78,14 +82,32 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             serving.finish(&mut events)?;
             bail!("the network task failed: {reason}. This is a bug; please report it.");
         }
+        Ok(reason) = gave_up => {
+            Err(anyhow!("the actor ended time and again, at last because {reason}. This is a bug; please report it."))
+        }
+        failure = failure(&mut state) => Err(failure),
     };
     // A second signal does not wait for anything.
     tokio::select! {
         () = stop(node, &args.name) => {}
         () = signals.next() => bail!("interrupted while stopping"),
     }
+    if let Some(state) = state {
+        state.finish(*count.watch().borrow()).await;
+    }
     serving.finish(&mut events)?;
     outcome
+}
+
+/// Waits for the state file to fail, or for ever.
+async fn failure(state: &mut Option<State>) -> anyhow::Error {
+    match state {
+        Some(State { failed, .. }) => match failed.await {
+            Ok(failure) => failure,
+            Err(_) => pending().await,
+        },
+        None => pending().await,
+    }
 }
 
 /// The reports of a running server.

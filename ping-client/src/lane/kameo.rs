@@ -4,7 +4,10 @@ use std::task::{Context, Poll};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use kameo::{actor::RemoteActorRef, error::RemoteSendError};
-use ping_core::protocol::{About, Card, Echo, Ping, PingActor, SAFE_IN_FLIGHT};
+use ping_core::{
+    actor::PingActor,
+    protocol::{About, Card, Echo, Ping, SAFE_IN_FLIGHT},
+};
 
 use super::{Answer, Lane, Outcome, Payloads, Progress};
 use crate::diagnose::{PingFailure, Trouble};

@@ -37,7 +37,7 @@ impl StreamLane {
     ///
     /// When the server does not speak the protocol, or does not want to.
     pub(crate) async fn open(node: &Node, peer: PeerId, tell: bool, size: u64) -> Result<(Self, u64), Trouble> {
-        let opened = timeout(OPEN_TIMEOUT, Pipe::open(node, peer)).await;
+        let opened = timeout(OPEN_TIMEOUT, Pipe::open(node, peer, None)).await;
         let (pipe, total) = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(Ended::Unsupported)) => return Err(Trouble::NoStream { peer }),

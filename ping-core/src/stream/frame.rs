@@ -4,6 +4,8 @@ use std::{error, fmt};
 
 use bytes::{BufMut, Bytes};
 
+use crate::runs::RunId;
+
 /// The most bytes of a payload that one frame carries: as many as yamux and Noise put into one frame of theirs. Between
 /// two parts of a large payload there is room for small pings.
 pub const MAX_PART: usize = 16 * 1024;
@@ -40,6 +42,17 @@ pub enum Frame {
         id: u64,
         /// From 1 to [`MAX_PART`] bytes.
         payload: Bytes,
+    },
+    /// The pings of this stream belong to a run, and are counted once each. It is the first frame that a client sends, or
+    /// is not sent.
+    Run {
+        /// The run.
+        run: RunId,
+    },
+    /// No ping of the run below this number will be sent again.
+    Settled {
+        /// That number.
+        below: u64,
     },
     /// The server is ready. It is the first frame that it sends.
     Welcome {
@@ -82,6 +95,8 @@ enum Kind {
     Tell = 0x02,
     AskPart = 0x03,
     TellPart = 0x04,
+    Run = 0x05,
+    Settled = 0x06,
     Welcome = 0x80,
     Pong = 0x81,
     Counted = 0x82,
@@ -96,6 +111,8 @@ impl Kind {
             0x02 => Self::Tell,
             0x03 => Self::AskPart,
             0x04 => Self::TellPart,
+            0x05 => Self::Run,
+            0x06 => Self::Settled,
             0x80 => Self::Welcome,
             0x81 => Self::Pong,
             0x82 => Self::Counted,
@@ -108,8 +125,8 @@ impl Kind {
     /// How many numbers a frame of this kind has, and whether a payload follows them.
     fn layout(self) -> (usize, bool) {
         match self {
-            Self::Ask | Self::Tell | Self::Welcome => (1, false),
-            Self::Pong | Self::Counted => (2, false),
+            Self::Ask | Self::Tell | Self::Settled | Self::Welcome => (1, false),
+            Self::Run | Self::Pong | Self::Counted => (2, false),
             Self::AskPart | Self::TellPart | Self::Part => (1, true),
             Self::End => (0, true),
         }
@@ -164,6 +181,8 @@ impl Head {
             Kind::Tell => Frame::Tell { id: first },
             Kind::AskPart => Frame::AskPart { id: first, payload },
             Kind::TellPart => Frame::TellPart { id: first, payload },
+            Kind::Run => Frame::Run { run: RunId(first, second) },
+            Kind::Settled => Frame::Settled { below: first },
             Kind::Welcome => Frame::Welcome { total: first },
             Kind::Pong => Frame::Pong { id: first, total: second },
             Kind::Counted => Frame::Counted { tells: first, total: second },
@@ -180,7 +199,8 @@ impl Frame {
         let none = Bytes::new();
         let (numbers, payload) = match self {
             Self::Ask { id } | Self::Tell { id } => ([id, 0], none),
-            Self::Welcome { total } => ([total, 0], none),
+            Self::Run { run: RunId(high, low) } => ([high, low], none),
+            Self::Settled { below: number } | Self::Welcome { total: number } => ([number, 0], none),
             Self::Pong { id, total } => ([id, total], none),
             Self::Counted { tells, total } => ([tells, total], none),
             Self::AskPart { id, payload } | Self::TellPart { id, payload } | Self::Part { id, payload } => {
@@ -208,6 +228,8 @@ impl Frame {
             Self::Tell { .. } => Kind::Tell,
             Self::AskPart { .. } => Kind::AskPart,
             Self::TellPart { .. } => Kind::TellPart,
+            Self::Run { .. } => Kind::Run,
+            Self::Settled { .. } => Kind::Settled,
             Self::Welcome { .. } => Kind::Welcome,
             Self::Pong { .. } => Kind::Pong,
             Self::Counted { .. } => Kind::Counted,
@@ -233,6 +255,8 @@ pub enum Malformed {
     },
     /// A frame of this kind is not sent in this direction, or not at this point.
     Unexpected(u8),
+    /// A ping of a run whose number is below those that may still be sent, or too far above them.
+    Outside(u64),
     /// A count of tells that is higher than what was sent, or lower than the count before it.
     Miscounted(u64),
     /// The stream ended within a frame.
@@ -246,6 +270,7 @@ impl fmt::Display for Malformed {
             Self::Kind(kind) => write!(f, "a frame of unknown kind {kind:#04x}"),
             Self::Short { kind, length } => write!(f, "a frame of kind {kind:#04x} with a wrong length of {length}"),
             Self::Unexpected(kind) => write!(f, "a frame of kind {kind:#04x} where none belongs"),
+            Self::Outside(id) => write!(f, "a ping of number {id}, which its run cannot send"),
             Self::Miscounted(tells) => write!(f, "a count of {tells} told pings, which cannot be"),
             Self::Cut => write!(f, "the stream was cut off within a frame"),
         }

@@ -179,6 +179,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runs::RunId;
 
     fn every_kind() -> Vec<Frame> {
         let payload = Bytes::from_static(b"payload");
@@ -188,6 +189,8 @@ mod tests {
             Frame::Tell { id: u64::MAX },
             Frame::AskPart { id: 2, payload: payload.clone() },
             Frame::TellPart { id: 3, payload: large.clone() },
+            Frame::Run { run: RunId(u64::MAX, 1) },
+            Frame::Settled { below: 3 },
             Frame::Welcome { total: 4 },
             Frame::Pong { id: 5, total: 6 },
             Frame::Counted { tells: 7, total: 8 },
@@ -231,9 +234,10 @@ mod tests {
             Frame::Pong { id: 2, total: 43 },
             Frame::Counted { tells: 1, total: 44 },
         ];
+        let of_run = vec![Frame::Run { run: RunId(1, 2) }, Frame::Ask { id: 7 }, Frame::Settled { below: 8 }];
         let documented = documented();
-        assert_eq!(documented.len(), 2);
-        for (bytes, frames) in documented.into_iter().zip([requests, replies]) {
+        assert_eq!(documented.len(), 3);
+        for (bytes, frames) in documented.into_iter().zip([requests, replies, of_run]) {
             assert_eq!(written(frames.clone()).await, bytes);
             let mut reader = Reader::default();
             reader.feed(&bytes);
@@ -279,7 +283,7 @@ mod tests {
             (&[0, 0, 0, 0][..], Malformed::Length(0)),
             (&[0xff; 4], Malformed::Length(0xffff_ffff)),
             (&[0, 0, 0x40, 0x0a], Malformed::Length(MAX_PART + 10)),
-            (&[0, 0, 0, 9, 0x05], Malformed::Kind(5)),
+            (&[0, 0, 0, 9, 0x07], Malformed::Kind(7)),
             (&[0, 0, 0, 8, 0x01], Malformed::Short { kind: 1, length: 8 }),
             (&[0, 0, 0, 10, 0x01], Malformed::Short { kind: 1, length: 10 }),
             // A part without a payload.

@@ -1,4 +1,4 @@
-//! The pipelined stream: many pings to the [`PingActor`](crate::protocol::PingActor) on one long-lived libp2p stream.
+//! The pipelined stream: many pings to the [`PingActor`](crate::actor::PingActor) on one long-lived libp2p stream.
 //!
 //! Kameo opens a substream for every message, which is most of what a message costs. Here a client opens one, keeps it,
 //! and writes pings into it one behind the other. All that one read brings to the server reaches the actor as one
@@ -52,8 +52,10 @@ pub enum Ended {
     Refused(String),
     /// The other side sent what is no frame, or none that belongs here.
     Malformed(Malformed),
-    /// The actor does not run any more.
+    /// The actor gave no answer.
     NoActor,
+    /// The actor does not remember the run.
+    UnknownRun,
     /// The connection under the stream failed.
     Io(std::io::Error),
 }
@@ -66,7 +68,8 @@ impl fmt::Display for Ended {
             Self::Closed => write!(f, "the other side closed the stream"),
             Self::Refused(reason) => write!(f, "the other side ended the stream: {reason}"),
             Self::Malformed(malformed) => write!(f, "{malformed}"),
-            Self::NoActor => write!(f, "the actor does not run any more"),
+            Self::NoActor => write!(f, "the actor gave no answer"),
+            Self::UnknownRun => write!(f, "the actor does not remember the run"),
             // Each transport has words of its own for it, made for its programmers.
             Self::Io(_) => write!(f, "the stream broke off"),
         }

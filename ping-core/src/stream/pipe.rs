@@ -17,7 +17,7 @@ use super::{
     io::{Reader, Writer},
     window::Window,
 };
-use crate::node::Node;
+use crate::{node::Node, runs::RunId};
 
 /// How many bytes wait to be written at most while there are payloads to send: enough to keep the multiplexer busy, and
 /// few enough that a small ping which comes behind them need not wait long.
@@ -85,12 +85,12 @@ struct Payload {
 
 impl Pipe {
     /// Opens a stream to a connected peer, and waits until it is served. Returns with it how many pings the actor has
-    /// counted so far.
+    /// counted so far. If its pings belong to a run, they are counted once each, by their ids.
     ///
     /// # Errors
     ///
     /// When the peer is not connected, does not speak the protocol, or ends the stream at once.
-    pub async fn open(node: &Node, peer: PeerId) -> Result<(Self, u64), Ended> {
+    pub async fn open(node: &Node, peer: PeerId, run: Option<RunId>) -> Result<(Self, u64), Ended> {
         let stream = node.open_stream(peer).await?;
         let mut pipe = Self {
             stream,
@@ -107,6 +107,7 @@ impl Pipe {
             broken: None,
         };
         let total = poll_fn(|context| pipe.poll_welcome(context)).await?;
+        run.into_iter().for_each(|run| pipe.writer.push(Frame::Run { run }));
         Ok((pipe, total))
     }
 
@@ -143,6 +144,11 @@ impl Pipe {
         } else {
             self.payloads.push_back(Payload { id, rest: payload, ask: false });
         }
+    }
+
+    /// Lets the actor forget what it has counted of the run below this number: it will not be sent again.
+    pub fn settle_below(&mut self, below: u64) {
+        self.writer.push(Frame::Settled { below });
     }
 
     /// How many pings have been taken whose fate is not known yet.

@@ -15,8 +15,9 @@ use super::{
     io::{Reader, Writer},
 };
 use crate::{
+    actor::{Batch, Counted, PingActor, Pings, fresh},
     complaints::Complaints,
-    protocol::{Batch, Counted, PingActor},
+    runs::{RunId, Verdict},
 };
 
 /// How long a client whose stream is ended may take to read why.
@@ -61,7 +62,8 @@ fn on_end(peer: PeerId, ended: &Result<(), Ended>, spoiled: &mut Complaints) {
 ///
 /// # Errors
 ///
-/// When the client sends what is no request; it has then been told so. When the stream fails, or the actor has stopped.
+/// When the client sends what is no request; it has then been told so. When the stream fails, or the actor gives no answer, or does not
+/// remember the client's run: the client asks for that when it connects again.
 async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>) -> Result<(), Ended> {
     let Inbound { mut stream, place, .. } = inbound;
     let mut writer = Writer::default();
@@ -80,9 +82,8 @@ async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>) -> Result<(), Ende
 
 async fn pump(stream: &mut Stream, writer: &mut Writer, actor: &ActorRef<PingActor>) -> Result<(), Ended> {
     let mut reader = Reader::default();
-    let mut requests = Vec::new();
-    let mut tells = 0;
-    let Counted { total, .. } = count(actor, 0, Vec::new()).await?;
+    let mut requests = Requests::default();
+    let Counted { total, .. } = count(actor, Pings::Plain(0), Vec::new()).await?;
     writer.push(Frame::Welcome { total });
     writer.write(stream).await?;
     loop {
@@ -92,32 +93,22 @@ async fn pump(stream: &mut Stream, writer: &mut Writer, actor: &ActorRef<PingAct
             }
             return Ok(stream.close().await?);
         }
-        let (mut pings, mut payloads) = (0, Vec::new());
         let spoiled = loop {
             match reader.next_frame() {
-                Ok(Some(Frame::Ask { id })) => {
-                    pings += 1;
-                    requests.push(Request::Ask { id });
-                }
-                Ok(Some(Frame::Tell { .. })) => {
-                    pings += 1;
-                    requests.push(Request::Tell);
-                }
-                Ok(Some(Frame::AskPart { id, payload })) => {
-                    requests.push(Request::Part { id });
-                    payloads.push(payload);
-                }
-                // Nobody wants it back.
-                Ok(Some(Frame::TellPart { .. })) => {}
-                Ok(Some(other)) => break Some(Malformed::Unexpected(other.kind())),
+                Ok(Some(frame)) => match requests.take(frame) {
+                    Ok(()) => {}
+                    Err(malformed) => break Some(malformed),
+                },
                 Ok(None) => break None,
                 Err(malformed) => break Some(malformed),
             }
         };
-        if !requests.is_empty() {
+        if !requests.list.is_empty() {
+            let (pings, payloads) = requests.batch();
             let counted = count(actor, pings, payloads).await?;
-            reply(&mut requests, counted, pings, &mut tells, writer);
+            let replied = requests.reply(counted, writer);
             writer.write(stream).await?;
+            replied?;
         }
         if let Some(malformed) = spoiled {
             return Err(malformed.into());
@@ -128,38 +119,96 @@ async fn pump(stream: &mut Stream, writer: &mut Writer, actor: &ActorRef<PingAct
 /// What a frame asks for, without its payload.
 enum Request {
     Ask { id: u64 },
-    Tell,
+    Tell { id: u64 },
     Part { id: u64 },
 }
 
-/// Hands everything that one read brought to the actor as one message.
-async fn count(actor: &ActorRef<PingActor>, pings: u64, payloads: Vec<Bytes>) -> Result<Counted, Ended> {
-    actor.ask(Batch { pings, payloads }).await.map_err(|_| Ended::NoActor)
+/// What was asked on one stream.
+#[derive(Default)]
+struct Requests {
+    /// Whether a frame has come at all.
+    begun: bool,
+    /// The run that the pings belong to, and the lowest number that may still come.
+    run: Option<(RunId, u64)>,
+    /// What one read brought.
+    list: Vec<Request>,
+    payloads: Vec<Bytes>,
+    /// How many tells were counted.
+    tells: u64,
 }
 
-/// Writes the replies in the order of the requests. Each ping gets its own place in the actor's total.
-fn reply(requests: &mut Vec<Request>, counted: Counted, pings: u64, tells: &mut u64, writer: &mut Writer) {
-    let mut total = counted.total - pings;
-    let mut payloads = counted.payloads.into_iter();
-    let mut told = None;
-    for request in requests.drain(..) {
-        match request {
-            Request::Ask { id } => {
-                total += 1;
-                writer.push(Frame::Pong { id, total });
+impl Requests {
+    fn take(&mut self, frame: Frame) -> Result<(), Malformed> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        match frame {
+            Frame::Ask { id } => self.list.push(Request::Ask { id }),
+            Frame::Tell { id } => self.list.push(Request::Tell { id }),
+            Frame::AskPart { id, payload } => {
+                self.list.push(Request::Part { id });
+                self.payloads.push(payload);
             }
-            Request::Tell => {
-                total += 1;
-                *tells += 1;
-                told = Some(Frame::Counted { tells: *tells, total });
+            // Nobody wants it back.
+            Frame::TellPart { .. } => {}
+            Frame::Run { run } if first => self.run = Some((run, 0)),
+            Frame::Settled { below } if let Some((_, settled_below)) = &mut self.run => *settled_below = below,
+            other => return Err(Malformed::Unexpected(other.kind())),
+        }
+        Ok(())
+    }
+
+    /// What there is for the actor to do.
+    fn batch(&mut self) -> (Pings, Vec<Bytes>) {
+        let numbers = self.list.iter().filter_map(|request| match request {
+            Request::Ask { id } | Request::Tell { id } => Some(*id),
+            Request::Part { .. } => None,
+        });
+        let pings = match self.run {
+            None => Pings::Plain(numbers.count() as u64),
+            Some((run, settled_below)) => Pings::OfRun { run, settled_below, numbers: numbers.collect() },
+        };
+        (pings, std::mem::take(&mut self.payloads))
+    }
+
+    /// Writes the replies in the order of the requests. Each ping that was counted now gets its own place in the actor's total.
+    fn reply(&mut self, counted: Counted, writer: &mut Writer) -> Result<(), Ended> {
+        let Counted { total, verdicts, payloads } = counted;
+        let pings = self.list.iter().filter(|request| !matches!(request, Request::Part { .. })).count() as u64;
+        let mut total = total - if self.run.is_some() { fresh(&verdicts) } else { pings };
+        let (mut verdicts, mut payloads) = (verdicts.into_iter(), payloads.into_iter());
+        let mut told = None;
+        let mut outcome = Ok(());
+        for request in self.list.drain(..) {
+            if let Request::Ask { id } | Request::Tell { id } = request {
+                match verdicts.next() {
+                    None | Some(Verdict::Fresh) => total += 1,
+                    Some(Verdict::Again) => {}
+                    Some(Verdict::Outside) => outcome = Err(Malformed::Outside(id).into()),
+                    Some(Verdict::UnknownRun) => outcome = Err(Ended::UnknownRun),
+                }
+                if outcome.is_err() {
+                    break;
+                }
             }
-            Request::Part { id } => {
-                if let Some(payload) = payloads.next() {
-                    writer.push(Frame::Part { id, payload });
+            match request {
+                Request::Ask { id } => writer.push(Frame::Pong { id, total }),
+                Request::Tell { .. } => {
+                    self.tells += 1;
+                    told = Some(Frame::Counted { tells: self.tells, total });
+                }
+                Request::Part { id } => {
+                    if let Some(payload) = payloads.next() {
+                        writer.push(Frame::Part { id, payload });
+                    }
                 }
             }
         }
+        // One count acknowledges all tells of the read.
+        told.into_iter().for_each(|counted| writer.push(counted));
+        outcome
     }
-    // One count acknowledges all tells of the read.
-    told.into_iter().for_each(|counted| writer.push(counted));
+}
+
+/// Hands everything that one read brought to the actor as one message.
+async fn count(actor: &ActorRef<PingActor>, pings: Pings, payloads: Vec<Bytes>) -> Result<Counted, Ended> {
+    actor.ask(Batch { pings, payloads }).await.map_err(|_| Ended::NoActor)
 }
