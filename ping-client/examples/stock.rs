@@ -7,7 +7,7 @@
 //!   and frames of a fixed size: what the machine can do. `tcp-batch-client` sends together what answers that came together
 //!   make room for.
 //! - `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p peer without
-//!   Kameo.
+//!   Kameo. `stock busy-server` hosts one that is slow and takes only one message beside the one that it handles.
 //!
 //! Servers print the address they can be reached at; clients print their figures as JSON.
 
@@ -22,6 +22,7 @@ use futures::{StreamExt, stream};
 use kameo::{
     Actor, RemoteActor, Reply,
     actor::{ActorRef, RemoteActorRef, Spawn},
+    mailbox,
     message::{Context, Message},
     remote, remote_message,
 };
@@ -35,6 +36,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::oneshot,
+    time::sleep,
 };
 
 #[derive(Deserialize, Serialize)]
@@ -54,6 +56,8 @@ struct Pong {
 #[remote_actor(id = "ping_pong_app::PingActor")]
 struct PingActor {
     total: u64,
+    /// How long it rests after each ping.
+    rest: Duration,
 }
 
 #[remote_message("a1b2c3d4-e5f6-7890-abcd-ef1234567890")]
@@ -62,6 +66,9 @@ impl Message<Ping> for PingActor {
 
     async fn handle(&mut self, ping: Ping, _: &mut Context<Self, Self::Reply>) -> Pong {
         self.total += 1;
+        if !self.rest.is_zero() {
+            sleep(self.rest).await;
+        }
         Pong { message: "PONG".into(), sequence: ping.sequence, total_pings: self.total }
     }
 }
@@ -110,7 +117,11 @@ async fn main() -> Result<()> {
         Ok(Load { started, count: number(2, 1)? as u64, width: number(3, 1)?, size: number(4, 0)? })
     };
     match arguments[..] {
-        ["server"] => server(PingActor::spawn(PingActor { total: 0 })).await,
+        ["server"] => server(PingActor::spawn(PingActor { total: 0, rest: Duration::ZERO })).await,
+        ["busy-server"] => {
+            let actor = PingActor { total: 0, rest: Duration::from_millis(2) };
+            server(PingActor::spawn_with_mailbox(actor, mailbox::bounded(1))).await
+        }
         ["other-type"] => server(AnotherActor::spawn(AnotherActor)).await,
         ["plain"] => plain().await,
         ["tcp-server"] => tcp_server().await,

@@ -53,6 +53,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_reconnect: bool,
 
+    /// Send pings again whose pong was lost with the connection; the server counts each once
+    #[arg(long, conflicts_with_all = ["no_reconnect", "demo"])]
+    pub(crate) retry: bool,
+
     /// How long to try to find the server and its actor (1ms to 1d)
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration(MILLISECOND..=DAY))]
     pub(crate) find_timeout: Duration,

@@ -33,6 +33,8 @@ pub(crate) enum Trouble {
     Unsupported { what: String, limit: u64 },
     /// The server does not speak the stream's protocol.
     NoStream { peer: PeerId },
+    /// The actor does not know how to count pings once.
+    NoRetry,
     /// The server ended the stream.
     StreamEnded { reason: String },
     /// The actor did not answer a question about itself.
@@ -59,6 +61,7 @@ impl Trouble {
             | Self::NotKameo { .. }
             | Self::Unsupported { .. }
             | Self::NoStream { .. }
+            | Self::NoRetry
             | Self::StreamEnded { .. }
             | Self::NoAnswer { .. }
             | Self::Deadline { .. }
@@ -109,6 +112,7 @@ impl Trouble {
             Self::OtherType { .. } => "other_type",
             Self::Unsupported { .. } => "unsupported",
             Self::NoStream { .. } => "no_stream",
+            Self::NoRetry => "no_retry",
             Self::StreamEnded { .. } => "stream_ended",
             Self::NoAnswer { failure } => failure.kind,
             Self::Lost { .. } => "connection_lost",
@@ -155,6 +159,7 @@ impl Trouble {
             Self::Unsupported { limit: 0, .. } => "Leave --size out, or use a ping-server of this version.".into(),
             Self::Unsupported { limit, .. } => format!("Give --size at most {limit}."),
             Self::NoStream { .. } => "Use --mode ask or auto, or a ping-server of this version.".into(),
+            Self::NoRetry => "Leave --retry out, or use a ping-server of this version.".into(),
             Self::StreamEnded { .. } => "Check that both programs are of the same version, and start again.".into(),
             Self::NoAnswer { .. } => "Check whether the server still runs, and start again.".into(),
             Self::Lost { .. } => "Check whether the server still runs and the network is up, and start again.".into(),
@@ -203,6 +208,7 @@ impl fmt::Display for Trouble {
             Self::NoStream { peer } => {
                 write!(f, "the server {peer} does not speak {PROTOCOL}, which --mode stream needs")
             }
+            Self::NoRetry => write!(f, "the server's program cannot tell a ping that is sent again from a new one"),
             Self::StreamEnded { reason } => write!(f, "the stream to the actor ended: {reason}"),
             Self::NoAnswer { failure } => write!(f, "the actor does not say what it can do: {}", failure.message),
             Self::Lost { reason } => write!(f, "the connection to the server was lost: {reason}"),
@@ -247,6 +253,36 @@ impl PingFailure {
         Self { kind: "damaged", message: format!("the payload of ping #{sequence} came back changed") }
     }
 
+    /// The actor knows nothing of the ping's run.
+    pub(crate) fn unknown_run() -> Self {
+        Self { kind: "unknown_run", message: "the actor does not remember the run".into() }
+    }
+
+    /// The actor takes no ping of this number.
+    pub(crate) fn outside(sequence: u64) -> Self {
+        Self { kind: "refused_by_actor", message: format!("the actor takes no ping of number {sequence} any more") }
+    }
+
+    /// It is not known whether the ping was counted, and never will be.
+    pub(crate) fn forgotten() -> Self {
+        Self { kind: "forgotten", message: "the server does not remember whether it counted the ping".into() }
+    }
+
+    /// Whether the connection was lost with it.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.kind == "connection_lost"
+    }
+
+    /// Whether its run is not known.
+    pub(crate) fn is_unknown_run(&self) -> bool {
+        self.kind == "unknown_run"
+    }
+
+    /// Whether the actor had no room for it.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.kind == "busy"
+    }
+
     /// Reads Kameo's account of a failed ask.
     pub(crate) fn from_send_error<E: fmt::Debug>(error: &RemoteSendError<E>) -> Self {
         let (kind, message) = match error {
@@ -256,7 +292,7 @@ impl PingFailure {
             RemoteSendError::ConnectionClosed | RemoteSendError::DialFailure => return Self::lost(),
             RemoteSendError::Io(_) => ("connection_lost", "the ping's stream broke off".into()),
             RemoteSendError::ActorNotRunning | RemoteSendError::ActorStopped => {
-                ("actor_stopped", "the actor does not run any more".into())
+                ("actor_stopped", "the actor failed on the ping, or does not run any more".into())
             }
             RemoteSendError::MailboxFull => ("busy", "the actor's mailbox is full".into()),
             other => ("refused_by_actor", format!("the actor did not accept the ping: {other:?}")),

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,9 @@ use crate::{
     chronicle::{Chronicle, is_leisurely},
     diagnose::Trouble,
     find::{Finder, Found},
-    lane::{self, AgainLane, Answer, Connect, Connected, Interruptions, KameoLane, Lane, Mode, StreamLane},
+    lane::{
+        self, AgainLane, Answer, Connect, Connected, Interruptions, KameoLane, Lane, Mode, OnceRun, StreamLane, Terms,
+    },
     live::Live,
     report::Csv,
     run::{self, Observer, Sample},
@@ -108,6 +111,10 @@ pub(crate) struct Measured {
     pub(crate) mode: Mode,
     /// How often the connection was lost and made again.
     pub(crate) interruptions: Rc<Cell<Interruptions>>,
+    /// How often a ping was answered with "busy", and sent again.
+    pub(crate) busy: Arc<AtomicU64>,
+    /// The run, if its pings are counted once each.
+    pub(crate) once: Option<Rc<OnceRun>>,
 }
 
 /// Does everything that the command line asks for with an actor that was found. Dropping the future ends the run
@@ -127,21 +134,28 @@ pub(crate) async fn measure(
 ) -> Result<(), Trouble> {
     let pace = args.pace();
     let Found { actor, connection, .. } = found;
-    let opened = open_lane(args, args.mode, node, connection.peer, &actor).await?;
+    let terms = Terms {
+        size: args.size,
+        timeout: args.timeout,
+        once: args.retry.then(|| Rc::new(OnceRun::new())),
+        busy: measured.busy.clone(),
+    };
+    let opened = open_lane(args, args.mode, node, connection.peer, &actor, &terms).await?;
+    measured.once.clone_from(&terms.once);
     let (mode, mut total_before) = (opened.mode, opened.total);
     measured.mode = mode;
-    measured.version = opened.version;
+    measured.version.clone_from(&opened.version);
     // After a restart of the server it is another one.
     let actor = RefCell::new(actor);
     // The name is resolved anew each time; the identity, once accepted, is that of this run.
     let again = server.cloned().or_else(|| connection.address.to_string().parse().ok());
     let again = again.map(|server| server.of_peer(connection.peer)).filter(|_| !args.no_reconnect && !args.demo);
     let connect = again.as_ref().map(|server| -> Connect<'_> {
-        Box::new(|| connect_again(args, mode, node, server, &actor, heard).boxed_local())
+        Box::new(|| connect_again(args, mode, node, server, &actor, &terms, heard).boxed_local())
     });
     let impatient = !matches!(pace, Pace::Closed(_));
-    let connected = connected(opened.lane, node, connection, heard);
-    let mut lane = AgainLane::new(connected, connect, impatient, measured.interruptions.clone());
+    let connected = connected(opened, node, connection, heard);
+    let mut lane = AgainLane::new(connected, connect, impatient, terms.once.clone(), measured.interruptions.clone());
     let about = || {
         let actor = actor.borrow().clone();
         async move { about(&actor).await }
@@ -151,6 +165,9 @@ pub(crate) async fn measure(
         let schedule = Schedule::start(pace, limit, Instant::now());
         run::run(&mut lane, schedule, args.timeout, &mut ignored).await?;
         measured.first_pong = ignored.first_answer;
+        if let Some(once) = &terms.once {
+            once.measure_from_here().await;
+        }
         if mode.tells() {
             total_before = about().await?.map(|card| card.total_pings);
         }
@@ -198,6 +215,8 @@ struct Opened {
     total: Option<u64>,
     /// The version of the server's program, if it was said.
     version: Option<String>,
+    /// Whether the actor remembers what was sent before, if that matters.
+    remembered: bool,
 }
 
 async fn open_lane(
@@ -206,12 +225,17 @@ async fn open_lane(
     node: &Node,
     peer: PeerId,
     actor: &RemoteActorRef<PingActor>,
+    terms: &Terms,
 ) -> Result<Opened, Trouble> {
+    let remembered = match &terms.once {
+        Some(once) => once.join(actor).await?,
+        None => true,
+    };
     if mode.streams() {
-        match StreamLane::open(node, peer, mode == Mode::StreamTell, args.size).await {
+        match StreamLane::open(node, peer, mode == Mode::StreamTell, terms).await {
             Ok((lane, total)) => {
                 let mode = if mode == Mode::Auto { Mode::Stream } else { mode };
-                return Ok(Opened { lane: Box::new(lane), mode, total: Some(total), version: None });
+                return Ok(Opened { lane: Box::new(lane), mode, total: Some(total), version: None, remembered });
             }
             Err(trouble @ Trouble::NoStream { .. }) if mode == Mode::Auto => {
                 warn!("{trouble}; pinging by Kameo's ask instead");
@@ -221,15 +245,16 @@ async fn open_lane(
     }
     let mode = if mode == Mode::Auto { Mode::Ask } else { mode };
     let card = if needs_card(args, args.pace()) { about(actor).await? } else { None };
-    let lane = KameoLane::new(actor.clone(), mode == Mode::Tell, args.size, card.as_ref())?;
+    let lane = KameoLane::new(actor.clone(), mode == Mode::Tell, card.as_ref(), terms)?;
     let (total, version) = card.map(|card| (card.total_pings, card.version)).unzip();
-    Ok(Opened { lane: Box::new(lane), mode, total, version })
+    Ok(Opened { lane: Box::new(lane), mode, total, version, remembered })
 }
 
 /// A lane with everything that tells when its connection is of no more use.
-fn connected<'a>(lane: Box<dyn Lane>, node: &'a Node, connection: Connection, heard: &Heard) -> Connected<'a> {
+fn connected<'a>(opened: Opened, node: &'a Node, connection: Connection, heard: &Heard) -> Connected<'a> {
     let Connection { peer, address, closed } = connection;
-    Connected { lane, closed, vigil: vigil(node, peer, address, heard.clone()).boxed_local() }
+    let Opened { lane, remembered, .. } = opened;
+    Connected { lane, closed, remembered, vigil: vigil(node, peer, address, heard.clone()).boxed_local() }
 }
 
 /// Connects to the server again and opens the same lane, for as long as it takes.
@@ -243,18 +268,21 @@ async fn connect_again<'a>(
     node: &'a Node,
     server: &ServerAddress,
     actor: &RefCell<RemoteActorRef<PingActor>>,
+    terms: &Terms,
     heard: &Heard,
 ) -> Result<Connected<'a>, Trouble> {
     loop {
         // The stream may have ended before the connection under it, or the connection be of no more use.
         server.peer.into_iter().for_each(|peer| node.disconnect(peer));
         let found = Finder::new(node, &args.name, args.find_timeout).again(server).await?;
-        match open_lane(args, mode, node, found.connection.peer, &found.actor).await {
+        match open_lane(args, mode, node, found.connection.peer, &found.actor, terms).await {
             Ok(opened) => {
                 actor.replace(found.actor);
-                return Ok(connected(opened.lane, node, found.connection, heard));
+                return Ok(connected(opened, node, found.connection, heard));
             }
-            Err(trouble @ (Trouble::NoStream { .. } | Trouble::Unsupported { .. })) => return Err(trouble),
+            Err(trouble @ (Trouble::NoStream { .. } | Trouble::NoRetry | Trouble::Unsupported { .. })) => {
+                return Err(trouble);
+            }
             Err(trouble) => debug!(%trouble, "lost again"),
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::sleep_until;
 
 use crate::{
     diagnose::{PingFailure, Trouble},
-    lane::{Answer, Lane, Outcome, Progress},
+    lane::{AgainLane, Answer, Outcome, Progress},
     schedule::{Schedule, wait_until},
 };
 
@@ -56,7 +56,7 @@ pub(crate) trait Observer {
 ///
 /// When the lane is of no more use before the last outcome is known.
 pub(crate) async fn run(
-    lane: &mut dyn Lane,
+    lane: &mut AgainLane<'_>,
     mut schedule: Schedule,
     timeout: Duration,
     observer: &mut dyn Observer,
@@ -116,6 +116,7 @@ pub(crate) async fn run(
         let expired = if lost { flights.abandon() } else { flights.expire(now) };
         lane.forget(flights.forget(now));
         for (sequence, Flight { due, sent, .. }) in expired {
+            lane.give_up(flights.before + sequence);
             let failure = if lost { PingFailure::lost() } else { PingFailure::timed_out(timeout) };
             let from = schedule.latency_from(due, sent);
             observer.outcome(&Sample { sequence, due, sent, from, ended: now, outcome: Err(failure) });

@@ -5,6 +5,7 @@ use std::{
     future::pending,
     io::{self, BufWriter, Write},
     process::ExitCode,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,9 @@ const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 /// How long to wait, after a short run, for a few round trips of the network alone.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to wait, after a run, for the server's count of its pings.
+const LAST_COUNT: Duration = Duration::from_secs(2);
 
 /// Runs the session that the command line describes; `started` is when the process did.
 ///
@@ -131,6 +135,10 @@ async fn session(
                 }
             };
             audience.stats.cut_short();
+            if let Some(once) = &measured.once {
+                outcome.counted = timeout(LAST_COUNT, once.end()).await.ok().flatten();
+                outcome.resent = Some(once.resent());
+            }
             if ended.is_ok() {
                 // A run may be too short for the network's own round trip to have been measured often enough.
                 let _ = timeout(NETWORK_PATIENCE, discovery.enough_round_trips(peer)).await;
@@ -139,6 +147,7 @@ async fn session(
             outcome.trouble = ended.err();
             outcome.load.mode = measured.mode;
             outcome.interruptions = measured.interruptions.get();
+            outcome.busy = measured.busy.load(Ordering::Relaxed);
             outcome.arrived = measured.arrived;
             outcome.clocks = measured.clocks;
             outcome.server = Some(Server { peer, address, version: measured.version });

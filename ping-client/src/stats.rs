@@ -153,6 +153,13 @@ impl Stats {
         }
     }
 
+    /// Lost pings that the server may have counted, or not: nothing came back that tells.
+    pub(crate) fn unknown(&self) -> u64 {
+        let certain = ["not_connected", "busy", "refused_by_actor", "damaged", "wrong_pong"];
+        let told: u64 = certain.iter().filter_map(|kind| self.failures.get(kind)).map(|(_, count)| count).sum();
+        self.lost().saturating_sub(self.late + told)
+    }
+
     /// Pings that got no answer in time.
     pub(crate) fn lost(&self) -> u64 {
         self.sent - self.received

@@ -205,3 +205,20 @@ fn a_quiet_run_prints_the_result_alone() {
     let run = client(&["-v", "--server", server.address("tcp"), "-i", "0", "-c", "1"]);
     assert!(run.stderr.contains("DEBUG"), "{run}");
 }
+
+#[test]
+fn an_actor_that_is_busy_is_pinged_again_until_it_is_not() {
+    let (_server, address) = stock("busy-server");
+    let run = client(&["--json", "--server", &address, "-n", "16", "-c", "100"]);
+    let pings = &run.json()["pings"];
+    assert_eq!(
+        (&pings["received"], &pings["lost"], run.json()["server_total"].as_u64()),
+        (&100.into(), &0.into(), Some(100)),
+        "{run}"
+    );
+    assert!(pings["busy"].as_u64().unwrap() > 0, "{run}");
+    // Who has no time for that is told so.
+    let run = client(&["--json", "--server", &address, "-n", "64", "-c", "64", "-W", "100ms"]);
+    let busy = run.json()["errors"].as_array().unwrap().iter().any(|error| error["cause"] == "busy");
+    assert!(busy, "{run}");
+}

@@ -5,61 +5,8 @@
 
 mod support;
 
-use std::process::Command;
-
 use serde_json::Value;
-use support::{Process, Server, file, program};
-use tempfile::TempDir;
-
-/// A server that can be killed and started again with the same identity and address.
-struct Lasting {
-    folder: TempDir,
-    listen: String,
-    server: Option<Server>,
-}
-
-impl Lasting {
-    fn start(transport: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listen = if transport == "tcp" { "/ip4/127.0.0.1/tcp/0" } else { "/ip4/127.0.0.1/udp/0/quic-v1" };
-        let mut lasting = Self { folder, listen: listen.into(), server: None };
-        lasting.start_again();
-        lasting.listen = lasting.server().addresses[0].split("/p2p/").next().unwrap().to_owned();
-        lasting
-    }
-
-    fn server(&self) -> &Server {
-        self.server.as_ref().unwrap()
-    }
-
-    fn kill(&mut self) {
-        self.server().process.signal("KILL");
-        self.server = None;
-    }
-
-    fn start_again(&mut self) {
-        let key = file(self.folder.path(), "key");
-        self.server = Some(Server::exactly(&["--identity", &key, "--listen", &self.listen]));
-    }
-}
-
-fn start_client(server: &Server, arguments: &[&str]) -> Process {
-    let address = server.addresses[0].as_str();
-    Process::start(Command::new(program("ping-client")).args(["--json", "--server", address]).args(arguments))
-}
-
-/// Ends a client that pings without end, and returns its result.
-fn result_of(mut client: Process) -> Value {
-    client.signal("INT");
-    let result = serde_json::from_str(&client.line().unwrap()).unwrap();
-    assert_eq!(client.exit_code(), Some(0), "{result}");
-    result
-}
-
-fn lost(result: &Value, cause: &str) -> u64 {
-    let errors = result["errors"].as_array().unwrap();
-    errors.iter().filter(|error| error["cause"] == cause).map(|error| error["count"].as_u64().unwrap()).sum()
-}
+use support::{Lasting, Server, lost, result_of, start_client};
 
 #[test]
 fn a_run_outlives_its_server_and_goes_on_with_the_next() {

@@ -104,7 +104,7 @@ fn a_stream_that_is_spoiled_ends_with_its_reason_and_no_other_does() {
     for (sent, reason) in [
         ("00000000", "a frame of 0 bytes"),
         ("ffffffff", "a frame of 4294967295 bytes"),
-        ("0000000905", "unknown kind 0x05"),
+        ("0000000907", "unknown kind 0x07"),
         ("000000080100", "wrong length of 8"),
         // A reply is not sent to a server.
         ("00000011810000000000000001 0000000000000001", "kind 0x81 where none belongs"),

@@ -44,6 +44,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Some(path) => State::open(path).map(|(state, count)| (Some(state), count))?,
         None => (None, Count::new(0, Runs::default(), None)),
     };
+    if let Some(path) = &args.state {
+        info!("Keeping the count in {}, from a total of {} on", path.display(), *count.watch().borrow());
+    }
     let (streams, opened) = mpsc::unbounded_channel();
     let options = behaviour::Options {
         listens: true,

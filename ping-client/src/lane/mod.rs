@@ -2,10 +2,16 @@
 
 mod again;
 mod kameo;
+mod once;
 mod payloads;
 mod stream;
 
-use std::task::{Context, Poll};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::AtomicU64},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -13,6 +19,7 @@ use crate::diagnose::{PingFailure, Trouble};
 
 pub(crate) use again::{AgainLane, Connect, Connected, Interruptions};
 pub(crate) use kameo::{KameoLane, ask_about};
+pub(crate) use once::OnceRun;
 pub(crate) use payloads::Payloads;
 pub(crate) use stream::StreamLane;
 
@@ -55,17 +62,32 @@ pub(crate) struct Answer {
 /// What became of one ping.
 pub(crate) type Outcome = Result<Answer, PingFailure>;
 
-/// The way to one actor.
+/// What all lanes of a run have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// Bytes of payload of each ping.
+    pub(crate) size: u64,
+    /// How long a ping may take.
+    pub(crate) timeout: Duration,
+    /// The run, if its pings are counted once each.
+    pub(crate) once: Option<Rc<OnceRun>>,
+    /// How often a ping was answered with "busy", and sent again.
+    pub(crate) busy: Arc<AtomicU64>,
+}
+
+/// The way to one actor, over one connection.
 pub(crate) trait Lane {
     /// Whether it takes another ping now. If not, it does when the fate of one that is under way is known.
     fn has_room(&self) -> bool;
 
-    /// Takes a ping; returns its number, which is one more than that of the ping before. It is sent by
-    /// [`poll`](Self::poll).
-    fn send(&mut self) -> u64;
+    /// Takes a ping of this number. It is sent by [`poll`](Self::poll).
+    fn send(&mut self, number: u64);
 
-    /// Gives up waiting for some of the pings. They no longer take up room.
+    /// Stops to wait for some of the pings. They no longer take up room.
     fn forget(&mut self, pings: usize);
+
+    /// Takes note that no ping below this number will be sent again.
+    fn settle_below(&mut self, number: u64);
 
     /// Resolves when the fate of at least one ping is known, having added it to `settled` by its number, or when there is
     /// room again.
@@ -73,16 +95,15 @@ pub(crate) trait Lane {
     /// # Errors
     ///
     /// When the lane is of no more use.
-    fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<(u64, Outcome)>)
-    -> Poll<Result<Progress, Trouble>>;
+    fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<(u64, Outcome)>) -> Poll<Result<(), Trouble>>;
 }
 
-/// What a lane has to tell.
+/// What [`AgainLane`] has to tell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Progress {
     /// Pings were settled, or there is room again.
     Settled,
-    /// The connection was lost. Pings that were under way and are not settled will never be; the lane takes new ones when it
-    /// has room.
+    /// The connection was lost. Pings that were under way and are not settled will never be; new ones are taken when there is
+    /// room.
     Lost,
 }

@@ -12,7 +12,7 @@ use ping_core::{
 };
 use tokio::time::timeout;
 
-use super::{Answer, Lane, Outcome, Payloads, Progress};
+use super::{Answer, Lane, Outcome, Payloads, Terms};
 use crate::diagnose::{PingFailure, Trouble};
 
 /// How many pings may be under way: as many as the command line can ask for. Each takes some hundred bytes of memory.
@@ -26,7 +26,6 @@ pub(crate) struct StreamLane {
     pipe: Pipe,
     tell: bool,
     payloads: Payloads,
-    sent: u64,
     settled: Vec<Settled>,
 }
 
@@ -36,15 +35,16 @@ impl StreamLane {
     /// # Errors
     ///
     /// When the server does not speak the protocol, or does not want to.
-    pub(crate) async fn open(node: &Node, peer: PeerId, tell: bool, size: u64) -> Result<(Self, u64), Trouble> {
-        let opened = timeout(OPEN_TIMEOUT, Pipe::open(node, peer, None)).await;
+    pub(crate) async fn open(node: &Node, peer: PeerId, tell: bool, terms: &Terms) -> Result<(Self, u64), Trouble> {
+        let run = terms.once.as_ref().map(|once| once.id());
+        let opened = timeout(OPEN_TIMEOUT, Pipe::open(node, peer, run)).await;
         let (pipe, total) = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(Ended::Unsupported)) => return Err(Trouble::NoStream { peer }),
             Ok(Err(ended)) => return Err(trouble(&ended)),
             Err(_) => return Err(Trouble::StreamEnded { reason: "it was opened, but no welcome came".into() }),
         };
-        Ok((Self { pipe, tell, payloads: Payloads::new(size), sent: 0, settled: Vec::new() }, total))
+        Ok((Self { pipe, tell, payloads: Payloads::new(terms.size), settled: Vec::new() }, total))
     }
 }
 
@@ -53,33 +53,31 @@ impl Lane for StreamLane {
         self.pipe.in_flight() < WIDTH
     }
 
-    fn send(&mut self) -> u64 {
-        self.sent += 1;
-        let payload = self.payloads.of(self.sent);
+    fn send(&mut self, number: u64) {
+        let payload = self.payloads.of(number);
         if self.tell {
-            self.pipe.tell(self.sent, payload);
+            self.pipe.tell(number, payload);
         } else {
-            self.pipe.ask(self.sent, payload);
+            self.pipe.ask(number, payload);
         }
-        self.sent
     }
 
     fn forget(&mut self, pings: usize) {
         self.pipe.forget(pings);
     }
 
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-        settled: &mut Vec<(u64, Outcome)>,
-    ) -> Poll<Result<Progress, Trouble>> {
+    fn settle_below(&mut self, number: u64) {
+        self.pipe.settle_below(number);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, settled: &mut Vec<(u64, Outcome)>) -> Poll<Result<(), Trouble>> {
         ready!(self.pipe.poll(context, &mut self.settled)).map_err(|ended| trouble(&ended))?;
         settled.extend(self.settled.drain(..).map(|ping| match ping {
             Settled::Pong { id, total } => (id, Ok(Answer { total: Some(total) })),
             Settled::Told { id } => (id, Ok(Answer { total: None })),
             Settled::Damaged { id } => (id, Err(PingFailure::damaged(id))),
         }));
-        Poll::Ready(Ok(Progress::Settled))
+        Poll::Ready(Ok(()))
     }
 }
 

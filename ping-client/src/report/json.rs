@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The version of the object's fields. It grows when fields are added; none has changed its meaning since 1.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 
 /// The percentiles of the table.
 const PERCENTILES: [f64; 12] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 100.0];
@@ -80,6 +80,10 @@ struct Pings {
     late: u64,
     reordered: u64,
     arrived: Option<u64>,
+    counted: Option<u64>,
+    unknown: u64,
+    resent: Option<u64>,
+    busy: u64,
 }
 
 #[derive(Serialize)]
@@ -179,6 +183,10 @@ impl Report for Json {
                 late: stats.late,
                 reordered: stats.reordered,
                 arrived: *arrived,
+                counted: outcome.counted,
+                unknown: outcome.unknown(),
+                resent: outcome.resent,
+                busy: outcome.busy,
             },
             rtt_ms: stats.rtt.figures().map(Rtt::from),
             percentiles_ms: percentiles(&stats.rtt),

@@ -49,6 +49,12 @@ pub(crate) struct Outcome {
     pub(crate) arrived: Option<u64>,
     /// How often the connection was lost and made again.
     pub(crate) interruptions: Interruptions,
+    /// How often a ping was sent again because the actor was busy.
+    pub(crate) busy: u64,
+    /// How often a ping was sent again because its connection was lost, if that was wanted.
+    pub(crate) resent: Option<u64>,
+    /// How many of the pings the server counted, if it says so.
+    pub(crate) counted: Option<u64>,
     /// What the clocks say of the run.
     pub(crate) clocks: Option<Clocks>,
     /// What the reader of the figures should know about how they came about.
@@ -80,11 +86,19 @@ impl Outcome {
             network: Times::new(),
             arrived: None,
             interruptions: Interruptions::default(),
+            busy: 0,
+            resent: None,
+            counted: None,
             clocks: None,
             warnings: Vec::new(),
             trouble: None,
             command: env::args().collect::<Vec<_>>().join(" "),
         }
+    }
+
+    /// How many pings the server may have counted, or not.
+    pub(crate) fn unknown(&self) -> u64 {
+        if self.counted.is_some() { 0 } else { self.stats.unknown() }
     }
 
     /// What the actor costs beyond the network, as the difference of the medians: the network's, the actor's, and the

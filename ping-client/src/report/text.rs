@@ -99,6 +99,17 @@ fn counts(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         let times = if count == 1 { "once" } else { &format!("{count} times") };
         writeln!(out, "  connection lost and made again {times}, down for {} s", digits(duration.as_secs_f64()))?;
     }
+    if outcome.busy > 0 {
+        writeln!(out, "  the actor was busy {} times, and pinged again", outcome.busy)?;
+    }
+    if let Some(resent @ 1..) = outcome.resent {
+        writeln!(out, "  sent again after the connection was lost: {resent}")?;
+    }
+    match (outcome.counted, outcome.unknown()) {
+        (Some(counted), _) => writeln!(out, "  counted by the server, each once: {counted}")?,
+        (None, unknown @ 1..) => writeln!(out, "  {unknown} of the lost may have been counted by the server, or not")?,
+        (None, 0) => {}
+    }
     if let Some(arrived) = outcome.arrived {
         match outcome.load.mode {
             Mode::StreamTell => writeln!(out, "  {arrived} of them counted by the server")?,

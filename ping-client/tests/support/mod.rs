@@ -15,6 +15,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// How long any one event may take, on a machine as busy as they come.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -201,6 +202,66 @@ impl Server {
         let mut parts = address.split('/').skip_while(|part| *part != transport);
         parts.nth(1).unwrap().parse().unwrap()
     }
+}
+
+/// A server that can be killed and started again with the same identity and address.
+pub(crate) struct Lasting {
+    folder: TempDir,
+    pub(crate) listen: String,
+    server: Option<Server>,
+    arguments: &'static [&'static str],
+}
+
+impl Lasting {
+    pub(crate) fn start(transport: &str) -> Self {
+        Self::with(transport, &[])
+    }
+
+    /// The same with more arguments, in which FOLDER stands for a folder of its own.
+    pub(crate) fn with(transport: &str, arguments: &'static [&'static str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listen = if transport == "tcp" { "/ip4/127.0.0.1/tcp/0" } else { "/ip4/127.0.0.1/udp/0/quic-v1" };
+        let mut lasting = Self { folder, listen: listen.into(), server: None, arguments };
+        lasting.start_again();
+        lasting.listen = lasting.server().addresses[0].split("/p2p/").next().unwrap().to_owned();
+        lasting
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.server().process.signal("KILL");
+        self.server = None;
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        let key = file(self.folder.path(), "key");
+        let folder = self.folder.path().to_str().unwrap();
+        let more: Vec<_> = self.arguments.iter().map(|argument| argument.replace("FOLDER", folder)).collect();
+        let mut arguments = vec!["--identity", &key, "--listen", &self.listen];
+        arguments.extend(more.iter().map(String::as_str));
+        self.server = Some(Server::exactly(&arguments));
+    }
+}
+
+pub(crate) fn start_client(server: &Server, arguments: &[&str]) -> Process {
+    let address = server.addresses[0].as_str();
+    Process::start(Command::new(program("ping-client")).args(["--json", "--server", address]).args(arguments))
+}
+
+/// Ends a client that pings without end, and returns its result.
+pub(crate) fn result_of(mut client: Process) -> Value {
+    client.signal("INT");
+    let result = serde_json::from_str(&client.line().unwrap()).unwrap();
+    assert_eq!(client.exit_code(), Some(0), "{result}");
+    result
+}
+
+pub(crate) fn lost(result: &Value, cause: &str) -> u64 {
+    let errors = result["errors"].as_array().unwrap();
+    errors.iter().filter(|error| error["cause"] == cause).map(|error| error["count"].as_u64().unwrap()).sum()
 }
 
 /// A node that is built without this project's code; returns it with its address.

@@ -1,0 +1,192 @@
+//! Pings that are sent again, and counted once.
+
+#![cfg(unix)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use serde_json::Value;
+use support::{DEADLINE, Lasting, Process, Server, file, lost, ping, program, result_of, start_client, stock};
+
+/// How pings can be carried, each so that many are under way.
+const WAYS: [&[&str]; 5] = [
+    &["-n", "8", "-c", "0"],
+    &["--rate", "500", "-c", "0"],
+    &["-n", "8", "-c", "0", "--size", "2KiB"],
+    &["-n", "8", "-c", "0", "--mode", "stream"],
+    &["-n", "8", "-c", "0", "--mode", "stream-tell"],
+];
+
+fn count(result: &Value, field: &str) -> u64 {
+    result["pings"][field].as_u64().unwrap_or_else(|| panic!("no {field}: {result}"))
+}
+
+/// Stops a server; returns the total that it ends with.
+fn total_of(server: &Server) -> u64 {
+    server.process.signal("TERM");
+    server.process.event("stopped")["total"].as_u64().unwrap()
+}
+
+/// Checks that nothing was lost but what was under way at the end, and that all was counted once.
+fn check(result: &Value, total: u64, context: &str) {
+    assert_eq!(count(result, "lost"), lost(result, "cut_short"), "{context}: {result}");
+    assert_eq!(count(result, "counted"), total, "{context}: {result}");
+    assert!((count(result, "received")..=count(result, "sent")).contains(&total), "{context}: {result}");
+    assert_eq!(count(result, "unknown"), 0, "{context}: {result}");
+}
+
+#[test]
+fn a_server_that_keeps_its_state_counts_each_ping_once_however_often_it_is_killed() {
+    for transport in ["tcp", "quic"] {
+        for arguments in WAYS {
+            let mut lasting = Lasting::with(transport, &["--state", "FOLDER/state"]);
+            let client = start_client(lasting.server(), &[arguments, &["--retry"]].concat());
+            for _ in 0..2 {
+                lasting.server().process.event("pings");
+                lasting.server().process.event("pings");
+                lasting.kill();
+                lasting.start_again();
+            }
+            lasting.server().process.event("pings");
+            let result = result_of(client);
+            assert_eq!(result["reconnects"]["count"], 2, "{arguments:?}: {result}");
+            check(&result, total_of(lasting.server()), &format!("{transport} {arguments:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_server_that_forgot_says_so_and_the_run_goes_on() {
+    for arguments in [WAYS[0], WAYS[3]] {
+        let mut lasting = Lasting::start("tcp");
+        let client = start_client(lasting.server(), &[arguments, &["--retry"]].concat());
+        lasting.server().process.two_pings();
+        lasting.kill();
+        lasting.start_again();
+        lasting.server().process.two_pings();
+        let result = result_of(client);
+        assert!(result["pings"]["counted"].is_null(), "{result}");
+        let unknown = lost(&result, "forgotten") + lost(&result, "cut_short");
+        assert!(lost(&result, "forgotten") > 0, "{result}");
+        assert_eq!((count(&result, "lost"), count(&result, "unknown")), (unknown, unknown), "{result}");
+    }
+}
+
+/// Carries TCP connections to a port of this machine, and can keep back what comes from there.
+#[derive(Default)]
+struct Relay {
+    mute: AtomicBool,
+    /// How many bytes were kept back.
+    kept_back: AtomicUsize,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Relay {
+    fn to(port: u16) -> (Arc<Self>, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Arc::new(Self::default());
+        let own = listener.local_addr().unwrap().port();
+        thread::spawn({
+            let relay = relay.clone();
+            move || {
+                for near in listener.incoming() {
+                    relay.carry(near.unwrap(), port);
+                }
+            }
+        });
+        (relay, own)
+    }
+
+    fn carry(self: &Arc<Self>, near: TcpStream, port: u16) {
+        let far = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        self.open.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+        let there = (near.try_clone().unwrap(), far.try_clone().unwrap(), false);
+        for (mut from, mut to, back) in [there, (far, near, true)] {
+            let relay = self.clone();
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(length @ 1..) = from.read(&mut buffer) {
+                    if back && relay.mute.load(Ordering::SeqCst) {
+                        relay.kept_back.fetch_add(length, Ordering::SeqCst);
+                    } else if to.write_all(&buffer[..length]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Keeps back what comes from the server, until there is something.
+    fn keep_back(&self) {
+        let started = Instant::now();
+        self.mute.store(true, Ordering::SeqCst);
+        // More than a keep-alive's answer, whose frames take some 100 bytes.
+        while self.kept_back.load(Ordering::SeqCst) < 300 {
+            assert!(started.elapsed() < DEADLINE);
+            thread::yield_now();
+        }
+    }
+
+    /// Ends all connections, and carries everything from now on.
+    fn cut(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.mute.store(false, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_ping_whose_pong_was_lost_is_sent_again_and_not_counted_again() {
+    for arguments in WAYS {
+        for kept in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = file(folder.path(), "state");
+            let server = if kept { Server::with(&["--state", &path]) } else { Server::start() };
+            let (relay, port) = Relay::to(server.port("tcp"));
+            let address = format!("/ip4/127.0.0.1/tcp/{port}");
+            let mut client = Command::new(program("ping-client"));
+            client.args(["--json", "--server", &address, "--retry"]).args(arguments);
+            let client = Process::start(&mut client);
+            server.process.two_pings();
+            relay.keep_back();
+            relay.cut();
+            server.process.event("client_connected");
+            server.process.event("pings");
+            let result = result_of(client);
+            assert!(count(&result, "resent") > 0, "{arguments:?}: {result}");
+            check(&result, total_of(&server), &format!("{arguments:?}"));
+        }
+    }
+}
+
+#[test]
+fn what_was_counted_in_the_warm_up_is_not_among_the_pings() {
+    let server = Server::start();
+    for mode in ["ask", "stream"] {
+        let run = ping(server.address("tcp"), &["--retry", "-c", "50", "--warmup", "20", "--mode", mode]);
+        let result = run.json();
+        assert_eq!((count(&result, "counted"), count(&result, "received")), (50, 50), "{run}");
+    }
+    assert_eq!(total_of(&server), 140);
+}
+
+#[test]
+fn a_server_that_cannot_tell_pings_apart_is_named_as_such() {
+    let (_server, address) = stock("server");
+    let run = ping(&address, &["--retry"]);
+    assert_eq!((run.cause().as_str(), run.code), ("no_retry", Some(1)), "{run}");
+    assert!(run.stderr.contains("--retry"), "{run}");
+}
