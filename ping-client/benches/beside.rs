@@ -35,6 +35,8 @@ async fn main() {
         keep_alive: KEEP_ALIVE,
         silence: SILENCE,
         request_timeout: Duration::from_secs(10),
+        allowed: None,
+        secret: None,
         streams: None,
     };
     let (node, _events) = Node::start(&Keypair::generate_ed25519(), options).unwrap();

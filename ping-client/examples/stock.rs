@@ -8,6 +8,7 @@
 //!   make room for.
 //! - `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p peer without
 //!   Kameo. `stock busy-server` hosts one that is slow and takes only one message beside the one that it handles.
+//! - `stock rival ADDRESS` registers an actor of its own with the node there, and prints its identity.
 //!
 //! Servers print the address they can be reached at; clients print their figures as JSON.
 
@@ -18,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::OptionFuture, stream};
 use kameo::{
     Actor, RemoteActor, Reply,
     actor::{ActorRef, RemoteActorRef, Spawn},
@@ -123,6 +124,7 @@ async fn main() -> Result<()> {
             server(PingActor::spawn_with_mailbox(actor, mailbox::bounded(1))).await
         }
         ["other-type"] => server(AnotherActor::spawn(AnotherActor)).await,
+        ["rival", address] => rival(address.parse()?).await,
         ["plain"] => plain().await,
         ["tcp-server"] => tcp_server().await,
         ["tcp-client", address, ..] => tcp_client(address, load()?).await,
@@ -176,6 +178,38 @@ async fn server<A: Actor + remote::RemoteActor>(actor: ActorRef<A>) -> Result<()
                 }
             }
             println!("{address}/p2p/{peer}");
+        }
+    }
+}
+
+/// Registers an actor with the node at this address, under the usual name.
+async fn rival(address: Multiaddr) -> Result<()> {
+    let mut swarm = kameo_swarm()?;
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { address: own, .. } => {
+                // The registry does not pass a provider on that says no address.
+                swarm.add_external_address(own);
+                swarm.dial(address.clone())?;
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+                swarm.add_peer_address(peer_id, endpoint.get_remote_address().clone());
+                break;
+            }
+            _ => {}
+        }
+    }
+    let actor = PingActor::spawn(PingActor { total: 0, rest: Duration::ZERO });
+    let mut register = Some(tokio::spawn(async move { actor.register("ping_actor").await }));
+    loop {
+        tokio::select! {
+            _ = swarm.select_next_some() => {}
+            Some(registered) = OptionFuture::from(register.as_mut()) => {
+                registered??;
+                register = None;
+                println!("{}", swarm.local_peer_id());
+            }
         }
     }
 }

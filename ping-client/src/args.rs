@@ -3,9 +3,9 @@
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind, value_parser};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind, value_parser};
 use ping_core::{
-    address::ServerAddress,
+    address::{ServerAddress, Transport},
     protocol::{self, DEFAULT_NAME, MAX_PAYLOAD},
     stream,
 };
@@ -21,12 +21,23 @@ use crate::{
 /// The server prints its connection addresses when it starts; give one of them to --server. An IP address or a host
 /// name will do too. Without --server, servers on the local network are found by mDNS.
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment)]
+#[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// Where the server is: a connection address that it printed, or an IP address or host name, with or without a
     /// port. With a /p2p/ part, only the server of that identity will do
     #[arg(short, long, value_name = "ADDRESS")]
     pub(crate) server: Option<ServerAddress>,
+
+    /// The file that holds this client's Ed25519 key, made on first use; without it, the identity is a new one each time
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// Reach only servers that have the same pre-shared key, which this file holds; by TCP alone
+    #[arg(long, value_name = "FILE", conflicts_with = "demo")]
+    pub(crate) secret: Option<PathBuf>,
 
     /// The name that the actor is registered under (1 to 255 bytes)
     #[arg(long, default_value = DEFAULT_NAME, value_parser = protocol::parse_name)]
@@ -118,6 +129,17 @@ pub(crate) struct Args {
     pub(crate) demo: bool,
 }
 
+/// What can be done besides pinging.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the identity in a key file, for a server's --allow; the file is made if there is none
+    Id {
+        /// The file that holds this client's Ed25519 key
+        #[arg(long, value_name = "FILE")]
+        identity: PathBuf,
+    },
+}
+
 impl Args {
     /// Reads the command line. If there is something wrong with it, says so and ends the process.
     pub(crate) fn read() -> Self {
@@ -133,6 +155,10 @@ impl Args {
         if self.size > MAX_PAYLOAD && !self.mode.streams() {
             let mode = self.mode.to_possible_value().map_or_else(String::new, |mode| mode.get_name().to_owned());
             return Err(format!("--mode {mode} takes a --size from 0 to 1MiB; use --mode stream for more"));
+        }
+        let by_quic = self.server.as_ref().is_some_and(|server| server.transport == Some(Transport::Quic));
+        if self.secret.is_some() && by_quic {
+            return Err("--secret cannot make QUIC private; give --server a TCP address".into());
         }
         Ok(())
     }

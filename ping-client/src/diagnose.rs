@@ -21,6 +21,8 @@ pub(crate) enum Trouble {
     OtherTransport { server: String, asked: Transport, answers: Multiaddr },
     /// mDNS found nothing.
     NothingDiscovered,
+    /// The server ended the connection before it answered anything.
+    TurnedAway { peer: PeerId, ours: PeerId },
     /// A libp2p peer without Kameo.
     NotKameo { peer: PeerId, address: Multiaddr },
     /// A Kameo node without such an actor.
@@ -73,6 +75,7 @@ impl Trouble {
             | Self::NoSuchActor { .. }
             | Self::OtherType { .. }
             | Self::ActorElsewhere { .. }
+            | Self::TurnedAway { .. }
             | Self::Lost { .. } => false,
         }
     }
@@ -106,6 +109,7 @@ impl Trouble {
             },
             Self::OtherTransport { .. } => "other_transport",
             Self::NothingDiscovered => "nothing_discovered",
+            Self::TurnedAway { .. } => "turned_away",
             Self::NotKameo { .. } => "not_kameo",
             Self::NoSuchActor { .. } => "no_such_actor",
             Self::ActorElsewhere { .. } => "actor_elsewhere",
@@ -137,7 +141,8 @@ impl Trouble {
                     "Check the address, and that a firewall lets TCP and UDP through to that port.".into()
                 }
                 DialFailure::NotLibp2p(_) => {
-                    "Check the port: another program seems to listen on it, or a ping-server that has its --max-connections."
+                    "Check the port: another program seems to listen on it, or a ping-server that has its --max-connections or \
+                     another --secret."
                         .into()
                 }
                 DialFailure::WrongPeer { found, .. } => {
@@ -150,6 +155,10 @@ impl Trouble {
             Self::OtherTransport { answers, .. } => format!("Use --server {answers}."),
             Self::NothingDiscovered => {
                 "Start ping-server on this network, or, where multicast is blocked, name its address with --server."
+                    .into()
+            }
+            Self::TurnedAway { .. } => {
+                "Have the server started with --allow for this client's identity (see ping-client id), or try again later."
                     .into()
             }
             Self::NotKameo { .. } => "Use the connection address that ping-server printed.".into(),
@@ -180,7 +189,8 @@ impl fmt::Display for Trouble {
                 DialFailure::NotLibp2p(reason) => {
                     write!(
                         f,
-                        "something answers at {server}, but it is no libp2p peer, or takes no more connections: {reason}"
+                        "something answers at {server}, but it is no libp2p peer, takes no more connections, or is private: \
+                         {reason}"
                     )
                 }
                 DialFailure::WrongPeer { expected, found } => {
@@ -193,6 +203,11 @@ impl fmt::Display for Trouble {
                 write!(f, "the server at {server} answers by {transport} ({answers}), but not by {asked}")
             }
             Self::NothingDiscovered => write!(f, "mDNS found no server on the local network"),
+            Self::TurnedAway { peer, ours } => write!(
+                f,
+                "the server {peer} ended the connection at once: it does not let this client ({ours}) in, has as many \
+                 connections as it takes, or is just stopping"
+            ),
             Self::NotKameo { peer, address } => {
                 write!(f, "the peer {peer} at {address} speaks libp2p, but does not host Kameo actors")
             }

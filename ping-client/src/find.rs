@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::select_ok, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    future::select_ok,
+    stream::{self, FuturesUnordered, LocalBoxStream},
+};
 use kameo::{
     actor::{ActorId, RemoteActorRef},
     error::{RegistryError, RemoteSendError},
@@ -50,9 +54,10 @@ const BOTH_ANSWER: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The actor, and how it was found.
-#[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) actor: RemoteActorRef<PingActor>,
+    /// Who else offers an actor of that name, as far as the registry knows. It may take a while to say.
+    pub(crate) others: LocalBoxStream<'static, PeerId>,
     pub(crate) connection: Connection,
     /// When an address to connect to was known.
     pub(crate) address_known: Instant,
@@ -131,7 +136,7 @@ impl<'a> Finder<'a> {
         self.tries_both.set(server.transport.is_none());
         let known = || self.address_known.get().unwrap_or(self.started);
         let search = self.retrying(|| self.connect(server), known);
-        let Some(asked) = server.transport else { return search.await };
+        let Some(asked) = server.transport.filter(|_| !self.node.is_private()) else { return search.await };
         tokio::select! {
             outcome = search => outcome,
             trouble = self.try_other_transport(server, asked) => Err(trouble),
@@ -211,13 +216,13 @@ impl<'a> Finder<'a> {
     ) -> Result<Found, Trouble> {
         let mut connection = connect().await?;
         let connected = Instant::now();
-        let actor = tokio::select! {
+        let (actor, others) = tokio::select! {
             actor = self.look_up(connection.peer, &connection.address) => actor?,
-            reason = &mut connection.closed => {
-                return Err(Trouble::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) });
+            _ = &mut connection.closed => {
+                return Err(Trouble::TurnedAway { peer: connection.peer, ours: self.node.peer() });
             }
         };
-        Ok(Found { actor, connection, address_known: address_known(), connected, looked_up: Instant::now() })
+        Ok(Found { actor, others, connection, address_known: address_known(), connected, looked_up: Instant::now() })
     }
 
     /// Tries every address of the server by every transport asked for, all at once; the first to answer wins.
@@ -290,12 +295,16 @@ impl<'a> Finder<'a> {
     }
 
     /// Asks the registry for the actor until it names the one on `peer`.
-    async fn look_up(&self, peer: PeerId, address: &Multiaddr) -> Result<RemoteActorRef<PingActor>, Trouble> {
+    async fn look_up(
+        &self,
+        peer: PeerId,
+        address: &Multiaddr,
+    ) -> Result<(RemoteActorRef<PingActor>, LocalBoxStream<'static, PeerId>), Trouble> {
         let mut pause = Pause::new();
         let mut known_to_speak_kameo = false;
         loop {
             let trouble = match self.look_up_once(peer).await {
-                Ok(actor) => return Ok(actor),
+                Ok(found) => return Ok(found),
                 Err(trouble) => trouble,
             };
             if trouble.is_final() {
@@ -312,15 +321,25 @@ impl<'a> Finder<'a> {
         }
     }
 
-    async fn look_up_once(&self, peer: PeerId) -> Result<RemoteActorRef<PingActor>, Trouble> {
+    async fn look_up_once(
+        &self,
+        peer: PeerId,
+    ) -> Result<(RemoteActorRef<PingActor>, LocalBoxStream<'static, PeerId>), Trouble> {
         let name = || self.name.to_owned();
         let mut answers = RemoteActorRef::<PingActor>::lookup_all(self.name);
         let mut trouble = Trouble::NoSuchActor { peer, name: name() };
+        let mut others = Vec::new();
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(actor) => match actor.id().peer_id() {
-                    Some(owner) if *owner == peer => return Ok(actor),
-                    Some(owner) => trouble = Trouble::ActorElsewhere { peer, name: name(), owner: *owner },
+                    Some(owner) if *owner == peer => {
+                        let more = answers.filter_map(async |answer| answer.ok()?.id().peer_id().copied());
+                        return Ok((actor, stream::iter(others).chain(more).boxed_local()));
+                    }
+                    Some(owner) => {
+                        others.push(*owner);
+                        trouble = Trouble::ActorElsewhere { peer, name: name(), owner: *owner };
+                    }
                     None => {}
                 },
                 Err(RegistryError::BadActorType) => trouble = Trouble::OtherType { peer, name: name() },

@@ -6,6 +6,7 @@ mod demo;
 mod diagnose;
 mod discover;
 mod find;
+mod identity;
 mod lane;
 mod live;
 mod measure;
@@ -22,12 +23,18 @@ mod warnings;
 
 use std::{process::ExitCode, time::Instant};
 
+use args::Command;
+
 fn main() -> ExitCode {
     // Everything that is reported as "since the start" counts from here.
     let started = Instant::now();
     let args = args::Args::read();
     ping_core::logging::init(args.level());
-    session::run(&args, started).unwrap_or_else(|error| {
+    let outcome = match &args.command {
+        Some(Command::Id { identity }) => identity::print(identity),
+        None => session::run(&args, started),
+    };
+    outcome.unwrap_or_else(|error| {
         ping_core::logging::last_words("ping-client", &format_args!("{error:#}"));
         ExitCode::from(2)
     })

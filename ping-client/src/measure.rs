@@ -24,7 +24,7 @@ use crate::{
     args::Args,
     chronicle::{Chronicle, is_leisurely},
     diagnose::Trouble,
-    find::{Finder, Found},
+    find::Finder,
     lane::{
         self, AgainLane, Answer, Connect, Connected, Interruptions, KameoLane, Lane, Mode, OnceRun, StreamLane, Terms,
     },
@@ -127,13 +127,12 @@ pub(crate) async fn measure(
     args: &Args,
     node: &Node,
     server: Option<&ServerAddress>,
-    found: Found,
+    (actor, connection): (RemoteActorRef<PingActor>, Connection),
     heard: &Heard,
     audience: &mut Audience,
     measured: &mut Measured,
 ) -> Result<(), Trouble> {
     let pace = args.pace();
-    let Found { actor, connection, .. } = found;
     let terms = Terms {
         size: args.size,
         timeout: args.timeout,

@@ -1,8 +1,9 @@
 //! A session from start to end: find the actor, ping it, report.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
-    future::pending,
+    future::{pending, ready},
     io::{self, BufWriter, Write},
     process::ExitCode,
     sync::atomic::Ordering,
@@ -10,9 +11,16 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use futures::FutureExt;
-use libp2p::{identity::Keypair, multiaddr::Protocol};
-use ping_core::{address::ServerAddress, behaviour, logging::last_words, node::Node, signals::StopSignals};
+use futures::{FutureExt, StreamExt, stream::LocalBoxStream};
+use libp2p::{PeerId, multiaddr::Protocol};
+use ping_core::{
+    address::{ServerAddress, Transport},
+    behaviour,
+    logging::last_words,
+    node::Node,
+    secret,
+    signals::StopSignals,
+};
 use tokio::{
     runtime,
     time::{sleep_until, timeout},
@@ -25,6 +33,7 @@ use crate::{
     diagnose::Trouble,
     discover::Discovery,
     find::{Finder, Found},
+    identity::own,
     measure::{Audience, Measured, measure},
     network,
     report::{self, Html, Json, Outcome, Phases, Report, Server, Text},
@@ -58,7 +67,10 @@ pub(crate) fn run(args: &Args, started: Instant) -> Result<ExitCode> {
 async fn session_or_demo(args: &Args, started: Instant) -> Result<ExitCode> {
     let mut signals = StopSignals::new().context("cannot handle signals")?;
     if !args.demo {
-        return session(args, args.server.as_ref(), started, &mut signals).await;
+        // There is no QUIC in a private network.
+        let server =
+            args.server.clone().map(|server| if args.secret.is_some() { server.by(Transport::Tcp) } else { server });
+        return session(args, server.as_ref(), started, &mut signals).await;
     }
     let mut demo = Demo::start()?;
     let ready = tokio::select! {
@@ -103,9 +115,12 @@ async fn session(
         keep_alive: network::INTERVAL,
         silence: network::SILENCE,
         request_timeout: 2 * args.timeout + GRACE,
+        allowed: None,
+        secret: args.secret.as_deref().map(secret::read).transpose()?,
         streams: None,
     };
-    let (node, events) = Node::start(&Keypair::generate_ed25519(), options).context("cannot start the node")?;
+    let own = own(args.identity.as_deref())?;
+    let (node, events) = Node::start(&own.keypair, options).context("cannot start the node")?;
     let finder = Finder::new(&node, &args.name, args.find_timeout);
     let mut discovery = Discovery::new(&finder, events);
     let found = tokio::select! {
@@ -115,14 +130,15 @@ async fn session(
     };
     let mut outcome = Outcome::nothing_yet(args);
     match found {
-        Ok(Found { actor, connection, address_known, connected, looked_up }) => {
+        Ok(Found { actor, others, connection, address_known, connected, looked_up }) => {
             introduce(&connection, server);
             let (peer, address) = (connection.peer, connection.address.clone());
-            let found = Found { actor, connection, address_known, connected, looked_up };
+            let pinned = server.is_some_and(|server| server.peer.is_some());
             let mut measured = Measured::default();
             let heard = discovery.network.heard.clone();
             let ended = tokio::select! {
-                ended = measure(args, &node, server, found, &heard, &mut audience, &mut measured) => ended,
+                ended = measure(args, &node, server, (actor, connection), &heard, &mut audience, &mut measured) => ended,
+                () = name_rivals(others, peer), if !pinned => Ok(()),
                 () = discovery.name_others(|peer| node.block(peer)) => Ok(()),
                 () = signals.next() => {
                     outcome.warnings.push("the run was interrupted".into());
@@ -204,6 +220,16 @@ fn introduce(connection: &ping_core::node::Connection, server: Option<&ServerAdd
         }
         None => info!("Found {address}; to have its identity checked, use --server {address}"),
     }
+}
+
+/// Says who else offers an actor of the same name. Never resolves.
+async fn name_rivals(others: LocalBoxStream<'static, PeerId>, peer: PeerId) {
+    let others: BTreeSet<PeerId> = others.filter(|other| ready(*other != peer)).collect().await;
+    if !others.is_empty() {
+        let names: Vec<_> = others.iter().map(ToString::to_string).collect();
+        warn!("Other peers offer an actor of this name too: {}. This run pings that of {peer}", names.join(", "));
+    }
+    pending().await
 }
 
 /// Waits for the end of the time that the user gave the whole run, or for ever.

@@ -85,6 +85,12 @@ impl ServerAddress {
         Self { peer: Some(peer), ..self }
     }
 
+    /// The same server, which is reached by this transport.
+    #[must_use]
+    pub fn by(self, transport: Transport) -> Self {
+        Self { transport: Some(transport), ..self }
+    }
+
     /// The transports to try.
     pub fn transports(&self) -> &[Transport] {
         match self.transport {

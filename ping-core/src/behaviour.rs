@@ -1,12 +1,14 @@
 //! The protocols that a node runs, and their limits.
 
-use std::{io, time::Duration};
+use std::{collections::HashSet, io, time::Duration};
 
 use kameo::remote;
 use libp2p::{
-    allow_block_list::{self, BlockedPeers},
+    PeerId,
+    allow_block_list::{self, AllowedPeers, BlockedPeers},
     identity::PublicKey,
     mdns, ping,
+    pnet::PreSharedKey,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use libp2p_connection_limits::{self as connection_limits, ConnectionLimits};
@@ -48,6 +50,10 @@ pub struct Options {
     pub silence: Duration,
     /// How long an answer to a request may take before it fails.
     pub request_timeout: Duration,
+    /// Who may connect; without it, everybody.
+    pub allowed: Option<HashSet<PeerId>>,
+    /// The key of a private network; without it, the node is in the open one. There is no QUIC with it.
+    pub secret: Option<PreSharedKey>,
     /// Where [`stream`]s go that peers open; without it, none are accepted.
     pub streams: Option<mpsc::UnboundedSender<Inbound>>,
 }
@@ -90,6 +96,7 @@ const PENDING: u32 = 512;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
+    allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     limits: connection_limits::Behaviour,
     crowd: Crowd,
     pub(crate) kameo: Guard,
@@ -116,10 +123,18 @@ impl Behaviour {
             // A request's stream lives a little longer than the request.
             .with_max_concurrent_streams(2 * MAX_IN_FLIGHT as usize)
             .with_request_size_maximum(MAX_REQUEST);
+        let allowed = options.allowed.map(|peers| {
+            let mut allowed = allow_block_list::Behaviour::<AllowedPeers>::default();
+            for peer in peers {
+                allowed.allow_peer(peer);
+            }
+            allowed
+        });
         let keep_alive = ping::Config::new().with_interval(options.keep_alive).with_timeout(options.silence);
         let mdns = options.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
         Ok(Self {
             blocked: allow_block_list::Behaviour::default(),
+            allowed: allowed.into(),
             limits: connection_limits::Behaviour::new(limits),
             crowd: Crowd::new(per_address),
             kameo: Guard::new(remote::Behaviour::new(peer, messaging)),

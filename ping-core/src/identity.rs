@@ -70,6 +70,22 @@ pub enum IdentityError {
     },
 }
 
+impl IdentityError {
+    /// What the user can do about it, with `otherwise` for what spares the file, as "use --ephemeral".
+    pub fn mend(&self, otherwise: &str) -> String {
+        match self {
+            Self::Unreadable { .. } | Self::Unwritable { .. } => {
+                format!("Name another file with --identity, or {otherwise}.")
+            }
+            Self::WrongKind { .. } => {
+                "Name another file with --identity, or remove this one to have a new key made.".into()
+            }
+            Self::Exposed { path, .. } => format!("Make it private: chmod 600 {}", path.display()),
+            Self::InUse { .. } => format!("Stop that process, name another file with --identity, or {otherwise}."),
+        }
+    }
+}
+
 impl Identity {
     /// Reads the identity in `path`, or makes one there (mode 0600) if there is no such file, and locks it.
     ///
@@ -90,7 +106,9 @@ impl Identity {
             Err(error) => return Err(unreadable(error)),
         };
         let file = File::open(path).map_err(unreadable)?;
-        refuse_exposed(path, &file)?;
+        if let Some(mode) = mode_for_others(&file).map_err(unreadable)? {
+            return Err(IdentityError::Exposed { path: path.into(), mode });
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -169,19 +187,18 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
+/// The permission bits of a file that other users can read, where the system knows such a thing.
 #[cfg(unix)]
-fn refuse_exposed(path: &Path, file: &File) -> Result<(), IdentityError> {
+pub(crate) fn mode_for_others(file: &File) -> io::Result<Option<u32>> {
     use std::os::unix::fs::MetadataExt;
-    let metadata = file.metadata().map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
-    match metadata.mode() & 0o777 {
-        mode if metadata.is_file() && mode & 0o077 != 0 => Err(IdentityError::Exposed { path: path.into(), mode }),
-        _ => Ok(()),
-    }
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o777;
+    Ok((metadata.is_file() && mode & 0o077 != 0).then_some(mode))
 }
 
 #[cfg(not(unix))]
-fn refuse_exposed(_: &Path, _: &File) -> Result<(), IdentityError> {
-    Ok(())
+pub(crate) fn mode_for_others(_: &File) -> io::Result<Option<u32>> {
+    Ok(None)
 }
 
 #[cfg(test)]

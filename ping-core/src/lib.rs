@@ -10,6 +10,7 @@
 //! - [`behaviour`]: the protocols that a node runs, and their limits; `crowd` counts connections by address.
 //! - [`dial`]: why a connection could not be made.
 //! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
+//! - [`secret`]: the file with the pre-shared key of a private network.
 //! - [`address`]: server addresses as people write them.
 //! - [`logging`]: `tracing` set up the same way for every program.
 //! - [`signals`]: how a program is asked to stop.
@@ -31,6 +32,7 @@ pub mod node;
 mod on_demand;
 pub mod protocol;
 pub mod runs;
+pub mod secret;
 pub mod signals;
 pub mod stream;
 mod transport;

@@ -108,6 +108,7 @@ enum Command {
 #[derive(Debug)]
 pub struct Node {
     peer: PeerId,
+    is_private: bool,
     commands: mpsc::UnboundedSender<Command>,
     task: JoinHandle<()>,
 }
@@ -120,7 +121,8 @@ impl Node {
     /// When this process has a node already, or mDNS cannot be set up.
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         let key = keypair.public();
-        let transport = transport::new(keypair, options.listens);
+        let is_private = options.secret.is_some();
+        let transport = transport::new(keypair, options.listens, options.secret);
         let behaviour = Behaviour::new(&key, options)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_tokio_executor()
@@ -140,12 +142,17 @@ impl Node {
             denied: Complaints::default(),
         };
         let task = tokio::spawn(looping.run(inbox));
-        Ok((Self { peer: key.to_peer_id(), commands, task }, outbox))
+        Ok((Self { peer: key.to_peer_id(), is_private, commands, task }, outbox))
     }
 
     /// This node's own identity.
     pub fn peer(&self) -> PeerId {
         self.peer
+    }
+
+    /// Whether the node has the key of a private network, and so no QUIC.
+    pub fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// Starts to listen on an address; a wildcard IP address stands for every address of this machine.

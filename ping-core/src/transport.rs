@@ -1,10 +1,11 @@
 //! TCP and QUIC, and how a connection is secured.
 //!
-//! A TCP connection is secured by Noise or TLS 1.3 and carries yamux; QUIC brings its own TLS 1.3 and streams.
+//! A TCP connection is secured by Noise or TLS 1.3 and carries yamux; QUIC brings its own TLS 1.3 and streams. With a
+//! pre-shared key there is TCP alone, and everything on it is encrypted once more with that key.
 
 use std::{io, time::Duration};
 
-use futures::future::Either;
+use futures::{AsyncRead, AsyncWrite, future::Either};
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
@@ -15,7 +16,9 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Protocol,
-    noise, quic, tcp, tls, yamux,
+    noise,
+    pnet::{PnetConfig, PreSharedKey},
+    quic, tcp, tls, yamux,
 };
 use multistream_select::{Version, dialer_select_proto, listener_select_proto};
 
@@ -44,16 +47,20 @@ const QUIC_STREAM_WINDOW: u32 = 512 * 1024;
 const QUIC_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// The transport of a node. One that never listens is spared the TLS certificate that only TCP listeners show.
-pub(crate) fn new(keypair: &Keypair, listens: bool) -> Boxed<(PeerId, StreamMuxerBox)> {
+/// With a secret, it reaches only nodes that have the same.
+pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>) -> Boxed<(PeerId, StreamMuxerBox)> {
     let key = keypair.clone();
     let tcp = OnDemand::new(is_tcp, move || {
-        let security = Security::new(&key, listens)?;
+        let security = Security::new(&key, listens, secret)?;
         Ok(tcp::tokio::Transport::new(tcp::Config::default())
             .and_then(move |stream, endpoint| security.upgrade(stream, endpoint))
             .map_err(|error| error.into_inner()))
     });
     let key = keypair.clone();
     let quic = OnDemand::new(is_quic, move || {
+        if secret.is_some() {
+            return Err(io::Error::other("QUIC cannot be made private by a pre-shared key"));
+        }
         let mut config = quic::Config::new(&key);
         // A request's stream lives a little longer than the request.
         config.max_concurrent_stream_limit = 2 * MAX_IN_FLIGHT;
@@ -78,6 +85,11 @@ fn is_quic(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::QuicV1)
 }
 
+/// What a connection is made of.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
+
 /// Secures TCP connections and multiplexes them.
 ///
 /// A listener accepts Noise and TLS. A dialer proposes Noise alone: a single proposal costs no round trip, because the
@@ -87,11 +99,14 @@ struct Security {
     noise: noise::Config,
     /// What a listener accepts besides Noise.
     tls: Option<tls::Config>,
+    /// The key of a private network.
+    secret: Option<PreSharedKey>,
 }
 
 impl Security {
-    fn new(keypair: &Keypair, listens: bool) -> io::Result<Self> {
+    fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>) -> io::Result<Self> {
         Ok(Self {
+            secret,
             noise: noise::Config::new(keypair).map_err(io::Error::other)?,
             tls: listens.then(|| tls::Config::new(keypair)).transpose().map_err(io::Error::other)?,
         })
@@ -103,14 +118,26 @@ impl Security {
         endpoint: ConnectedPoint,
     ) -> io::Result<(PeerId, StreamMuxerBox)> {
         let stream = Coalesce::new(stream);
-        let upgrade = async { if endpoint.is_dialer() { self.dial(stream).await } else { self.listen(stream).await } };
+        let upgrade = async {
+            match self.secret {
+                None => self.secure(stream, &endpoint).await,
+                Some(secret) => {
+                    let stream = PnetConfig::new(secret).handshake(stream).await.map_err(io::Error::other)?;
+                    self.secure(stream, &endpoint).await
+                }
+            }
+        };
         match timeout(UPGRADE_TIMEOUT, upgrade).await {
             Ok(upgraded) => upgraded,
             Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it accepts connections, but says nothing")),
         }
     }
 
-    async fn dial(self, stream: Coalesce<tcp::tokio::TcpStream>) -> io::Result<(PeerId, StreamMuxerBox)> {
+    async fn secure(self, stream: impl Wire, endpoint: &ConnectedPoint) -> io::Result<(PeerId, StreamMuxerBox)> {
+        if endpoint.is_dialer() { self.dial(stream).await } else { self.listen(stream).await }
+    }
+
+    async fn dial(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
         let (name, stream) = dialer_select_proto(stream, self.noise.protocol_info(), Version::V1Lazy).await?;
         let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
         let muxer = yamux::Config::default();
@@ -118,7 +145,7 @@ impl Security {
         Ok((peer, StreamMuxerBox::new(muxer.upgrade_outbound(stream, name).await?)))
     }
 
-    async fn listen(self, stream: Coalesce<tcp::tokio::TcpStream>) -> io::Result<(PeerId, StreamMuxerBox)> {
+    async fn listen(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
         let tls = self.tls.iter().flat_map(UpgradeInfo::protocol_info);
         let (name, stream) = listener_select_proto(stream, self.noise.protocol_info().chain(tls)).await?;
         let (peer, stream) = match self.tls {

@@ -9,6 +9,8 @@ use ping_core::{
     protocol::{self, DEFAULT_NAME, DEFAULT_PORT},
 };
 
+use crate::allow::Allow;
+
 /// Hosts an actor that counts pings, for ping-client to find.
 ///
 /// Prints the addresses at which it can be reached. Give one of them to a client on another machine, as in
@@ -43,6 +45,14 @@ pub(crate) struct Args {
     /// Keep what is counted in this file: no ping is answered before its count would survive the end of the process
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+
+    /// Let only this client in: its identity, as `ping-client id` prints it, or a file with one in each line (repeatable)
+    #[arg(long, value_name = "PEER_ID|FILE")]
+    pub(crate) allow: Vec<Allow>,
+
+    /// Be reachable only for clients that have the same pre-shared key, which this file holds; by TCP alone
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret: Option<PathBuf>,
 
     /// How many connections to hold at most; one IP address may have three quarters of them (1 to 1000000)
     #[arg(long, value_name = "COUNT", default_value_t = Limits::CONNECTIONS, value_parser = value_parser!(u32).range(1..=1_000_000))]

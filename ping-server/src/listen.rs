@@ -29,29 +29,29 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// TCP and QUIC, IPv4 and IPv6, all on one port number; 0 stands for one that is free on all of them.
+    /// These transports, by IPv4 and IPv6, all on one port number; 0 stands for one that is free on all of them.
     ///
     /// # Errors
     ///
     /// When the port is taken or not allowed; the text names the address and the mend.
-    pub(crate) fn on_port(port: u16) -> Result<Self> {
+    pub(crate) fn on_port(port: u16, transports: &[Transport]) -> Result<Self> {
         let mut attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
             let candidate = if port == 0 { free_tcp_port()? } else { port };
-            match wildcards_on(candidate) {
+            match wildcards_on(candidate, transports) {
                 Err(error) if attempts > 0 => debug!(%error, "trying another port"),
                 outcome => return Ok(Self { addresses: outcome? }),
             }
         }
     }
 
-    /// Just these addresses.
+    /// Just these addresses, which must be of these transports.
     ///
     /// # Errors
     ///
     /// When one of them cannot be listened on; the text names it and the mend.
-    pub(crate) fn explicit(addresses: Vec<Multiaddr>) -> Result<Self> {
+    pub(crate) fn explicit(addresses: Vec<Multiaddr>, transports: &[Transport]) -> Result<Self> {
         for address in &addresses {
             let (ip, port, transport) = parts(address).ok_or_else(|| {
                 anyhow!(
@@ -59,6 +59,11 @@ impl Plan {
                      /ip4/IP/udp/PORT/quic-v1 (or /ip6). Give --listen such an address."
                 )
             })?;
+            if !transports.contains(&transport) {
+                bail!(
+                    "cannot listen on {address} with --secret: QUIC cannot be made private by a pre-shared key. Listen by TCP alone."
+                );
+            }
             try_bind(ip, port, transport).map_err(|error| explain(address, &error))?;
         }
         Ok(Self { addresses })
@@ -149,10 +154,10 @@ fn free_tcp_port() -> Result<u16> {
 }
 
 /// The wildcard addresses on one port, without those whose protocol this machine does not have.
-fn wildcards_on(port: u16) -> Result<Vec<Multiaddr>> {
+fn wildcards_on(port: u16, transports: &[Transport]) -> Result<Vec<Multiaddr>> {
     let mut usable = Vec::new();
     for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
-        for transport in [Transport::Tcp, Transport::Quic] {
+        for &transport in transports {
             let address = transport.multiaddr(ip, port);
             match try_bind(ip, port, transport) {
                 Ok(()) => usable.push(address),
@@ -279,14 +284,16 @@ mod tests {
     fn a_taken_port_is_noticed_whoever_shares_it() {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = held.local_addr().unwrap().port();
-        let error = Plan::explicit(vec![Transport::Tcp.multiaddr(Ipv4Addr::LOCALHOST.into(), port)]).err().unwrap();
+        let error = Plan::explicit(vec![Transport::Tcp.multiaddr(Ipv4Addr::LOCALHOST.into(), port)], &Transport::ALL)
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("another program uses that port"), "{error}");
     }
 
     #[test]
     fn what_is_no_listen_address_is_refused() {
         for text in ["/ip4/1.2.3.4", "/dns/localhost/tcp/1", "/ip4/127.0.0.1/tcp/1/ws", "/ip4/127.0.0.1/udp/1"] {
-            assert!(Plan::explicit(vec![address(text)]).is_err(), "{text}");
+            assert!(Plan::explicit(vec![address(text)], &Transport::ALL).is_err(), "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Hosts a counting `PingActor` that clients on other machines find by address or by mDNS.
 
+mod allow;
 mod args;
 mod listen;
 mod report;

@@ -7,10 +7,12 @@ use kameo::remote;
 use libp2p::{PeerId, identity::Keypair};
 use ping_core::{
     actor::{self, Count, Hosted},
+    address::Transport,
     behaviour,
-    identity::{Identity, IdentityError},
+    identity::Identity,
     node::{Event, Node},
     runs::Runs,
+    secret,
     signals::StopSignals,
     stream,
 };
@@ -18,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::{
+    allow::allowed,
     args::Args,
     listen::{self, Plan},
     report::{Happening, Lines, Pace, PeerIdText, Reporter},
@@ -38,7 +41,14 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     // The identity is held, locked, for as long as the server runs.
     let identity = if args.ephemeral { None } else { Some(load_identity(args.identity.clone())?) };
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
-    let plan = if args.listen.is_empty() { Plan::on_port(args.port)? } else { Plan::explicit(args.listen.clone())? };
+    let allowed = allowed(&args.allow)?;
+    let secret = args.secret.as_deref().map(secret::read).transpose()?;
+    // A pre-shared key makes TCP private, and nothing else.
+    let transports = if secret.is_some() { &[Transport::Tcp][..] } else { &Transport::ALL };
+    let plan = match args.listen.is_empty() {
+        true => Plan::on_port(args.port, transports)?,
+        false => Plan::explicit(args.listen.clone(), transports)?,
+    };
     let reach_others = plan.beyond_loopback();
     let (mut state, count) = match &args.state {
         Some(path) => State::open(path).map(|(state, count)| (Some(state), count))?,
@@ -55,6 +65,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         keep_alive: behaviour::KEEP_ALIVE,
         silence: behaviour::SILENCE,
         request_timeout: REQUEST_TIMEOUT,
+        allowed,
+        secret,
         streams: Some(streams),
     };
     let (mut node, mut events) = Node::start(&keypair, options).context("cannot start the node")?;
@@ -210,21 +222,8 @@ fn load_identity(path: Option<PathBuf>) -> Result<Identity> {
             "this user has no home directory to keep an identity in. Name a file with --identity, or use --ephemeral."
         )
     })?;
-    let identity = Identity::load_or_create(&path).map_err(|error| {
-        let mend = match &error {
-            IdentityError::Unreadable { .. } | IdentityError::Unwritable { .. } => {
-                "Name another file with --identity, or use --ephemeral.".into()
-            }
-            IdentityError::WrongKind { .. } => {
-                "Name another file with --identity, or remove this one to have a new key made.".into()
-            }
-            IdentityError::Exposed { path, .. } => format!("Make it private: chmod 600 {}", path.display()),
-            IdentityError::InUse { .. } => {
-                "Stop that process, name another file with --identity, or use --ephemeral.".to_owned()
-            }
-        };
-        anyhow!("{error}. {mend}")
-    })?;
+    let identity =
+        Identity::load_or_create(&path).map_err(|error| anyhow!("{error}. {}", error.mend("use --ephemeral")))?;
     if identity.created {
         info!("Made a new identity in {}", path.display());
     }
