@@ -10,6 +10,11 @@
 //! - `hostile signals ADDRESS` announces deaths to the actors that the server may have, and links and unlinks them.
 //! - `hostile panics ADDRESS` asks an actor whose id is too short.
 //! - `hostile claims ADDRESS` sends requests that claim to be very long, that are nested very deeply, and that are no CBOR.
+//! - `hostile hoard ADDRESS CONNECTIONS` sends as many large requests as each connection takes, and ends none of them. It prints how
+//!   many bytes were taken, and holds the connections as `mute` does.
+//! - `hostile flood ADDRESS` asks actors that do not exist, as fast as the server takes it, until its standard input ends.
+//! - `hostile crowd ADDRESS COUNT` means no harm: it makes COUNT connections, each of which pings once a second by a stream, until its
+//!   standard input ends. It prints a line when all are connected.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 use std::{
@@ -23,9 +28,16 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, SwarmBuilder, multiaddr::Protocol, noise, swarm::SwarmEvent, tcp, yamux,
 };
-use tokio::time::timeout;
+use tokio::{
+    task::JoinSet,
+    time::{interval, timeout},
+};
 
 const STREAM: StreamProtocol = StreamProtocol::new("/kameo-ping/stream/1");
+
+/// The length of the server's first frame, and that of a pong, in bytes.
+const WELCOME: usize = 13;
+const PONG: usize = 21;
 
 /// How long a stream must not take a byte to count as blocked.
 const BLOCKED: Duration = Duration::from_secs(1);
@@ -64,6 +76,15 @@ async fn main() -> Result<()> {
             Ok(())
         }
         ["claims", address] => claims(address.parse()?).await,
+        ["hoard", address, count] => hoard(address.parse()?, count.parse()?).await,
+        ["flood", address] => {
+            let address = address.parse()?;
+            tokio::select! {
+                flooded = flood_asks(address) => flooded,
+                ended = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new())) => ended?.map(drop).map_err(Into::into),
+            }
+        }
+        ["crowd", address, count] => crowd(address.parse()?, count.parse()?).await,
         ["connects", address, count] => {
             let (address, count): (Multiaddr, usize) = (address.parse()?, count.parse()?);
             let socket = address.iter().collect::<Vec<_>>();
@@ -122,6 +143,76 @@ async fn mute(address: Multiaddr, count: usize) -> Result<()> {
     println!("{}", taken.into_iter().sum::<Result<usize>>()?);
     tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new())).await??;
     Ok(())
+}
+
+/// More than any connection takes streams.
+const MANY: usize = 600;
+
+async fn hoard(address: Multiaddr, connections: usize) -> Result<()> {
+    let part = vec![0x41; 64 * 1024];
+    let mut held = Vec::new();
+    let mut taken = 0;
+    for _ in 0..connections {
+        let (mut control, _, peer) = connect(address.clone()).await?;
+        for _ in 0..MANY {
+            let Ok(Ok(mut stream)) = timeout(BLOCKED, control.open_stream(peer, MESSAGING)).await else { break };
+            let fill = async {
+                // Two megabytes of a list of integers that is to have more.
+                stream.write_all(&[0x9b, 0, 0, 0, 0, 0x7f, 0, 0, 0]).await?;
+                for _ in 0..32 {
+                    stream.write_all(&part).await?;
+                    taken += part.len();
+                }
+                io::Result::Ok(())
+            };
+            if !matches!(timeout(BLOCKED, fill).await, Ok(Ok(()))) {
+                break;
+            }
+            held.push(stream);
+        }
+    }
+    println!("{taken}");
+    tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new())).await??;
+    Ok(())
+}
+
+async fn crowd(address: Multiaddr, count: usize) -> Result<()> {
+    let mut members = JoinSet::new();
+    for _ in 0..count {
+        let mut stream = open(address.clone()).await?;
+        stream.read_exact(&mut [0; WELCOME]).await?;
+        members.spawn(async move {
+            let mut second = interval(Duration::from_secs(1));
+            loop {
+                second.tick().await;
+                stream.write_all(&[0, 0, 0, 9, 1, 0, 0, 0, 0, 0, 0, 0, 1]).await?;
+                stream.flush().await?;
+                stream.read_exact(&mut [0; PONG]).await?;
+            }
+        });
+    }
+    println!("connected");
+    tokio::select! {
+        Some(ended) = members.join_next() => ended?,
+        ended = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new())) => ended?.map(drop).map_err(Into::into),
+    }
+}
+
+/// Asks an actor that does not exist, many times at once.
+async fn flood_asks(address: Multiaddr) -> Result<()> {
+    let (control, _, peer) = connect(address).await?;
+    let request = text_map(&[("Ask", ask(&[&99_u64.to_le_bytes()[..], &peer.to_bytes()].concat()))]);
+    println!("flooding");
+    let lanes = (0..256).map(|_| async {
+        let mut control = control.clone();
+        loop {
+            match control.open_stream(peer, MESSAGING).await {
+                Ok(mut stream) => exchange(&mut stream, &request).await,
+                Err(error) => bail!("the server ended it: {error}"),
+            }
+        }
+    });
+    join_all(lanes).await.into_iter().collect()
 }
 
 /// Writes pings, some with a payload, until the stream takes no more; returns how many bytes it took.

@@ -4,11 +4,22 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
-use crate::{stats::Times, vigil::Heard};
+use crate::{schedule::Pace, stats::Times, vigil::Heard};
 
-/// How often one is measured. Often enough for a few in a short run, and seldom enough to cost a long one nothing: each
+/// How often one is measured at most. Often enough for a few in a short run, and seldom enough to cost a long one nothing: each
 /// takes some ten microseconds of the client's time.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(5);
+const OFTEN: Duration = Duration::from_millis(5);
+
+/// How often one is measured at least. The [`vigil`](crate::vigil) wants signs of life.
+const SELDOM: Duration = Duration::from_millis(100);
+
+/// How often one is measured: ten for each ping at leisure, so that a thousand clients do not keep a server busy with it.
+pub(crate) fn interval(pace: Pace) -> Duration {
+    match pace {
+        Pace::Interval(interval) => (interval / 10).clamp(OFTEN, SELDOM),
+        Pace::Closed(_) | Pace::Rate(_) => OFTEN,
+    }
+}
 
 /// How long to wait for one. A peer is gone when two in a row stay away: after twice this time. Long enough that a TCP
 /// connection with much loss is not given up while it recovers, and short enough that a link which is cut for ten seconds

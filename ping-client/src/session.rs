@@ -112,7 +112,7 @@ async fn session(
         listens: false,
         mdns: server.is_none(),
         limits: behaviour::Limits::DIALER,
-        keep_alive: network::INTERVAL,
+        keep_alive: network::interval(args.pace()),
         silence: network::SILENCE,
         request_timeout: 2 * args.timeout + GRACE,
         allowed: None,

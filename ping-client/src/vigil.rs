@@ -14,7 +14,7 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use ping_core::{dial::DialFailure, node::Node};
 use tokio::time::{sleep, timeout};
 
-/// How long a connection must be silent to be suspected. Signs of life come every few milliseconds, or every round trip.
+/// How long a connection must be silent to be suspected. Signs of life come every hundred milliseconds at least, or every round trip.
 const SUSPICIOUS: Duration = Duration::from_millis(250);
 
 /// How much longer than the new handshake took the connection must have been silent.

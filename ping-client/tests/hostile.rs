@@ -4,9 +4,12 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
 
-use support::{Process, Run, Server, ping, program, stock};
+use support::{DEADLINE, Process, Run, Server, ping, program, stock};
 
 /// Lets a hostile peer do its worst to a server.
 #[track_caller]
@@ -62,6 +65,38 @@ fn requests_that_do_not_decode_or_claim_to_be_huge() {
     attack(&["claims", server.address("tcp")]);
     attack(&["claims", server.address("quic-v1")]);
     honest_ping(&server, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn large_requests_that_do_not_end_leave_room_for_others() {
+    for transport in ["tcp", "quic-v1"] {
+        let server = Server::start();
+        honest_ping(&server, 0);
+        let before = support::memory(server.process.id());
+        // Without a limit, each connection would take a gigabyte.
+        let hoard = Process::start(Command::new(program("hostile")).args(["hoard", server.address(transport), "10"]));
+        hoard.line().unwrap();
+        let taken = support::memory(server.process.id()).saturating_sub(before);
+        assert!(taken < 256 * 1024 * 1024, "{transport}: {taken} bytes more");
+        honest_ping(&server, 20);
+        drop(hoard);
+        // By QUIC, the server hears nothing of the end; the requests are given up after ten seconds.
+        let started = Instant::now();
+        while ping(server.address(transport), &["-c", "1", "--size", "1MiB"]).code != Some(0) {
+            assert!(started.elapsed() < DEADLINE);
+        }
+    }
+}
+
+#[test]
+fn asks_without_end() {
+    for transport in ["tcp", "quic-v1"] {
+        let server = Server::start();
+        let flood = Process::start(Command::new(program("hostile")).args(["flood", server.address(transport)]));
+        flood.line_with("flooding");
+        honest_ping(&server, 0);
+    }
 }
 
 #[test]

@@ -141,14 +141,6 @@ fn a_stream_that_is_reset_half_way_ends_alone() {
     load(server.address("tcp"), &["--mode", "stream", "-i", "0", "-c", "10"]);
 }
 
-/// The memory that a process occupies, in bytes.
-#[cfg(target_os = "linux")]
-fn memory(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
-
 /// What 64 clients that never read cost the server, as the documentation promises.
 #[cfg(target_os = "linux")]
 const MUTE_MEMORY: u64 = 64_000_000;
@@ -159,11 +151,11 @@ fn clients_that_never_read_cost_little_memory_and_hold_up_nobody() {
     for transport in ["tcp", "quic-v1"] {
         let server = Server::start();
         load(server.address(transport), &["--mode", "stream", "-n", "64", "-c", "10000"]);
-        let before = memory(server.process.id());
+        let before = support::memory(server.process.id());
         let mute = Process::start(Command::new(program("hostile")).args(["mute", server.address(transport), "64"]));
         let taken: u64 = mute.line_with("").trim().parse().unwrap();
         assert!(taken > 64 * 100_000, "the streams took only {taken} bytes");
-        let cost = memory(server.process.id()).saturating_sub(before);
+        let cost = support::memory(server.process.id()).saturating_sub(before);
         assert!(cost < MUTE_MEMORY, "{cost} bytes by {transport}");
         load(server.address(transport), &["--mode", "stream", "-n", "64", "-c", "10000"]);
     }

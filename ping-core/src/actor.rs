@@ -34,8 +34,8 @@ use crate::{
 
 /// How many messages wait for the actor at most. A client's message that finds no room is answered with "busy".
 ///
-/// That is what 32 clients may have under way together; waiting pings take some 200 bytes each.
-pub const MAILBOX: usize = 32 * MAX_IN_FLIGHT as usize;
+/// That is what 128 clients may have under way together; waiting pings take some 200 bytes each.
+pub const MAILBOX: usize = 128 * MAX_IN_FLIGHT as usize;
 
 /// What must outlive the process before a ping is answered.
 #[derive(Debug)]

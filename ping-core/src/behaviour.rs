@@ -33,7 +33,7 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 
 /// The largest request that is read, in bytes: that of the largest payload. Kameo's CBOR writes a payload as a list of
 /// integers, most of which take two bytes.
-const MAX_REQUEST: u64 = 2 * MAX_PAYLOAD + 64 * 1024;
+pub(crate) const MAX_REQUEST: u64 = 2 * MAX_PAYLOAD + 64 * 1024;
 
 /// What distinguishes one node's behaviour from another's.
 #[derive(Clone, Debug)]

@@ -24,9 +24,10 @@ pub const MAX_PAYLOAD: u64 = 1024 * 1024;
 
 /// How many requests a node serves at a time on one connection.
 ///
-/// Below yamux's 512 streams, each of which lives a little longer than its request: yamux ends the whole connection when
-/// they are exceeded.
-pub const MAX_IN_FLIGHT: u32 = 256;
+/// More do not make it faster, but what one peer asks at a time is what another one's ping may have to wait for. Far below
+/// yamux's 512 streams, each of which lives a little longer than its request: yamux ends the whole connection when they are
+/// exceeded.
+pub const MAX_IN_FLIGHT: u32 = 64;
 
 /// How many requests at a time any Kameo node serves on one connection, this project's or not. Kameo's default is 100;
 /// the rest is left to the node's other protocols.

@@ -3,7 +3,7 @@
 //! A TCP connection is secured by Noise or TLS 1.3 and carries yamux; QUIC brings its own TLS 1.3 and streams. With a
 //! pre-shared key there is TCP alone, and everything on it is encrypted once more with that key.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncWrite, future::Either};
 use libp2p::{
@@ -24,7 +24,7 @@ use multistream_select::{Version, dialer_select_proto, listener_select_proto};
 
 use tokio::time::timeout;
 
-use crate::{coalesce::Coalesce, on_demand::OnDemand, protocol::MAX_IN_FLIGHT};
+use crate::{budget::Budget, coalesce::Coalesce, on_demand::OnDemand, protocol::MAX_IN_FLIGHT};
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
 ///
@@ -49,9 +49,10 @@ const QUIC_WINDOW: u32 = 4 * 1024 * 1024;
 /// The transport of a node. One that never listens is spared the TLS certificate that only TCP listeners show.
 /// With a secret, it reaches only nodes that have the same.
 pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>) -> Boxed<(PeerId, StreamMuxerBox)> {
-    let key = keypair.clone();
+    let budget = Arc::new(Budget::default());
+    let (key, tcp_budget) = (keypair.clone(), budget.clone());
     let tcp = OnDemand::new(is_tcp, move || {
-        let security = Security::new(&key, listens, secret)?;
+        let security = Security::new(&key, listens, secret, tcp_budget.clone())?;
         Ok(tcp::tokio::Transport::new(tcp::Config::default())
             .and_then(move |stream, endpoint| security.upgrade(stream, endpoint))
             .map_err(|error| error.into_inner()))
@@ -69,7 +70,10 @@ pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>
             config.max_connection_data = QUIC_WINDOW;
         }
         Ok(quic::tokio::Transport::new(config)
-            .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+            .map({
+                let budget = budget.clone();
+                move |(peer, connection), _| (peer, StreamMuxerBox::new(budget.connection(connection)))
+            })
             .map_err(io::Error::other))
     });
     let either =
@@ -101,12 +105,14 @@ struct Security {
     tls: Option<tls::Config>,
     /// The key of a private network.
     secret: Option<PreSharedKey>,
+    budget: Arc<Budget>,
 }
 
 impl Security {
-    fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>) -> io::Result<Self> {
+    fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>, budget: Arc<Budget>) -> io::Result<Self> {
         Ok(Self {
             secret,
+            budget,
             noise: noise::Config::new(keypair).map_err(io::Error::other)?,
             tls: listens.then(|| tls::Config::new(keypair)).transpose().map_err(io::Error::other)?,
         })
@@ -142,7 +148,7 @@ impl Security {
         let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
         let muxer = yamux::Config::default();
         let (name, stream) = dialer_select_proto(stream, muxer.protocol_info(), Version::V1Lazy).await?;
-        Ok((peer, StreamMuxerBox::new(muxer.upgrade_outbound(stream, name).await?)))
+        Ok((peer, StreamMuxerBox::new(self.budget.connection(muxer.upgrade_outbound(stream, name).await?))))
     }
 
     async fn listen(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
@@ -160,6 +166,6 @@ impl Security {
         };
         let muxer = yamux::Config::default();
         let (name, stream) = listener_select_proto(stream, muxer.protocol_info()).await?;
-        Ok((peer, StreamMuxerBox::new(muxer.upgrade_inbound(stream, name).await?)))
+        Ok((peer, StreamMuxerBox::new(self.budget.connection(muxer.upgrade_inbound(stream, name).await?))))
     }
 }

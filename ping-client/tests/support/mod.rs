@@ -319,6 +319,14 @@ pub(crate) fn runs(id: u32) -> bool {
     Command::new("kill").args(["-0", &id.to_string()]).stderr(Stdio::null()).status().unwrap().success()
 }
 
+/// The memory that a process occupies, in bytes.
+#[cfg(target_os = "linux")]
+pub(crate) fn memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
 /// A file below a folder of the test's own.
 pub(crate) fn file(folder: &Path, name: &str) -> String {
     folder.join(name).to_str().unwrap().to_owned()
