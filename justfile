@@ -36,6 +36,16 @@ check:
 bench:
     cargo bench --workspace
 
+# Random faults under load, and whether every ping was counted once; needs Linux, root, iproute2 and nft.
+chaos MINUTES="2" SEED="1":
+    cargo build --release --workspace --bins --examples
+    ./target/release/examples/chaos {{MINUTES}} {{SEED}}
+
+# Full rate for minutes, then clients that come and go, and whether anything grows; needs Linux.
+soak MINUTES="10" CLIENTS="10000":
+    cargo build --release --workspace --bins --examples
+    ./target/release/examples/soak {{MINUTES}} {{CLIENTS}}
+
 # Feed the decoder whatever comes to mind, for five minutes; needs cargo-fuzz and a nightly compiler.
 fuzz TARGET="stream":
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time=300

@@ -15,6 +15,7 @@
 //! - `hostile flood ADDRESS` asks actors that do not exist, as fast as the server takes it, until its standard input ends.
 //! - `hostile crowd ADDRESS COUNT` means no harm: it makes COUNT connections, each of which pings once a second by a stream, until its
 //!   standard input ends. It prints a line when all are connected.
+//! - `hostile churn ADDRESS COUNT` connects and disconnects COUNT times, each time with a new identity.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 use std::{
@@ -26,7 +27,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, SwarmBuilder, multiaddr::Protocol, noise, swarm::SwarmEvent, tcp, yamux,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, multiaddr::Protocol, noise, swarm::SwarmEvent, tcp,
+    yamux,
 };
 use tokio::{
     task::JoinSet,
@@ -34,6 +36,9 @@ use tokio::{
 };
 
 const STREAM: StreamProtocol = StreamProtocol::new("/kameo-ping/stream/1");
+
+/// How long a connection may take to come and go.
+const STUCK: Duration = Duration::from_secs(30);
 
 /// The length of the server's first frame, and that of a pong, in bytes.
 const WELCOME: usize = 13;
@@ -84,6 +89,15 @@ async fn main() -> Result<()> {
                 ended = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new())) => ended?.map(drop).map_err(Into::into),
             }
         }
+        ["churn", address, count] => {
+            let address: Multiaddr = address.parse()?;
+            for _ in 0..count.parse()? {
+                // The connection ends with its swarm, which is let go with the stream.
+                timeout(STUCK, come_and_go(address.clone())).await??;
+            }
+            println!("done");
+            Ok(())
+        }
         ["crowd", address, count] => crowd(address.parse()?, count.parse()?).await,
         ["connects", address, count] => {
             let (address, count): (Multiaddr, usize) = (address.parse()?, count.parse()?);
@@ -111,15 +125,34 @@ async fn open_on(address: Multiaddr, protocol: StreamProtocol) -> Result<Stream>
     Ok(control.open_stream(peer, protocol).await?)
 }
 
-/// Connects with a new identity; returns it with that of the server.
-async fn connect(address: Multiaddr) -> Result<(libp2p_stream::Control, PeerId, PeerId)> {
-    let mut swarm = SwarmBuilder::with_new_identity()
+/// Connects with a new identity, and disconnects.
+async fn come_and_go(address: Multiaddr) -> Result<()> {
+    let mut swarm = new_swarm()?;
+    swarm.dial(address)?;
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::ConnectionEstablished { peer_id, .. } => drop(swarm.disconnect_peer_id(peer_id)),
+            SwarmEvent::ConnectionClosed { .. } => return Ok(()),
+            SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.into()),
+            _ => {}
+        }
+    }
+}
+
+/// A swarm with a new identity.
+fn new_swarm() -> Result<Swarm<libp2p_stream::Behaviour>> {
+    Ok(SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)?
         .with_quic()
         .with_behaviour(|_| libp2p_stream::Behaviour::new())?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
-        .build();
+        .build())
+}
+
+/// Connects with a new identity; returns it with that of the server.
+async fn connect(address: Multiaddr) -> Result<(libp2p_stream::Control, PeerId, PeerId)> {
+    let mut swarm = new_swarm()?;
     let control = swarm.behaviour().new_control();
     let ours = *swarm.local_peer_id();
     let peer = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });

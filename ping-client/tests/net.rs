@@ -5,64 +5,13 @@
 
 mod support;
 
-use std::{
-    process::{self, Command},
-    sync::atomic::{AtomicU32, Ordering},
+use std::process::Command;
+
+use support::{
+    Run,
+    lan::{Lan, ip},
+    program,
 };
-
-use support::{Process, Run, Server, program};
-
-/// Two hosts, 10.98.0.1 and 10.98.0.2, joined by a cable.
-struct Lan {
-    hosts: [String; 2],
-}
-
-impl Lan {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lan = Self { hosts: ["a", "b"].map(|host| format!("ping-{host}-{id}")) };
-        let [a, b] = &lan.hosts;
-        ip(&format!("netns add {a}"));
-        ip(&format!("netns add {b}"));
-        ip(&format!("link add eth0 netns {a} type veth peer name eth0 netns {b}"));
-        for (host, address) in [(a, "10.98.0.1"), (b, "10.98.0.2")] {
-            // Without IPv6 the cable is usable at once; with it, an address is first checked for duplicates.
-            ip(&format!("-n {host} link set eth0 addrgenmode none"));
-            ip(&format!("-n {host} addr add {address}/24 dev eth0"));
-            ip(&format!("-n {host} link set lo up"));
-            ip(&format!("-n {host} link set eth0 up"));
-        }
-        lan
-    }
-
-    fn command(&self, host: usize, name: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.hosts[host]]).arg(program(name));
-        command
-    }
-
-    fn server(&self, host: usize, arguments: &[&str]) -> Server {
-        Server::from(Process::start(self.command(host, "ping-server").args(["--ephemeral", "--json"]).args(arguments)))
-    }
-
-    fn client(&self, host: usize, arguments: &[&str]) -> Run {
-        self.command(host, "ping-client").arg("--json").args(arguments).output().unwrap().into()
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        for host in &self.hosts {
-            let _ = Command::new("ip").args(["netns", "del", host]).status();
-        }
-    }
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is not installed");
-    assert!(status.success(), "ip {arguments}: {status}; are you root?");
-}
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
@@ -131,4 +80,15 @@ fn dropped_packets_time_out_and_a_missing_route_is_named() {
         let run = lan.client(0, &["--find-timeout", "1s", "--server", address]);
         assert_eq!((run.code, run.cause().as_str()), (Some(2), cause), "{address}: {run}");
     }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn every_ping_is_counted_once_through_a_minute_of_faults() {
+    if Command::new("nft").arg("--version").output().is_err() {
+        eprintln!("skipped: the faults want nft, which is not installed");
+        return;
+    }
+    let run: Run = Command::new(program("chaos")).args(["1", "5"]).output().unwrap().into();
+    assert_eq!(run.code, Some(0), "{run}");
 }

@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+#[cfg(target_os = "linux")]
+pub(crate) mod lan;
+
 use std::{
     env,
     io::{BufRead, BufReader, Read},
@@ -49,7 +52,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
         assert!(cargo.status().unwrap().success(), "the programs do not build");
     });
     match name {
-        "stock" | "hostile" => binary(&format!("examples/{name}")),
+        "stock" | "hostile" | "chaos" | "soak" => binary(&format!("examples/{name}")),
         name => binary(name),
     }
 }
@@ -325,6 +328,12 @@ pub(crate) fn memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// How many files and sockets a process has open.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_files(process: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
 }
 
 /// A file below a folder of the test's own.

@@ -1,0 +1,114 @@
+//! Minutes at full rate, and then thousands of clients that come and go: whether memory or open files grow.
+//!
+//! `soak [MINUTES [CLIENTS]]` (10 and 10,000) runs a server and two clients, one by TCP and a stream and one by QUIC and asks, on
+//! loopback, and compares what they hold at the end with what they held after the first minute (a tenth of the time, if that is
+//! shorter). Then as many clients connect and disconnect, half of them by QUIC. It exits with 1 if anything has grown by more than
+//! 5 %. Needs Linux.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
+
+#[cfg(target_os = "linux")]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("skipped: this needs Linux, which tells what a process holds");
+}
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    linux::main()
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{
+        env,
+        process::{Command, ExitCode},
+        thread,
+        time::Duration,
+    };
+
+    use super::support::{Process, Server, memory, open_files, program};
+
+    /// By how much something may grow.
+    const ALLOWED: f64 = 1.05;
+
+    /// What a process holds.
+    #[derive(Clone, Copy)]
+    struct Holding {
+        memory: u64,
+        files: usize,
+    }
+
+    impl Holding {
+        fn of(process: u32) -> Self {
+            Self { memory: memory(process), files: open_files(process) }
+        }
+    }
+
+    /// Prints what a process held before and after; returns whether it has not grown.
+    fn compare(name: &str, before: Holding, after: Holding) -> bool {
+        let megabytes = |holding: Holding| holding.memory as f64 / 1e6;
+        println!(
+            "{name:38} memory {:6.1} → {:6.1} MB, open files {} → {}",
+            megabytes(before),
+            megabytes(after),
+            before.files,
+            after.files
+        );
+        megabytes(after) <= megabytes(before) * ALLOWED && after.files as f64 <= before.files as f64 * ALLOWED
+    }
+
+    pub(super) fn main() -> ExitCode {
+        let mut arguments = env::args().skip(1);
+        let minutes: f64 = arguments.next().map_or(10.0, |text| text.parse().expect("MINUTES is a number"));
+        let clients: u32 = arguments.next().map_or(10_000, |text| text.parse().expect("CLIENTS is a number"));
+        let time = Duration::from_secs_f64(minutes * 60.0);
+        let first = Duration::from_secs(60).min(time / 10);
+        let server = Server::start();
+
+        let load = [("tcp", &["-n", "256", "--mode", "stream"]), ("quic-v1", &["-n", "64", "--mode", "ask"])];
+        let pinging = load.map(|(transport, arguments)| {
+            let mut client = Command::new(program("ping-client"));
+            client.args(["--json", "--server", server.address(transport), "-c", "0"]).args(arguments);
+            (format!("client by {transport}, {}", arguments[3]), Process::start(&mut client))
+        });
+        let all = || -> Vec<Holding> {
+            let clients = pinging.iter().map(|(_, client)| client.id());
+            [server.process.id()].into_iter().chain(clients).map(Holding::of).collect()
+        };
+        // The time is what is measured here.
+        thread::sleep(first);
+        let before = all();
+        thread::sleep(time - first);
+        let after = all();
+        let names = ["server"].into_iter().chain(pinging.iter().map(|(name, _)| name.as_str()));
+        let mut steady = true;
+        println!("after {} s and after {} s at full rate:", first.as_secs(), time.as_secs());
+        for ((name, before), after) in names.zip(before).zip(after) {
+            steady &= compare(name, before, after);
+        }
+        for (name, client) in pinging {
+            client.signal("INT");
+            let result: serde_json::Value = serde_json::from_str(&client.line().expect("a result")).unwrap();
+            println!("{name}: {} pings, {} lost", result["pings"]["sent"], result["pings"]["lost"]);
+        }
+
+        let churn = |count: u32| {
+            for transport in ["tcp", "quic-v1"] {
+                let mut churn = Command::new(program("hostile"));
+                churn.args(["churn", server.address(transport), &count.to_string()]);
+                Process::start(&mut churn).line_with("done");
+            }
+        };
+        // The first ones fill what is kept for reuse.
+        churn(clients / 20);
+        let before = Holding::of(server.process.id());
+        churn(clients / 2);
+        println!("before and after {clients} clients that came and went:");
+        steady &= compare("server", before, Holding::of(server.process.id()));
+        if steady { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
