@@ -214,16 +214,16 @@ fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
             Err(_) => return refuse(format!("'{port}' is no port; a port is a number from 1 to 65535")),
         },
     };
-    if !is_host_name(name) {
-        return refuse(format!("'{name}' is neither an IP address nor a host name"));
-    }
     Ok(server(Host::Name(name.to_owned(), Family::Any), port))
 }
 
-/// A link-local address leads nowhere without the interface to take, which neither a multiaddr nor a socket address as
+/// A name must be one that can be resolved. A link-local address leads nowhere without the interface to take, which neither a multiaddr nor a socket address as
 /// people write it names.
 fn check_host(host: &Host) -> Result<(), ParseAddressError> {
     match host {
+        Host::Name(name, _) if !is_host_name(name) => {
+            refuse(format!("'{name}' is neither an IP address nor a host name"))
+        }
         Host::Ip(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
             refuse(format!("{ip} is link-local and good for nothing without an interface; use another address"))
         }
@@ -311,6 +311,7 @@ mod tests {
             ("/ip4/1.1.1.1/tcp/0", "port from 1"),
             ("/ip4/1.1.1.1/tcp/1/ws", "not supported"),
             ("/unix/a", "starts with /ip4"),
+            ("/dns6/,ost/udp/6/quic-v1", "nor a host name"),
             ("fe80::1", "link-local"),
             ("0.0.0.0", "every address"),
             ("[fe80::1%eth0]:1", "no zone"),

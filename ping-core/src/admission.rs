@@ -123,7 +123,7 @@ fn name_in(key: &[u8], peer: PeerId) -> Option<&[u8]> {
 
 /// Whether these bytes are a registration: the length of a peer id in one byte, an actor's number in eight, that peer id,
 /// and the identifier of the actor's type. Kameo's own reading of anything else may panic.
-fn is_registration(bytes: &[u8]) -> bool {
+pub(crate) fn is_registration(bytes: &[u8]) -> bool {
     let Some((&length, rest)) = bytes.split_first() else { return false };
     let Some((_, rest)) = rest.split_first_chunk::<8>() else { return false };
     let Some((peer, actor_type)) = rest.split_at_checked(length.into()) else { return false };

@@ -2,6 +2,8 @@
 
 mod allow;
 mod args;
+#[cfg(unix)]
+mod files;
 mod listen;
 mod report;
 mod server;

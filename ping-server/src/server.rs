@@ -38,6 +38,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// When it cannot start, or can no longer do its work. The text names the cause and the mend.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let mut signals = StopSignals::new().context("cannot handle signals")?;
+    #[cfg(unix)]
+    crate::files::make_room(args.max_connections);
     // The identity is held, locked, for as long as the server runs.
     let identity = if args.ephemeral { None } else { Some(load_identity(args.identity.clone())?) };
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());

@@ -1,0 +1,12 @@
+//! The parser of server addresses: any text is refused, or is an address that reads the same when it is written out.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ping_core::address::ServerAddress;
+
+fuzz_target!(|text: &str| {
+    let Ok(server) = text.parse::<ServerAddress>() else { return };
+    assert!(server.port > 0 && !server.transports().is_empty());
+    let again: ServerAddress = server.to_string().parse().expect("what is written can be read");
+    assert_eq!((again.host(), again.port), (server.host(), server.port));
+});
