@@ -156,6 +156,9 @@ impl Args {
             let mode = self.mode.to_possible_value().map_or_else(String::new, |mode| mode.get_name().to_owned());
             return Err(format!("--mode {mode} takes a --size from 0 to 1MiB; use --mode stream for more"));
         }
+        if self.retry && self.mode == Mode::Tell {
+            return Err("--retry wants to hear what was counted, which --mode tell does not; use stream-tell".into());
+        }
         let by_quic = self.server.as_ref().is_some_and(|server| server.transport == Some(Transport::Quic));
         if self.secret.is_some() && by_quic {
             return Err("--secret cannot make QUIC private; give --server a TCP address".into());

@@ -225,7 +225,9 @@ impl fmt::Display for Trouble {
             }
             Self::NoRetry => write!(f, "the server's program cannot tell a ping that is sent again from a new one"),
             Self::StreamEnded { reason } => write!(f, "the stream to the actor ended: {reason}"),
-            Self::NoAnswer { failure } => write!(f, "the actor does not say what it can do: {}", failure.message),
+            Self::NoAnswer { failure } => {
+                write!(f, "the actor does not answer what it is asked about itself: {}", failure.message)
+            }
             Self::Lost { reason } => write!(f, "the connection to the server was lost: {reason}"),
             Self::Deadline { deadline } => {
                 write!(f, "the deadline of {} came before the server was found", humantime::format_duration(*deadline))
@@ -286,6 +288,11 @@ impl PingFailure {
     /// Whether the connection was lost with it.
     pub(crate) fn is_lost(&self) -> bool {
         self.kind == "connection_lost"
+    }
+
+    /// Whether the actor failed on it, or was gone.
+    pub(crate) fn is_actor_gone(&self) -> bool {
+        self.kind == "actor_stopped"
     }
 
     /// Whether its run is not known.

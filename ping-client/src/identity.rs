@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use libp2p::identity::Keypair;
-use ping_core::identity::Identity;
+use ping_core::identity::{Identity, IdentityError};
 use tracing::info;
 
 /// A key, and the file that it is kept in, which is locked for as long as this lives.
@@ -24,21 +24,24 @@ pub(crate) struct Own {
 /// When the file cannot be read or made, holds something else, is readable by others, or is in use.
 pub(crate) fn own(path: Option<&Path>) -> Result<Own> {
     let Some(path) = path else { return Ok(Own { keypair: Keypair::generate_ed25519(), _file: None }) };
-    let identity =
-        Identity::load_or_create(path).map_err(|error| anyhow!("{error}. {}", error.mend("leave it out")))?;
+    let identity = Identity::load_or_create(path).map_err(|error| explain(&error))?;
     if identity.created {
         info!("Made a new identity in {}", path.display());
     }
     Ok(Own { keypair: identity.keypair.clone(), _file: Some(identity) })
 }
 
-/// Prints the identity in the file.
+fn explain(error: &IdentityError) -> anyhow::Error {
+    anyhow!("{error}. {}", error.mend("leave it out"))
+}
+
+/// Prints the identity in the file, which may be in use.
 ///
 /// # Errors
 ///
 /// As [`own`], and when it cannot be printed.
 pub(crate) fn print(path: &Path) -> Result<ExitCode> {
-    let own = own(Some(path))?;
-    writeln!(io::stdout(), "{}", own.keypair.public().to_peer_id())?;
+    let public = Identity::public(path).map_err(|error| explain(&error))?;
+    writeln!(io::stdout(), "{}", public.to_peer_id())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use futures::FutureExt;
+use futures::{FutureExt, TryFutureExt};
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
 use ping_core::{
@@ -17,7 +17,10 @@ use ping_core::{
     node::{Connection, Node},
     protocol::{Card, SAFE_IN_FLIGHT},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::oneshot::error::TryRecvError,
+    time::{sleep, timeout},
+};
 use tracing::{debug, warn};
 
 use crate::{
@@ -39,6 +42,9 @@ use crate::{
 
 /// How long the actor may take to say what it can do.
 const ABOUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait before connecting again to a server that answers, but does not serve.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Everyone who is told what happens in the measured run.
 pub(crate) struct Audience {
@@ -127,7 +133,7 @@ pub(crate) async fn measure(
     args: &Args,
     node: &Node,
     server: Option<&ServerAddress>,
-    (actor, connection): (RemoteActorRef<PingActor>, Connection),
+    (actor, mut connection): (RemoteActorRef<PingActor>, Connection),
     heard: &Heard,
     audience: &mut Audience,
     measured: &mut Measured,
@@ -136,21 +142,33 @@ pub(crate) async fn measure(
     let terms = Terms {
         size: args.size,
         timeout: args.timeout,
-        once: args.retry.then(|| Rc::new(OnceRun::new())),
+        once: args.retry.then(|| Rc::new(OnceRun::new(args.warmup.is_some()))),
         busy: measured.busy.clone(),
     };
-    let opened = open_lane(args, args.mode, node, connection.peer, &actor, &terms).await?;
-    measured.once.clone_from(&terms.once);
-    let (mode, mut total_before) = (opened.mode, opened.total);
-    measured.mode = mode;
-    measured.version.clone_from(&opened.version);
     // After a restart of the server it is another one.
     let actor = RefCell::new(actor);
     // The name is resolved anew each time; the identity, once accepted, is that of this run.
     let again = server.cloned().or_else(|| connection.address.to_string().parse().ok());
     let again = again.map(|server| server.of_peer(connection.peer)).filter(|_| !args.no_reconnect && !args.demo);
+    let first = actor.borrow().clone();
+    let opened = match (open_lane(args, args.mode, node, connection.peer, &first, &terms).await, &again) {
+        (Ok(opened), _) => opened,
+        // It was lost before anything could be sent on it.
+        (Err(trouble), Some(server)) if !matches!(connection.closed.try_recv(), Err(TryRecvError::Empty)) => {
+            let opening = open_again(args, args.mode, node, server, &actor, &terms);
+            let (opened, second) = timeout(args.find_timeout, opening).await.unwrap_or(Err(trouble))?;
+            connection = second;
+            opened
+        }
+        (Err(trouble), _) => return Err(trouble),
+    };
+    measured.once.clone_from(&terms.once);
+    let (mode, mut total_before) = (opened.mode, opened.total);
+    measured.mode = mode;
+    measured.version.clone_from(&opened.version);
     let connect = again.as_ref().map(|server| -> Connect<'_> {
-        Box::new(|| connect_again(args, mode, node, server, &actor, &terms, heard).boxed_local())
+        let open = || open_again(args, mode, node, server, &actor, &terms);
+        Box::new(move || open().map_ok(|(opened, connection)| connected(opened, node, connection, heard)).boxed_local())
     });
     let impatient = !matches!(pace, Pace::Closed(_));
     let connected = connected(opened, node, connection, heard);
@@ -193,7 +211,9 @@ pub(crate) async fn measure(
                     audience.stats.server_total = Some(card.total_pings);
                 }
                 if mode == Mode::Tell {
-                    measured.arrived = total_before.map(|before| card.total_pings.saturating_sub(before));
+                    // A server that was restarted may have begun anew.
+                    let before = total_before.filter(|_| measured.interruptions.get().count == 0);
+                    measured.arrived = before.map(|before| card.total_pings.saturating_sub(before));
                 }
                 measured.version = Some(card.version);
             }
@@ -256,20 +276,19 @@ fn connected<'a>(opened: Opened, node: &'a Node, connection: Connection, heard: 
     Connected { lane, closed, remembered, vigil: vigil(node, peer, address, heard.clone()).boxed_local() }
 }
 
-/// Connects to the server again and opens the same lane, for as long as it takes.
+/// Connects to the server again and opens a lane, for as long as it takes.
 ///
 /// # Errors
 ///
 /// When the server is not what it was.
-async fn connect_again<'a>(
+async fn open_again(
     args: &Args,
     mode: Mode,
-    node: &'a Node,
+    node: &Node,
     server: &ServerAddress,
     actor: &RefCell<RemoteActorRef<PingActor>>,
     terms: &Terms,
-    heard: &Heard,
-) -> Result<Connected<'a>, Trouble> {
+) -> Result<(Opened, Connection), Trouble> {
     loop {
         // The stream may have ended before the connection under it, or the connection be of no more use.
         server.peer.into_iter().for_each(|peer| node.disconnect(peer));
@@ -277,12 +296,15 @@ async fn connect_again<'a>(
         match open_lane(args, mode, node, found.connection.peer, &found.actor, terms).await {
             Ok(opened) => {
                 actor.replace(found.actor);
-                return Ok(connected(opened, node, found.connection, heard));
+                return Ok((opened, found.connection));
             }
             Err(trouble @ (Trouble::NoStream { .. } | Trouble::NoRetry | Trouble::Unsupported { .. })) => {
                 return Err(trouble);
             }
-            Err(trouble) => debug!(%trouble, "lost again"),
+            Err(trouble) => {
+                debug!(%trouble, "lost again");
+                sleep(PAUSE).await;
+            }
         }
     }
 }

@@ -114,7 +114,7 @@ pub(crate) async fn run(
             }
         }
         let expired = if lost { flights.abandon() } else { flights.expire(now) };
-        lane.forget(flights.forget(now));
+        flights.forget(now).into_iter().for_each(|number| lane.forget(number));
         for (sequence, Flight { due, sent, .. }) in expired {
             lane.give_up(flights.before + sequence);
             let failure = if lost { PingFailure::lost() } else { PingFailure::timed_out(timeout) };
@@ -231,13 +231,13 @@ impl Flights {
     }
 
     /// Forgets the pings that will not be answered any more, and that would keep the memory of all that came after them;
-    /// returns how many.
-    fn forget(&mut self, now: Instant) -> usize {
-        let mut forgotten = 0;
+    /// returns the lane's numbers of them.
+    fn forget(&mut self, now: Instant) -> Vec<u64> {
+        let mut forgotten = Vec::new();
         while let Some(at) = self.next_forgotten()
             && at < now
         {
-            forgotten += 1;
+            forgotten.push(self.before + self.first);
             self.drop_first();
             self.drop_settled();
         }
@@ -286,7 +286,7 @@ mod tests {
         assert!(flights.settle(103).is_some_and(|(_, was)| was.state == State::Overdue), "a late answer");
         assert_eq!(flights.expire(start + 2 * TIMEOUT).len(), 2, "all that are left");
         assert_eq!(flights.next_forgotten(), Some(start + 2 * TIMEOUT + GRACE));
-        assert_eq!(flights.forget(start + 3 * TIMEOUT + GRACE), 3);
+        assert_eq!(flights.forget(start + 3 * TIMEOUT + GRACE), [101, 104, 105]);
         assert!((flights.in_flight, flights.pings.len()) == (0, 0));
     }
 

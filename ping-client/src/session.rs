@@ -48,7 +48,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(100);
 const NETWORK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long to wait, after a run, for the server's count of its pings.
-const LAST_COUNT: Duration = Duration::from_secs(2);
+const LAST_COUNT: Duration = Duration::from_secs(5);
 
 /// Runs the session that the command line describes; `started` is when the process did.
 ///

@@ -29,7 +29,8 @@ fn a_server_lets_in_whom_it_was_told_to_and_names_the_cause_to_the_others() {
     let [first_id, second_id] = [&first, &second].map(|path| {
         let run = client(&["id", "--identity", path]);
         assert_eq!(run.code, Some(0), "{run}");
-        assert_eq!(client(&["id", "--identity", path]).stdout, run.stdout, "it stays the same");
+        let _in_use = ping_core::identity::Identity::load_or_create(Path::new(path)).unwrap();
+        assert_eq!(client(&["id", "--identity", path]).stdout, run.stdout, "it stays the same, and can be in use");
         run.stdout.trim().to_owned()
     });
     let list = private_file(folder.path(), "list", &format!("{second_id} # the second one\n"));

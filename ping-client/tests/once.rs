@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -173,6 +173,27 @@ fn a_ping_whose_pong_was_lost_is_sent_again_and_not_counted_again() {
 }
 
 #[test]
+fn pings_that_are_given_up_while_the_server_rests_do_not_end_the_run() {
+    for arguments in
+        [&["--rate", "5000"][..], &["--rate", "5000", "--size", "4KiB"], &["--rate", "5000", "--mode", "stream-tell"]]
+    {
+        let server = Server::start();
+        let mode: &[&str] = if arguments.contains(&"--mode") { &[] } else { &["--mode", "stream"] };
+        let more = ["--json", "--retry", "-W", "20ms", "-c", "0", "--server", server.address("tcp")];
+        let client = Process::start(Command::new(program("ping-client")).args(more).args(arguments).args(mode));
+        server.process.event("pings");
+        server.process.signal("STOP");
+        thread::sleep(Duration::from_millis(200));
+        server.process.signal("CONT");
+        server.process.event("pings");
+        server.process.event("pings");
+        let result = result_of(client);
+        assert_eq!((lost(&result, "stream_ended"), &result["reconnects"]["count"]), (0, &0.into()), "{result}");
+        assert_eq!(count(&result, "counted"), total_of(&server), "{result}");
+    }
+}
+
+#[test]
 fn what_was_counted_in_the_warm_up_is_not_among_the_pings() {
     let server = Server::start();
     for mode in ["ask", "stream"] {
@@ -181,6 +202,10 @@ fn what_was_counted_in_the_warm_up_is_not_among_the_pings() {
         assert_eq!((count(&result, "counted"), count(&result, "received")), (50, 50), "{run}");
     }
     assert_eq!(total_of(&server), 140);
+    // A run that ends in its warm-up has measured nothing.
+    let server = Server::start();
+    let run = ping(server.address("tcp"), &["--retry", "--warmup", "1h", "-w", "300ms"]);
+    assert_eq!((count(&run.json(), "sent"), run.json()["pings"]["counted"].as_u64()), (0, None), "{run}");
 }
 
 #[test]

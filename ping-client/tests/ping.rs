@@ -14,7 +14,7 @@ fn a_hundred_pings_by_tcp_are_all_answered() {
     let run = ping(server.address("tcp"), &[]);
     assert_eq!(run.code, Some(0), "{run}");
     let result = run.json();
-    assert_eq!(result["schema"], 3);
+    assert_eq!(result["schema"], 4);
     let counts = ["sent", "received", "lost"].map(|field| result["pings"][field].as_u64().unwrap());
     assert_eq!(counts, [100, 100, 0]);
     assert_eq!(result["server_total"], 100);

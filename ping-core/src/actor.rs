@@ -4,9 +4,11 @@
 //! answer, and an actor that ends all the same is started again where it stopped.
 
 use std::{
+    collections::HashSet,
+    mem,
     ops::ControlFlow,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Instant,
@@ -22,7 +24,7 @@ use kameo::{
     remote_message,
     reply::DelegatedReply,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tracing::{error, warn};
 
 use crate::{
@@ -34,34 +36,29 @@ use crate::{
 
 /// How many messages wait for the actor at most. A client's message that finds no room is answered with "busy".
 ///
-/// That is what 128 clients may have under way together; waiting pings take some 200 bytes each.
+/// That is what 128 clients may have under way together; waiting pings take some 200 bytes each, and their payloads.
 pub const MAILBOX: usize = 128 * MAX_IN_FLIGHT as usize;
-
-/// What must outlive the process before a ping is answered.
-#[derive(Debug)]
-pub struct Entry {
-    /// How many pings were counted in all.
-    pub total: u64,
-    /// A run that has changed; nothing is left of one that ended.
-    pub run: Option<(RunId, Option<Run>)>,
-    /// Runs that are not remembered any more.
-    pub forgotten: Vec<RunId>,
-    /// To be told when all of this, and what came before it, is safe. Dropped if it cannot be made so.
-    pub kept: oneshot::Sender<()>,
-}
 
 /// What an actor has counted. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Count {
     total: watch::Sender<u64>,
     runs: Arc<Mutex<Runs>>,
-    journal: Option<mpsc::UnboundedSender<Entry>>,
+    journal: Option<Arc<Pending>>,
 }
 
 impl Count {
-    /// A count that goes on from what was counted before. With a journal, no ping is answered before its entry is safe.
-    pub fn new(total: u64, runs: Runs, journal: Option<mpsc::UnboundedSender<Entry>>) -> Self {
-        Self { total: watch::Sender::new(total), runs: Arc::new(Mutex::new(runs)), journal }
+    /// Nothing counted yet, and nothing kept.
+    pub fn new() -> Self {
+        Self { total: watch::Sender::new(0), runs: Arc::default(), journal: None }
+    }
+
+    /// A count that goes on from what was counted before. No ping is answered before the journal's reader has kept it.
+    pub fn kept(total: u64, runs: Runs) -> (Self, Journal) {
+        let pending = Arc::new(Pending::default());
+        let (total, runs) = (watch::Sender::new(total), Arc::new(Mutex::new(runs)));
+        let journal = Journal { total: total.clone(), runs: runs.clone(), pending: pending.clone() };
+        (Self { total, runs, journal: Some(pending) }, journal)
     }
 
     /// The total, for whoever wants to be woken when it changes.
@@ -82,9 +79,8 @@ impl Count {
         self.total()
     }
 
-    /// A panic cannot leave the runs half changed: each change is one step.
     fn runs(&self) -> MutexGuard<'_, Runs> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.runs)
     }
 
     /// Counts pings of a run, each unless it was counted before; appends what became of each.
@@ -92,22 +88,116 @@ impl Count {
         let mut runs = self.runs();
         match runs.get(id, Instant::now()) {
             Some(run) => {
-                run.settle_below(settled_below);
                 verdicts.extend(numbers.iter().map(|&number| run.count(number)));
+                // It may have been said behind some of these pings.
+                run.settle_below(settled_below);
             }
             None => verdicts.extend(numbers.iter().map(|_| Verdict::UnknownRun)),
         }
         self.add(fresh(verdicts))
     }
 
-    /// Writes into the journal, if there is one, how things stand.
-    fn record(&self, run: Option<RunId>, forgotten: Vec<RunId>) -> Option<oneshot::Receiver<()>> {
-        let journal = self.journal.as_ref()?;
-        let (kept, safe) = oneshot::channel();
-        let run = run.map(|id| (id, self.runs().get(id, Instant::now()).cloned()));
-        // Without its reader the entry is dropped, and so is `kept`.
-        let _ = journal.send(Entry { total: self.total(), run, forgotten, kept });
-        Some(safe)
+    /// Waits until all that was counted before is kept, or cannot be.
+    pub async fn finish(&self) {
+        if let Some(pending) = &self.journal {
+            let (kept, safe) = oneshot::channel();
+            pending.add([], Some(kept));
+            let _ = safe.await;
+        }
+    }
+}
+
+impl Default for Count {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A panic cannot leave behind what is half changed: each change is one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What has changed since the journal was last read. However much that is, it takes no more room than what is counted, and a
+/// place for each that waits.
+#[derive(Debug, Default)]
+struct Pending {
+    changes: Mutex<Changes>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Changes {
+    runs: HashSet<RunId>,
+    any: bool,
+    waiting: Vec<oneshot::Sender<()>>,
+    /// Nobody reads any more.
+    closed: bool,
+}
+
+impl Pending {
+    /// Takes note that these runs and the total have changed, and who waits until that is kept. Drops the latter if it cannot be.
+    fn add(&self, runs: impl IntoIterator<Item = RunId>, waiting: Option<oneshot::Sender<()>>) {
+        let mut changes = lock(&self.changes);
+        if !changes.closed {
+            changes.runs.extend(runs);
+            changes.any = true;
+            changes.waiting.extend(waiting);
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// What there is to keep of a [`Count`], for the one who keeps it. When this is dropped, no more pings are answered.
+#[derive(Debug)]
+pub struct Journal {
+    total: watch::Sender<u64>,
+    runs: Arc<Mutex<Runs>>,
+    pending: Arc<Pending>,
+}
+
+/// How things stand.
+#[derive(Debug)]
+pub struct Entry {
+    /// How many pings were counted in all.
+    pub total: u64,
+    /// The runs that have changed; nothing is left of those that ended or were forgotten.
+    pub runs: Vec<(RunId, Option<Run>)>,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Entry {
+    /// An entry that nobody waits for.
+    pub fn new(total: u64, runs: Vec<(RunId, Option<Run>)>) -> Self {
+        Self { total, runs, waiting: Vec::new() }
+    }
+
+    /// Lets the pings be answered that waited for this.
+    pub fn is_kept(self) {
+        // Whoever asked may have gone.
+        for waiting in self.waiting {
+            let _ = waiting.send(());
+        }
+    }
+}
+
+impl Journal {
+    /// Blocks until something has changed; returns all that has.
+    pub fn next(&self) -> Entry {
+        let changes = lock(&self.pending.changes);
+        let changes = self.pending.wake.wait_while(changes, |changes| !changes.any);
+        let changes = mem::take(&mut *changes.unwrap_or_else(PoisonError::into_inner));
+        // A ping of a run is counted in both under this lock.
+        let runs = lock(&self.runs);
+        let stand = |id: RunId| (id, runs.peek(id).cloned());
+        let changed = changes.runs.into_iter().map(stand).collect();
+        Entry { waiting: changes.waiting, ..Entry::new(*self.total.borrow(), changed) }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        *lock(&self.pending.changes) = Changes { closed: true, ..Changes::default() };
     }
 }
 
@@ -162,33 +252,27 @@ pub struct PingActor {
 }
 
 impl PingActor {
-    /// Replies when what was counted is safe, if it is kept at all.
+    /// Replies when what was counted of these runs is kept, if it is to be. If it cannot be, there is no reply.
     fn answer<R: Reply<Value = R>>(
         &self,
         context: &mut Context<Self, DelegatedReply<R>>,
-        run: Option<RunId>,
+        runs: impl IntoIterator<Item = RunId>,
         reply: R,
     ) -> DelegatedReply<R> {
-        let Some(safe) = self.count.record(run, Vec::new()) else { return context.reply(reply) };
-        answer_when(safe, context, reply)
-    }
-}
-
-/// Replies when that which was counted is safe. If it cannot be made so, there is no reply.
-fn answer_when<R: Reply<Value = R>>(
-    safe: oneshot::Receiver<()>,
-    context: &mut Context<PingActor, DelegatedReply<R>>,
-    reply: R,
-) -> DelegatedReply<R> {
-    let (delegated, sender) = context.reply_sender();
-    if let Some(sender) = sender {
-        tokio::spawn(async move {
-            if safe.await.is_ok() {
-                sender.send(reply);
-            }
+        let Some(pending) = &self.count.journal else { return context.reply(reply) };
+        let (delegated, sender) = context.reply_sender();
+        let waiting = sender.map(|sender| {
+            let (kept, safe) = oneshot::channel();
+            tokio::spawn(async move {
+                if safe.await.is_ok() {
+                    sender.send(reply);
+                }
+            });
+            kept
         });
+        pending.add(runs, waiting);
+        delegated
     }
-    delegated
 }
 
 impl Actor for PingActor {
@@ -271,7 +355,7 @@ impl Message<Once> for PingActor {
         let mut verdicts = Vec::new();
         let total_pings = self.count.add_once(run, settled_below, &[sequence], &mut verdicts);
         let verdict = verdicts.pop().unwrap_or(Verdict::UnknownRun);
-        self.answer(context, Some(run), OnceReply { sequence, total_pings, verdict, payload })
+        self.answer(context, [run], OnceReply { sequence, total_pings, verdict, payload })
     }
 }
 
@@ -293,10 +377,7 @@ impl Message<AboutRun> for PingActor {
         }
         drop(runs);
         let card = RunCard { counted: run, total_pings: self.count.total() };
-        match self.count.record(Some(id), forgotten) {
-            Some(safe) => answer_when(safe, context, card),
-            None => context.reply(card),
-        }
+        self.answer(context, forgotten.into_iter().chain([id]), card)
     }
 }
 
@@ -412,7 +493,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_actor_counts_every_ping_and_repeats_its_sequence() {
-        let count = Count::new(0, Runs::default(), None);
+        let count = Count::new();
         let Hosted { actor, .. } = &hosted(&count).await;
         for sequence in [7, 3] {
             let pong = actor.ask(ping(sequence)).await.unwrap();
@@ -423,7 +504,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_to_whoever_caused_it_and_to_nobody_else() {
-        let count = Count::new(0, Runs::default(), None);
+        let count = Count::new();
         let Hosted { actor, .. } = &hosted(&count).await;
         for sequence in 1..=20 {
             assert!(actor.ask(Panic).await.is_err());
@@ -433,7 +514,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_actor_that_ends_is_started_again_with_its_count() {
-        let count = Count::new(0, Runs::default(), None);
+        let count = Count::new();
         let Hosted { actor, gave_up, .. } = &mut hosted(&count).await;
         assert_eq!(actor.ask(ping(1)).await.unwrap().total_pings, 1);
         actor.kill();
@@ -452,7 +533,7 @@ mod tests {
 
     #[tokio::test]
     async fn pings_of_a_run_are_counted_once_until_it_ends() {
-        let count = Count::new(10, Runs::default(), None);
+        let count = Count::new();
         let Hosted { actor, .. } = &hosted(&count).await;
         assert_eq!(actor.ask(once(1)).await.unwrap().verdict, Verdict::UnknownRun);
         assert_eq!(actor.ask(about(Step::Look)).await.unwrap().counted, None);
@@ -462,27 +543,31 @@ mod tests {
         }
         assert_eq!(actor.ask(about(Step::Begin)).await.unwrap().counted, Some(2), "asked twice, begun once");
         let card = actor.ask(about(Step::End)).await.unwrap();
-        assert_eq!((card.counted, card.total_pings), (Some(2), 12));
+        assert_eq!((card.counted, card.total_pings), (Some(2), 2));
         assert_eq!(actor.ask(once(3)).await.unwrap().verdict, Verdict::UnknownRun);
     }
 
     #[tokio::test]
-    async fn no_ping_is_answered_before_it_is_safe() {
-        let (journal, mut entries) = mpsc::unbounded_channel();
-        let count = Count::new(0, Runs::default(), Some(journal));
+    async fn no_ping_is_answered_before_it_is_kept() {
+        let (count, journal) = Count::kept(10, Runs::default());
         let Hosted { actor, .. } = &hosted(&count).await;
-        let asks = tokio::spawn({
-            let actor = actor.clone();
-            async move { futures::future::join(actor.ask(ping(1)).into_future(), actor.ask(ping(2)).into_future()).await }
-        });
-        let [first, second] = [entries.recv().await.unwrap(), entries.recv().await.unwrap()];
-        assert_eq!((first.total, second.total), (1, 2), "the second does not wait for the first");
-        assert!(!asks.is_finished());
-        first.kept.send(()).unwrap();
+        let (first, second) = (actor.clone(), actor.clone());
+        let begun = tokio::spawn(async move { first.ask(about(Step::Begin)).await });
+        while count.runs().peek(RunId(1, 2)).is_none() {
+            tokio::task::yield_now().await;
+        }
+        let asked = tokio::spawn(async move { second.ask(once(1)).await });
+        while *count.watch().borrow() < 11 {
+            tokio::task::yield_now().await;
+        }
+        let entry = journal.next();
+        assert_eq!(entry.total, 11, "the second does not wait for the first");
+        assert!(entry.runs.iter().all(|(id, run)| (*id, run.as_ref().map(Run::counted)) == (RunId(1, 2), Some(1))));
+        assert!(!begun.is_finished() && !asked.is_finished());
+        entry.is_kept();
+        assert_eq!(asked.await.unwrap().unwrap().verdict, Verdict::Fresh);
         // What cannot be kept is not answered.
-        drop(second.kept);
-        let (first, second) = asks.await.unwrap();
-        assert_eq!(first.unwrap().total_pings, 1);
-        assert!(second.is_err());
+        drop(journal);
+        assert!(actor.ask(ping(1)).await.is_err());
     }
 }

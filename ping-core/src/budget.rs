@@ -5,8 +5,8 @@
 //! what was read from it, until it is closed; the stream that goes beyond the limits fails, and the memory that it held
 //! is freed.
 //!
-//! A [`stream`](crate::stream) of pings holds no more than is read of it at a time, and is not counted. It is known by its protocol's
-//! name, which this node repeats when it agrees to it.
+//! Only Kameo's messages are such requests. A stream of another protocol holds no more than is read of it at a time, and is not
+//! counted as soon as this node has agreed to it.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
 use tracing::warn;
 
-use crate::{behaviour::MAX_REQUEST, complaints::Complaints, stream::PROTOCOL};
+use crate::{behaviour::MAX_REQUEST, complaints::Complaints};
 
 /// How many bytes of requests one connection may hold: as many as a client has under way of the largest payload, once
 /// Kameo has written them as lists of integers.
@@ -34,9 +34,12 @@ const NODE: usize = 8 * CONNECTION;
 /// So many bytes of each stream are not counted, so that a small request is served when there is no room for a large one.
 const SMALL: usize = 1024;
 
-/// The protocol's name is among so many bytes that are replied first. No request's reply can bring it into them: Kameo writes
-/// what it replies as lists of integers, and what the registry takes is small.
-const AGREED: usize = 128;
+/// The name of the protocol of Kameo's messages, whose requests are read to their end before they are served. All other protocols of a
+/// node read little at a time.
+const MESSAGING: &[u8] = b"/kameo/messaging/1.0.0";
+
+/// The name of the protocol by which the two sides of a stream agree on another one.
+const MULTISTREAM: &[u8] = b"/multistream/1.0.0";
 
 /// What all connections of a node hold.
 #[derive(Debug, Default)]
@@ -127,13 +130,14 @@ struct Tally {
     account: Arc<Account>,
     read: usize,
     held: usize,
-    /// The first bytes of what was replied.
-    replied: Vec<u8>,
+    /// What this node said about protocols, as far as it is not understood yet.
+    said: Vec<u8>,
+    agreed: bool,
 }
 
 impl Tally {
     fn new(account: &Arc<Account>) -> Self {
-        Self { account: account.clone(), read: 0, held: 0, replied: Vec::new() }
+        Self { account: account.clone(), read: 0, held: 0, said: Vec::new(), agreed: false }
     }
 
     /// Counts what was read.
@@ -148,17 +152,34 @@ impl Tally {
         self.account.take(more)
     }
 
-    /// Takes note of what was replied; returns whether this is a stream of pings.
+    /// Takes note of what was written; returns whether the stream need not be counted.
+    ///
+    /// Until the two sides agree, a node that listens writes nothing but multistream-select's messages, each behind its length: the
+    /// name of that protocol, "na" to what it does not speak, a list if it is asked for one, and at last the name that
+    /// they agree on.
     fn on_write(&mut self, bytes: &[u8]) -> bool {
-        let room = AGREED - self.replied.len();
-        if room == 0 {
+        if self.agreed {
             return false;
         }
-        self.replied.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        let protocol = PROTOCOL;
-        let name = protocol.as_ref().as_bytes();
-        self.replied.windows(name.len()).any(|window| window == name)
+        self.said.extend_from_slice(bytes);
+        while let Some((message, length)) = first_message(&self.said) {
+            let name = message.strip_suffix(b"\n").filter(|name| name.starts_with(b"/") && *name != MULTISTREAM);
+            if let Some(name) = name {
+                self.agreed = true;
+                return name != MESSAGING;
+            }
+            self.said.drain(..length);
+        }
+        false
     }
+}
+
+/// The first message in these bytes, if all of it is there, and how many bytes it takes with its length. The length is
+/// an unsigned number in groups of seven bits, the lowest first.
+fn first_message(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let digits = bytes.iter().take(3).position(|byte| byte & 0x80 == 0)? + 1;
+    let length = bytes[..digits].iter().rev().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
+    Some((bytes.get(digits..digits + length)?, digits + length))
 }
 
 impl Drop for Tally {
@@ -237,15 +258,26 @@ mod tests {
         assert!(Tally::new(&account(&node)).on_read(SMALL + 1).is_ok());
     }
 
+    /// Messages of multistream-select, each behind its length.
+    fn said(messages: &[&[u8]]) -> Vec<u8> {
+        messages.iter().flat_map(|message| [&[message.len() as u8], *message].concat()).collect()
+    }
+
     #[test]
-    fn a_stream_of_pings_is_known_by_what_is_agreed_on_at_its_start() {
+    fn only_requests_of_kameo_are_counted_whatever_else_is_asked_first() {
         let account = account(&Arc::new(Budget::default()));
-        let agreed = [&b"\x13/multistream/1.0.0\n\x15"[..], PROTOCOL.as_ref().as_bytes(), b"\n"].concat();
-        for step in [1, 7, agreed.len()] {
-            let mut stream = Tally::new(&account);
-            assert!(agreed.chunks(step).any(|bytes| stream.on_write(bytes)), "in steps of {step}");
+        // What a node says to whoever wants a list.
+        let list = said(&[b"/kameo-ping/stream/1\n", b"/kameo/messaging/1.0.0\n"]);
+        let prelude: [&[u8]; 4] = [b"/multistream/1.0.0\n", b"na\n", &list, b"na\n"];
+        for (agreed, counted) in [(&b"/kameo-ping/stream/1\n"[..], false), (b"/kameo/messaging/1.0.0\n", true)] {
+            let bytes = said(&[&prelude[..], &[agreed]].concat());
+            for step in [1, 7, bytes.len()] {
+                let mut stream = Tally::new(&account);
+                let free = bytes.chunks(step).any(|bytes| stream.on_write(bytes));
+                assert_eq!((free, stream.agreed), (!counted, true), "in steps of {step}");
+                // A reply is no agreement.
+                assert!(!stream.on_write(&said(&[b"/kameo-ping/stream/1\n"])));
+            }
         }
-        let mut request = Tally::new(&account);
-        assert!(!request.on_write(&[0; AGREED]) && !request.on_write(&agreed), "a reply is no agreement");
     }
 }

@@ -9,7 +9,7 @@ use std::{
     process,
 };
 
-use libp2p::identity::{KeyType, Keypair};
+use libp2p::identity::{KeyType, Keypair, PublicKey};
 
 /// How much of a key file is read, in bytes. An Ed25519 key in protobuf has 68; what has more is none.
 const MAX_KEY_FILE: u64 = 4096;
@@ -87,6 +87,23 @@ impl IdentityError {
 }
 
 impl Identity {
+    /// The public half of the identity in `path`, which is made if there is none. It may be in use.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or made, holds something else, or is readable by others.
+    pub fn public(path: &Path) -> Result<PublicKey, IdentityError> {
+        match Self::load_or_create(path) {
+            Ok(identity) => Ok(identity.keypair.public()),
+            Err(IdentityError::InUse { .. }) => {
+                let file =
+                    File::open(path).map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
+                read(path, &file).map(|keypair| keypair.public())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads the identity in `path`, or makes one there (mode 0600) if there is no such file, and locks it.
     ///
     /// The lock is on the file itself, so that it holds under every name that the file has.

@@ -4,7 +4,7 @@
 //! one bit a ping. This is how RIFL makes remote calls happen exactly once ("Implementing Linearizability at Large Scale and
 //! Low Latency", Lee and others, 2015).
 //!
-//! The memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, 32 MiB in all. A run's memory is released when
+//! The memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, 64 MiB in all at the very most. A run's memory is released when
 //! its client ends it, when it was idle for [`FORGOTTEN_AFTER`], or when it is the one idle for longest and room is wanted for a new one.
 //! Pings of a run that is not remembered are never counted; its client is told so.
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_RUNS: usize = 2048;
 
 /// How many pings of a run can be at or above the lowest that its client may send again: more than any client has in
-/// flight. One bit each, that is 16 KiB.
+/// flight. One bit each, that is 16 KiB, and as much again while the memory for it grows.
 pub const WINDOW: u64 = 128 * 1024;
 
 /// How long an idle run is remembered. No client sends a ping again for longer: it is the longest timeout of one.
@@ -36,7 +36,9 @@ pub enum Verdict {
     Fresh,
     /// It has been counted before.
     Again,
-    /// Its number is below those that the client may still send, or too far above them. It is not counted.
+    /// Its number is below those that the client may still send. It is not counted, and nobody waits for its answer.
+    Settled,
+    /// Its number is too far above those that may still be settled. It is not counted.
     Outside,
     /// Nothing is known of its run. It is not counted.
     UnknownRun,
@@ -79,7 +81,10 @@ impl Run {
 
     /// Counts a ping, unless it was counted before or cannot be.
     pub fn count(&mut self, number: u64) -> Verdict {
-        if number < self.floor || number - self.floor >= WINDOW {
+        if number < self.floor {
+            return Verdict::Settled;
+        }
+        if number - self.floor >= WINDOW {
             return Verdict::Outside;
         }
         // Within the window, and so small.
@@ -125,6 +130,11 @@ impl Runs {
         Some(run)
     }
 
+    /// A run that has begun, if anybody asks, which is no use of it.
+    pub fn peek(&self, id: RunId) -> Option<&Run> {
+        self.runs.get(&id).map(|(run, _)| run)
+    }
+
     /// Ends a run, and forgets it.
     pub fn end(&mut self, id: RunId) -> Option<Run> {
         self.runs.remove(&id).map(|(run, _)| run)
@@ -148,7 +158,7 @@ mod tests {
         }
         run.settle_below(64);
         for (number, verdict) in
-            [(63, Verdict::Outside), (64, Verdict::Again), (65, Verdict::Fresh), (200, Verdict::Again)]
+            [(63, Verdict::Settled), (64, Verdict::Again), (65, Verdict::Fresh), (200, Verdict::Again)]
         {
             assert_eq!(run.count(number), verdict, "{number}");
         }
@@ -166,7 +176,7 @@ mod tests {
             run.settle_below(floor);
             assert!(run.words.is_empty());
         }
-        assert_eq!((run.count(u64::MAX - 1), run.count(u64::MAX)), (Verdict::Outside, Verdict::Fresh));
+        assert_eq!((run.count(u64::MAX - 1), run.count(u64::MAX)), (Verdict::Settled, Verdict::Fresh));
     }
 
     #[test]

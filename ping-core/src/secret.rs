@@ -19,7 +19,7 @@ const MAX_FILE: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read.
-    #[error("cannot read the secret file {path}: {source}")]
+    #[error("cannot read the secret file {path}: {source}. Name another one with --secret.")]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -28,7 +28,8 @@ pub enum SecretError {
     },
     /// The file holds something else than a key.
     #[error(
-        "the secret file {path} holds no key of the form /key/swarm/psk/1.0.0/, /base16/, 64 hexadecimal digits, a line each"
+        "the secret file {path} holds no key of the form /key/swarm/psk/1.0.0/, /base16/, 64 hexadecimal digits, a line each. \
+         Name another one with --secret."
     )]
     WrongForm {
         /// The file.

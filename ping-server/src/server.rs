@@ -11,7 +11,6 @@ use ping_core::{
     behaviour,
     identity::Identity,
     node::{Event, Node},
-    runs::Runs,
     secret,
     signals::StopSignals,
     stream,
@@ -54,7 +53,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let reach_others = plan.beyond_loopback();
     let (mut state, count) = match &args.state {
         Some(path) => State::open(path).map(|(state, count)| (Some(state), count))?,
-        None => (None, Count::new(0, Runs::default(), None)),
+        None => (None, Count::new()),
     };
     if let Some(path) = &args.state {
         info!("Keeping the count in {}, from a total of {} on", path.display(), *count.watch().borrow());
@@ -89,7 +88,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
     reporter.report(&Happening::Ready { peer_id: PeerIdText(peer), name: &args.name })?;
 
-    let mut serving = Serving { ours: peer, reporter, pace: Pace::from(*count.watch().borrow()), total: count.watch() };
+    // What is reported as counted would survive the end of the process, if anything does.
+    let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
+    let pace = Pace::from(*total.borrow());
+    let mut serving = Serving { ours: peer, reporter, pace, total };
     early.iter().try_for_each(|event| serving.on_event(event))?;
     let outcome = tokio::select! {
         outcome = serving.serve(&mut events) => outcome,
@@ -109,9 +111,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         () = stop(node, &args.name) => {}
         () = signals.next() => bail!("interrupted while stopping"),
     }
-    if let Some(state) = state {
-        state.finish(*count.watch().borrow()).await;
-    }
+    count.finish().await;
     serving.finish(&mut events)?;
     outcome
 }

@@ -2,15 +2,15 @@
 //!
 //! A thread of its own writes. What comes while it syncs is written together with the next sync, so that many pings share one.
 
-use std::{collections::HashMap, path::Path, thread, time::Instant};
+use std::{convert::Infallible, path::Path, thread, time::Instant};
 
 use anyhow::{Result, anyhow};
 use ping_core::{
-    actor::{Count, Entry},
+    actor::{Count, Entry, Journal},
     runs::{Run, RunId, Runs},
 };
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 
 /// The total, under the one key there is.
 const TOTAL: TableDefinition<'_, (), u64> = TableDefinition::new("total");
@@ -18,13 +18,14 @@ const TOTAL: TableDefinition<'_, (), u64> = TableDefinition::new("total");
 /// The parts of each run.
 const RUNS: TableDefinition<'_, (u64, u64), (u64, u64, Vec<u64>)> = TableDefinition::new("runs");
 
-/// How much of the file is kept in memory, in bytes: more than it ever holds of runs that are under way.
+/// How much of the file is kept in memory, in bytes: what it holds of some hundred runs that are under way.
 const CACHE: usize = 4 * 1024 * 1024;
 
-/// A file that is kept up to date. It is locked for as long as this process has it.
+/// A file that is kept up to date. It is locked for as long as this process runs.
 #[derive(Debug)]
 pub(crate) struct State {
-    journal: mpsc::UnboundedSender<Entry>,
+    /// The total in the file.
+    pub(crate) total: watch::Receiver<u64>,
     /// Resolves to the reason when the file cannot be written any more. No ping is answered then.
     pub(crate) failed: oneshot::Receiver<anyhow::Error>,
 }
@@ -37,25 +38,18 @@ impl State {
     /// When it cannot be opened, is something else, or is in use.
     pub(crate) fn open(path: &Path) -> Result<(Self, Count)> {
         let database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| explain(path, error))?;
-        let (total, runs) =
-            read(&database).map_err(|error| anyhow!("cannot read the state file {}: {error}", path.display()))?;
-        let (journal, entries) = mpsc::unbounded_channel();
+        let (total, runs) = read(&database).map_err(|error| {
+            anyhow!("cannot read the state file {}: {error}. Name another one with --state.", path.display())
+        })?;
+        let (count, journal) = Count::kept(total, runs);
         let (failing, failed) = oneshot::channel();
-        let count = Count::new(total, runs, Some(journal.clone()));
+        let (kept, total) = watch::channel(total);
         let path = path.to_owned();
         thread::Builder::new().name("state".into()).spawn(move || {
-            if let Err(error) = keep(&database, entries) {
-                let _ = failing.send(unwritable(&path, &error));
-            }
+            let Err(error) = keep(&database, &journal, &kept);
+            let _ = failing.send(unwritable(&path, &error));
         })?;
-        Ok((Self { journal, failed }, count))
-    }
-
-    /// Waits until everything that was counted is in the file, or cannot be.
-    pub(crate) async fn finish(self, total: u64) {
-        let (kept, safe) = oneshot::channel();
-        let _ = self.journal.send(Entry { total, run: None, forgotten: Vec::new(), kept });
-        let _ = safe.await;
+        Ok((Self { total, failed }, count))
     }
 }
 
@@ -97,36 +91,25 @@ fn read(database: &Database) -> Result<(u64, Runs), redb::Error> {
     Ok((total, runs))
 }
 
-/// Writes entries until no more can come.
-fn keep(database: &Database, mut entries: mpsc::UnboundedReceiver<Entry>) -> Result<(), redb::Error> {
-    let mut batch = Vec::new();
-    while entries.blocking_recv_many(&mut batch, usize::MAX) > 0 {
+/// Writes what there is to keep for as long as it can.
+fn keep(database: &Database, journal: &Journal, kept: &watch::Sender<u64>) -> Result<Infallible, redb::Error> {
+    loop {
+        let entry = journal.next();
         let write = database.begin_write()?;
-        put(&write, &batch)?;
+        put(&write, &entry)?;
         write.commit()?;
-        for entry in batch.drain(..) {
-            // Whoever asked may have gone.
-            let _ = entry.kept.send(());
-        }
+        kept.send_if_modified(|total| std::mem::replace(total, entry.total) != entry.total);
+        entry.is_kept();
     }
-    Ok(())
 }
 
-fn put(write: &WriteTransaction, batch: &[Entry]) -> Result<(), redb::Error> {
-    // Later entries hold whatever earlier ones did.
-    if let Some(last) = batch.last() {
-        write.open_table(TOTAL)?.insert((), last.total)?;
-    }
-    let mut changed: HashMap<RunId, Option<&Run>> = HashMap::new();
-    for entry in batch {
-        changed.extend(entry.forgotten.iter().map(|id| (*id, None)));
-        changed.extend(entry.run.iter().map(|(id, run)| (*id, run.as_ref())));
-    }
+fn put(write: &WriteTransaction, entry: &Entry) -> Result<(), redb::Error> {
+    write.open_table(TOTAL)?.insert((), entry.total)?;
     let mut runs = write.open_table(RUNS)?;
-    for (RunId(high, low), run) in changed {
+    for (RunId(high, low), run) in &entry.runs {
         match run {
-            Some(run) => drop(runs.insert((high, low), run.parts())?),
-            None => drop(runs.remove((high, low))?),
+            Some(run) => drop(runs.insert((*high, *low), run.parts())?),
+            None => drop(runs.remove((*high, *low))?),
         }
     }
     Ok(())
@@ -138,39 +121,27 @@ mod tests {
     use super::*;
     use ping_core::runs::Verdict;
 
-    fn counted(count: &Count) -> u64 {
-        *count.watch().borrow()
-    }
-
-    async fn keep_entry(state: &State, total: u64, run: Option<(RunId, Option<Run>)>, forgotten: Vec<RunId>) {
-        let (kept, safe) = oneshot::channel();
-        state.journal.send(Entry { total, run, forgotten, kept }).unwrap();
-        safe.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_was_kept_is_there_again() {
+    #[test]
+    fn what_was_kept_is_there_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        let (state, count) = State::open(&path).unwrap();
-        assert_eq!(counted(&count), 0);
-        let [mut first, second] = [Run::default(), Run::default()];
+        let mut first = Run::default();
         first.settle_below(100);
         assert_eq!(first.count(101), Verdict::Fresh);
-        keep_entry(&state, 1, Some((RunId(1, 1), Some(first.clone()))), Vec::new()).await;
-        keep_entry(&state, 2, Some((RunId(2, 2), Some(second))), Vec::new()).await;
-        keep_entry(&state, 3, None, vec![RunId(2, 2)]).await;
-        assert!(State::open(&path).unwrap_err().to_string().contains("in use"));
-        drop((state, count));
-        // The thread closes the file in its own time.
-        let database = loop {
-            match Database::open(&path) {
-                Ok(database) => break database,
-                Err(DatabaseError::DatabaseAlreadyOpen) => thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
-        };
-        let (total, mut runs) = read(&database).unwrap();
+        {
+            let database = Database::create(&path).unwrap();
+            assert_eq!(read(&database).unwrap().0, 0);
+            let write = |total, runs| {
+                let entry = Entry::new(total, runs);
+                let write = database.begin_write().unwrap();
+                put(&write, &entry).unwrap();
+                write.commit().unwrap();
+            };
+            write(1, vec![(RunId(1, 1), Some(first.clone())), (RunId(2, 2), Some(Run::default()))]);
+            write(3, vec![(RunId(2, 2), None)]);
+            assert!(State::open(&path).unwrap_err().to_string().contains("in use"));
+        }
+        let (total, mut runs) = read(&Database::open(&path).unwrap()).unwrap();
         assert_eq!(total, 3);
         assert_eq!(runs.get(RunId(1, 1), Instant::now()), Some(&mut first));
         assert!(runs.get(RunId(2, 2), Instant::now()).is_none());

@@ -46,6 +46,8 @@ pub(crate) struct AgainLane<'a> {
     sent: u64,
     /// Pings that found no connection.
     failed: Vec<u64>,
+    /// How many had been when the connection was made.
+    before: u64,
     /// What may have to be sent again, if anything is.
     unsettled: Option<Unsettled>,
     interruptions: Rc<Cell<Interruptions>>,
@@ -70,6 +72,7 @@ impl<'a> AgainLane<'a> {
             connect,
             impatient: impatient && once.is_none(),
             sent: 0,
+            before: 0,
             failed: Vec::new(),
             unsettled: once.map(Unsettled::new),
             interruptions,
@@ -108,10 +111,12 @@ impl<'a> AgainLane<'a> {
         }
     }
 
-    /// Stops to wait for some of the pings whose time is up. They no longer take up room.
-    pub(crate) fn forget(&mut self, pings: usize) {
-        if let State::Up(Connected { lane, .. }) = &mut self.state {
-            lane.forget(pings);
+    /// Stops to wait for a ping whose time is up. It no longer takes up room, if it did on this connection.
+    pub(crate) fn forget(&mut self, number: u64) {
+        if let State::Up(Connected { lane, .. }) = &mut self.state
+            && number > self.before
+        {
+            lane.forget();
         }
     }
 
@@ -130,7 +135,7 @@ impl<'a> AgainLane<'a> {
             State::Up(Connected { lane, closed, vigil, .. }) => {
                 let lane = lane.as_mut();
                 if let Some(unsettled) = &mut self.unsettled {
-                    unsettled.resend(lane);
+                    unsettled.resend(context, lane);
                 }
                 let polled = lane.poll(context, settled);
                 if let Some(unsettled) = &mut self.unsettled
@@ -195,6 +200,7 @@ impl<'a> AgainLane<'a> {
             }
             unsettled.on_connected(connected.remembered, settled);
         }
+        self.before = self.sent;
         self.state = State::Up(connected);
     }
 }

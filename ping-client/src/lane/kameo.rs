@@ -106,7 +106,7 @@ impl Lane for KameoLane {
     }
 
     /// Kameo itself gives up each request that stays without an answer.
-    fn forget(&mut self, _: usize) {}
+    fn forget(&mut self) {}
 
     /// Each ping says it anew.
     fn settle_below(&mut self, _: u64) {}
@@ -158,7 +158,7 @@ impl Parcel {
                 match reply.verdict {
                     Verdict::Fresh | Verdict::Again => {}
                     Verdict::UnknownRun => return Err(PingFailure::unknown_run()),
-                    Verdict::Outside => return Err(PingFailure::outside(once.sequence)),
+                    Verdict::Settled | Verdict::Outside => return Err(PingFailure::outside(once.sequence)),
                 }
                 check_sequence(once.sequence, reply.sequence)?;
                 check_payload(once.sequence, &once.payload, &reply.payload)?;

@@ -83,8 +83,8 @@ pub(crate) trait Lane {
     /// Takes a ping of this number. It is sent by [`poll`](Self::poll).
     fn send(&mut self, number: u64);
 
-    /// Stops to wait for some of the pings. They no longer take up room.
-    fn forget(&mut self, pings: usize);
+    /// Stops to wait for one of the pings. It no longer takes up room.
+    fn forget(&mut self);
 
     /// Takes note that no ping below this number will be sent again.
     fn settle_below(&mut self, number: u64);

@@ -3,7 +3,9 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, VecDeque},
+    pin::Pin,
     rc::Rc,
+    task::Context,
     time::Duration,
 };
 
@@ -13,7 +15,7 @@ use ping_core::{
     protocol::{AboutRun, RunCard, Step},
     runs::{RunId, WINDOW},
 };
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 
 use super::{Lane, Outcome};
@@ -25,6 +27,9 @@ const ABOUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After how many more settled pings the actor is told of them. Its window is a hundred times as wide.
 const TELL_EVERY: u64 = 1024;
 
+/// How long to wait before a ping is sent again on a connection that stands: something is wrong with its server.
+const REST: Duration = Duration::from_millis(100);
+
 /// A run by its name, and what the actor said of it.
 #[derive(Debug)]
 pub(crate) struct OnceRun {
@@ -32,26 +37,29 @@ pub(crate) struct OnceRun {
     begun: Cell<bool>,
     /// Whether the actor once did not remember it.
     forgotten: Cell<bool>,
+    /// Whether that has still to be told to whoever waits for the pings.
+    untold: Cell<bool>,
     /// No ping below this number will be sent again.
     settled_below: Cell<u64>,
     /// How often a ping was sent again.
     resent: Cell<u64>,
-    /// How many pings were counted before the measured ones.
-    before: Cell<u64>,
+    /// How many pings were counted before the measured ones, if that is known.
+    before: Cell<Option<u64>>,
     /// The actor, which is another one after a restart of the server.
     actor: RefCell<Option<RemoteActorRef<PingActor>>>,
 }
 
 impl OnceRun {
-    /// A run of a new, random name.
-    pub(crate) fn new() -> Self {
+    /// A run of a new, random name. With a warm-up, not all of its pings are measured.
+    pub(crate) fn new(warms_up: bool) -> Self {
         Self {
             id: Cell::new(random_id()),
             begun: Cell::new(false),
             forgotten: Cell::new(false),
+            untold: Cell::new(false),
             settled_below: Cell::new(1),
             resent: Cell::new(0),
-            before: Cell::new(0),
+            before: Cell::new((!warms_up).then_some(0)),
             actor: RefCell::new(None),
         }
     }
@@ -68,39 +76,36 @@ impl OnceRun {
         self.resent.get()
     }
 
-    /// Begins the run, or goes on with it. Returns whether all of it is remembered; if not, it goes on under a new name.
+    /// Begins the run, or goes on with it. Returns whether all of it is remembered; if not, it goes on under a new name, and it is said
+    /// again until someone has heard it.
     ///
     /// # Errors
     ///
     /// When the actor does not know how, or gives no answer.
     pub(crate) async fn join(&self, actor: &RemoteActorRef<PingActor>) -> Result<bool, Trouble> {
-        let mut remembered = true;
-        if self.begun.get() {
-            remembered = self.ask(actor, Step::Look).await?.counted.is_some();
-            if !remembered {
-                self.forgotten.set(true);
-                self.id.set(random_id());
-            }
+        if self.begun.get() && self.ask(actor, Step::Look).await?.counted.is_none() {
+            self.forgotten.set(true);
+            self.untold.set(true);
+            self.id.set(random_id());
+            self.begun.set(false);
         }
-        if !self.begun.get() || !remembered {
+        if !self.begun.get() {
             self.ask(actor, Step::Begin).await?;
             self.begun.set(true);
         }
         self.actor.replace(Some(actor.clone()));
-        Ok(remembered)
+        Ok(!self.untold.get())
     }
 
     /// Takes note of what was counted until now: the measured pings come after it.
     pub(crate) async fn measure_from_here(&self) {
-        if let Some(counted) = self.counted(Step::Look).await {
-            self.before.set(counted);
-        }
+        self.before.set(self.counted(Step::Look).await);
     }
 
     /// Ends the run; says how many of its measured pings the actor counted. None is known if it forgot some, or cannot be asked.
     pub(crate) async fn end(&self) -> Option<u64> {
         let counted = self.counted(Step::End).await?;
-        if self.forgotten.get() { None } else { counted.checked_sub(self.before.get()) }
+        if self.forgotten.get() { None } else { counted.checked_sub(self.before.get()?) }
     }
 
     async fn counted(&self, step: Step) -> Option<u64> {
@@ -141,16 +146,18 @@ pub(super) struct Unsettled {
     /// What the actor was last told of settled pings.
     told: u64,
     sent: u64,
+    /// How long to wait before something is sent again on the same connection.
+    rest: Option<Pin<Box<Sleep>>>,
 }
 
 impl Unsettled {
     pub(super) fn new(run: Rc<OnceRun>) -> Self {
-        Self { run, numbers: BTreeSet::new(), waiting: VecDeque::new(), told: 0, sent: 0 }
+        Self { run, numbers: BTreeSet::new(), waiting: VecDeque::new(), told: 0, sent: 0, rest: None }
     }
 
     /// Whether another ping may be sent. What the connection took with it goes first.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.is_empty() && self.sent + 1 < self.run.settled_below() + WINDOW
+        self.waiting.is_empty() && self.sent + 1 < self.told + WINDOW
     }
 
     pub(super) fn on_sent(&mut self, number: u64) {
@@ -167,11 +174,12 @@ impl Unsettled {
                     forgotten = true;
                     true
                 }
-                Err(failure) => failure.is_lost(),
+                Err(failure) => failure.is_lost() || failure.is_actor_gone(),
                 Ok(_) => false,
             };
             if retried && self.numbers.contains(number) {
                 self.waiting.push_back(*number);
+                self.rest.get_or_insert_with(|| Box::pin(sleep(REST)));
                 return false;
             }
             self.numbers.remove(number);
@@ -200,8 +208,12 @@ impl Unsettled {
         }
     }
 
-    /// Sends again what waits for it, as much as there is room for.
-    pub(super) fn resend(&mut self, lane: &mut dyn Lane) {
+    /// Sends again what waits for it, as much as there is room for, and not without a rest.
+    pub(super) fn resend(&mut self, context: &mut Context<'_>, lane: &mut dyn Lane) {
+        if self.rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
+            return;
+        }
+        self.rest = None;
         while lane.has_room()
             && let Some(number) = self.waiting.pop_front()
         {
@@ -215,7 +227,10 @@ impl Unsettled {
     /// There is a new connection: whatever is unsettled is to be sent again, if the run is remembered. If not, nobody will
     /// ever know what became of it.
     pub(super) fn on_connected(&mut self, remembered: bool, settled: &mut Vec<(u64, Outcome)>) {
-        self.told = 0;
+        // The look at the run has told it.
+        self.told = self.settled_below();
+        self.rest = None;
+        self.run.untold.set(false);
         if remembered {
             self.waiting = self.numbers.iter().copied().collect();
         } else {

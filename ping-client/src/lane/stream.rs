@@ -62,8 +62,8 @@ impl Lane for StreamLane {
         }
     }
 
-    fn forget(&mut self, pings: usize) {
-        self.pipe.forget(pings);
+    fn forget(&mut self) {
+        self.pipe.forget(1);
     }
 
     fn settle_below(&mut self, number: u64) {

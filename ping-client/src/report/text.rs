@@ -103,7 +103,7 @@ fn counts(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  the actor was busy {} times, and pinged again", outcome.busy)?;
     }
     if let Some(resent @ 1..) = outcome.resent {
-        writeln!(out, "  sent again after the connection was lost: {resent}")?;
+        writeln!(out, "  sent again: {resent}")?;
     }
     match (outcome.counted, outcome.unknown()) {
         (Some(counted), _) => writeln!(out, "  counted by the server, each once: {counted}")?,

@@ -63,12 +63,12 @@ fn on_end(peer: PeerId, ended: &Result<(), Ended>, spoiled: &mut Complaints) {
 /// # Errors
 ///
 /// When the client sends what is no request; it has then been told so. When the stream fails, or the actor gives no answer, or does not
-/// remember the client's run: the client asks for that when it connects again.
+/// remember the client's run: the stream is then closed, and the client finds out when it opens the next one.
 async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>) -> Result<(), Ended> {
     let Inbound { mut stream, place, .. } = inbound;
     let mut writer = Writer::default();
     let ended = pump(&mut stream, &mut writer, actor).await;
-    if let Err(reason @ (Ended::Malformed(_) | Ended::NoActor)) = &ended {
+    if let Err(reason @ Ended::Malformed(_)) = &ended {
         writer.push(Frame::End { reason: Bytes::from(reason.to_string()) });
         let farewell = async {
             writer.write(&mut stream).await?;
@@ -179,14 +179,18 @@ impl Requests {
         let mut outcome = Ok(());
         for request in self.list.drain(..) {
             if let Request::Ask { id } | Request::Tell { id } = request {
-                match verdicts.next() {
+                let verdict = verdicts.next();
+                match verdict {
                     None | Some(Verdict::Fresh) => total += 1,
-                    Some(Verdict::Again) => {}
+                    Some(Verdict::Again | Verdict::Settled) => {}
                     Some(Verdict::Outside) => outcome = Err(Malformed::Outside(id).into()),
                     Some(Verdict::UnknownRun) => outcome = Err(Ended::UnknownRun),
                 }
                 if outcome.is_err() {
                     break;
+                }
+                if verdict == Some(Verdict::Settled) && matches!(request, Request::Ask { .. }) {
+                    continue;
                 }
             }
             match request {
