@@ -11,7 +11,6 @@ use libp2p::{
     pnet::PreSharedKey,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
-use libp2p_connection_limits::{self as connection_limits, ConnectionLimits};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -87,9 +86,6 @@ impl Limits {
     }
 }
 
-/// How many connections may be on their way to being secured. A handshake takes a few round trips and ten seconds at most.
-const PENDING: u32 = 512;
-
 /// The protocols of one node.
 ///
 /// The limits come first: what they deny, the others never see.
@@ -97,7 +93,6 @@ const PENDING: u32 = 512;
 pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
-    limits: connection_limits::Behaviour,
     crowd: Crowd,
     pub(crate) kameo: Guard,
     pub(crate) streams: stream::behaviour::Behaviour,
@@ -113,11 +108,6 @@ impl Behaviour {
     /// When mDNS is wanted and the system does not let its network interfaces be watched.
     pub(crate) fn new(key: &PublicKey, options: Options) -> io::Result<Self> {
         let peer = key.to_peer_id();
-        let Limits { connections, per_address, per_peer } = options.limits;
-        let limits = ConnectionLimits::default()
-            .with_max_established_incoming(Some(connections))
-            .with_max_pending_incoming(Some(PENDING))
-            .with_max_established_per_peer(Some(per_peer));
         let messaging = remote::messaging::Config::default()
             .with_request_timeout(options.request_timeout)
             // A request's stream lives a little longer than the request.
@@ -135,8 +125,7 @@ impl Behaviour {
         Ok(Self {
             blocked: allow_block_list::Behaviour::default(),
             allowed: allowed.into(),
-            limits: connection_limits::Behaviour::new(limits),
-            crowd: Crowd::new(per_address),
+            crowd: Crowd::new(options.limits),
             kameo: Guard::new(remote::Behaviour::new(peer, messaging)),
             streams: stream::behaviour::Behaviour::new(options.streams),
             keep_alive: KeepAlive::new(keep_alive),

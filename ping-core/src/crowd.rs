@@ -1,9 +1,11 @@
-//! How many connections one IP address may have, so that one machine cannot take all the places of a node.
+//! How many connections there may be: in all, from one IP address, with one peer, and on their way to being secured.
+//!
+//! libp2p-connection-limits knows no limit by address, and keeps an entry for every peer that ever was.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
-    fmt,
+    hash::Hash,
     net::IpAddr,
     task::{Context, Poll},
 };
@@ -13,44 +15,74 @@ use libp2p::{
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     multiaddr::Protocol,
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished, dummy,
+        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, ListenFailure, NetworkBehaviour, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished, dummy,
     },
 };
 
-/// Counts inbound connections by IP address, and denies those that are too many.
+use crate::behaviour::Limits;
+
+/// How many connections may be on their way to being secured. A handshake takes a few round trips and ten seconds at most.
+const PENDING: usize = 512;
+
+/// Counts connections, and denies those that are too many.
 #[derive(Debug)]
 pub(crate) struct Crowd {
-    allowed: u32,
-    connections: HashMap<IpAddr, u32>,
+    limits: Limits,
+    pending: HashSet<ConnectionId>,
+    inbound: u32,
+    by_address: HashMap<IpAddr, u32>,
+    by_peer: HashMap<PeerId, u32>,
 }
 
 /// Why a connection is denied.
-#[derive(Debug)]
-pub(crate) struct TooMany {
-    allowed: u32,
+#[derive(Debug, thiserror::Error)]
+enum TooMany {
+    #[error("{0} connections are on their way in already")]
+    Pending(usize),
+    #[error("there are {0} connections already")]
+    InAll(u32),
+    #[error("its IP address has {0} connections already")]
+    OfAddress(u32),
+    #[error("its peer has {0} connections already")]
+    OfPeer(u32),
 }
-
-impl fmt::Display for TooMany {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "its IP address has {} connections already", self.allowed)
-    }
-}
-
-impl std::error::Error for TooMany {}
 
 impl Crowd {
-    /// Allows one address this many connections.
-    pub(crate) fn new(allowed: u32) -> Self {
-        Self { allowed, connections: HashMap::new() }
+    pub(crate) fn new(limits: Limits) -> Self {
+        let (by_address, by_peer) = (HashMap::new(), HashMap::new());
+        Self { limits, pending: HashSet::new(), inbound: 0, by_address, by_peer }
     }
 
-    fn check(&self, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
-        match ip_address(remote).and_then(|ip| self.connections.get(&ip)) {
-            Some(&connections) if connections >= self.allowed => {
-                Err(ConnectionDenied::new(TooMany { allowed: self.allowed }))
+    fn check_inbound(&self, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
+        let Limits { connections, per_address, .. } = self.limits;
+        let from_there = ip_address(remote).and_then(|ip| self.by_address.get(&ip));
+        let too_many = if self.inbound >= connections {
+            TooMany::InAll(connections)
+        } else if from_there.is_some_and(|&from_there| from_there >= per_address) {
+            TooMany::OfAddress(per_address)
+        } else {
+            return Ok(());
+        };
+        Err(ConnectionDenied::new(too_many))
+    }
+
+    fn check_peer(&self, peer: PeerId) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
+        match self.by_peer.get(&peer) {
+            Some(&connections) if connections >= self.limits.per_peer => {
+                Err(ConnectionDenied::new(TooMany::OfPeer(self.limits.per_peer)))
             }
-            _ => Ok(()),
+            _ => Ok(dummy::ConnectionHandler),
+        }
+    }
+}
+
+/// One less; what has none is not remembered.
+fn decrease<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
         }
     }
 }
@@ -70,57 +102,62 @@ impl NetworkBehaviour for Crowd {
 
     fn handle_pending_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.check(remote)
+        self.check_inbound(remote)?;
+        if self.pending.len() >= PENDING {
+            return Err(ConnectionDenied::new(TooMany::Pending(PENDING)));
+        }
+        self.pending.insert(id);
+        Ok(())
     }
 
     /// Checked once more: many may have been pending together.
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
-        _: PeerId,
+        id: ConnectionId,
+        peer: PeerId,
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check(remote).map(|()| dummy::ConnectionHandler)
+        self.pending.remove(&id);
+        self.check_inbound(remote)?;
+        self.check_peer(peer)
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
+        self.check_peer(peer)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished {
-                endpoint: ConnectedPoint::Listener { send_back_addr, .. },
-                ..
-            }) => {
-                if let Some(ip) = ip_address(send_back_addr) {
-                    *self.connections.entry(ip).or_default() += 1;
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, endpoint, .. }) => {
+                *self.by_peer.entry(peer_id).or_default() += 1;
+                if let ConnectedPoint::Listener { send_back_addr, .. } = endpoint {
+                    self.inbound += 1;
+                    let ip = ip_address(send_back_addr);
+                    ip.into_iter().for_each(|ip| *self.by_address.entry(ip).or_default() += 1);
                 }
             }
-            FromSwarm::ConnectionClosed(ConnectionClosed {
-                endpoint: ConnectedPoint::Listener { send_back_addr, .. },
-                ..
-            }) => {
-                if let Some(ip) = ip_address(send_back_addr)
-                    && let Some(connections) = self.connections.get_mut(&ip)
-                {
-                    *connections -= 1;
-                    if *connections == 0 {
-                        self.connections.remove(&ip);
-                    }
+            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, endpoint, .. }) => {
+                decrease(&mut self.by_peer, peer_id);
+                if let ConnectedPoint::Listener { send_back_addr, .. } = endpoint {
+                    self.inbound -= 1;
+                    let ip = ip_address(send_back_addr);
+                    ip.into_iter().for_each(|ip| decrease(&mut self.by_address, ip));
                 }
+            }
+            FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
+                self.pending.remove(&connection_id);
             }
             _ => {}
         }

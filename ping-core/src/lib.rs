@@ -7,7 +7,7 @@
 //!   connections, over transports that are built `on_demand` and `coalesce` small writes, `guard` keeps from
 //!   Kameo what it would misunderstand, by the rules of `admission`, and what would make it panic, by `contain`, and `keep_alive` tells whether a peer is still there.
 //! - [`stream`]: many pings on one long-lived stream, where Kameo would open one for each.
-//! - [`behaviour`]: the protocols that a node runs, and their limits; `crowd` counts connections by address, `budget` what requests take up of memory.
+//! - [`behaviour`]: the protocols that a node runs, and their limits; `crowd` counts connections, `budget` what requests take up of memory.
 //! - [`dial`]: why a connection could not be made.
 //! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
 //! - [`secret`]: the file with the pre-shared key of a private network.
