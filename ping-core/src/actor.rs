@@ -4,7 +4,6 @@
 //! answer, and an actor that ends all the same is started again where it stopped.
 
 use std::{
-    collections::HashSet,
     mem,
     ops::ControlFlow,
     sync::{
@@ -54,7 +53,8 @@ impl Count {
     }
 
     /// A count that goes on from what was counted before. No ping is answered before the journal's reader has kept it.
-    pub fn kept(total: u64, runs: Runs) -> (Self, Journal) {
+    pub fn kept(total: u64, mut runs: Runs) -> (Self, Journal) {
+        runs.watch_changes();
         let pending = Arc::new(Pending::default());
         let (total, runs) = (watch::Sender::new(total), Arc::new(Mutex::new(runs)));
         let journal = Journal { total: total.clone(), runs: runs.clone(), pending: pending.clone() };
@@ -84,16 +84,18 @@ impl Count {
     }
 
     /// Counts pings of a run, each unless it was counted before; appends what became of each.
-    fn add_once(&self, id: RunId, settled_below: u64, numbers: &[u64], verdicts: &mut Vec<Verdict>) -> u64 {
+    fn add_once(&self, id: RunId, items: impl IntoIterator<Item = Item>, verdicts: &mut Vec<Verdict>) -> u64 {
         let mut runs = self.runs();
-        match runs.get(id, Instant::now()) {
-            Some(run) => {
-                verdicts.extend(numbers.iter().map(|&number| run.count(number)));
-                // It may have been said behind some of these pings.
-                run.settle_below(settled_below);
+        let mut run = runs.get(id, Instant::now());
+        for item in items {
+            match (item, &mut run) {
+                (Item::Ping(number), Some(run)) => verdicts.push(run.count(number)),
+                (Item::Ping(_), None) => verdicts.push(Verdict::UnknownRun),
+                (Item::Settled { below }, Some(run)) => run.settle_below(below),
+                (Item::Settled { .. }, None) => {}
             }
-            None => verdicts.extend(numbers.iter().map(|_| Verdict::UnknownRun)),
         }
+        // Within the lock: whoever keeps the runs keeps a total that has all that they have.
         self.add(fresh(verdicts))
     }
 
@@ -101,7 +103,7 @@ impl Count {
     pub async fn finish(&self) {
         if let Some(pending) = &self.journal {
             let (kept, safe) = oneshot::channel();
-            pending.add([], Some(kept));
+            pending.add(Some(kept));
             let _ = safe.await;
         }
     }
@@ -128,7 +130,6 @@ struct Pending {
 
 #[derive(Debug, Default)]
 struct Changes {
-    runs: HashSet<RunId>,
     any: bool,
     waiting: Vec<oneshot::Sender<()>>,
     /// Nobody reads any more.
@@ -136,11 +137,10 @@ struct Changes {
 }
 
 impl Pending {
-    /// Takes note that these runs and the total have changed, and who waits until that is kept. Drops the latter if it cannot be.
-    fn add(&self, runs: impl IntoIterator<Item = RunId>, waiting: Option<oneshot::Sender<()>>) {
+    /// Takes note that something was counted, and who waits until that is kept. Drops the latter if it cannot be.
+    fn add(&self, waiting: Option<oneshot::Sender<()>>) {
         let mut changes = lock(&self.changes);
         if !changes.closed {
-            changes.runs.extend(runs);
             changes.any = true;
             changes.waiting.extend(waiting);
             self.wake.notify_one();
@@ -187,11 +187,9 @@ impl Journal {
         let changes = lock(&self.pending.changes);
         let changes = self.pending.wake.wait_while(changes, |changes| !changes.any);
         let changes = mem::take(&mut *changes.unwrap_or_else(PoisonError::into_inner));
-        // A ping of a run is counted in both under this lock.
-        let runs = lock(&self.runs);
-        let stand = |id: RunId| (id, runs.peek(id).cloned());
-        let changed = changes.runs.into_iter().map(stand).collect();
-        Entry { waiting: changes.waiting, ..Entry::new(*self.total.borrow(), changed) }
+        // A ping of a run is counted in both under this lock, so none is in the one and not in the other.
+        let mut runs = lock(&self.runs);
+        Entry { waiting: changes.waiting, ..Entry::new(*self.total.borrow(), runs.take_changed()) }
     }
 }
 
@@ -214,13 +212,22 @@ pub(crate) struct Batch {
     pub(crate) payloads: Vec<Bytes>,
 }
 
+/// What is said on a stream about the pings of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Item {
+    /// The ping of this number.
+    Ping(u64),
+    /// No ping below this number will be sent again.
+    Settled { below: u64 },
+}
+
 /// The pings of a [`Batch`].
 #[derive(Clone, Debug)]
 pub(crate) enum Pings {
     /// So many.
     Plain(u64),
     /// Pings that may have come before.
-    OfRun { run: RunId, settled_below: u64, numbers: Vec<u64> },
+    OfRun { run: RunId, items: Vec<Item> },
 }
 
 /// The answer to a [`Batch`].
@@ -252,11 +259,10 @@ pub struct PingActor {
 }
 
 impl PingActor {
-    /// Replies when what was counted of these runs is kept, if it is to be. If it cannot be, there is no reply.
+    /// Replies when what was counted is kept, if it is to be. If it cannot be, there is no reply.
     fn answer<R: Reply<Value = R>>(
         &self,
         context: &mut Context<Self, DelegatedReply<R>>,
-        runs: impl IntoIterator<Item = RunId>,
         reply: R,
     ) -> DelegatedReply<R> {
         let Some(pending) = &self.count.journal else { return context.reply(reply) };
@@ -270,7 +276,7 @@ impl PingActor {
             });
             kept
         });
-        pending.add(runs, waiting);
+        pending.add(waiting);
         delegated
     }
 }
@@ -318,7 +324,7 @@ impl Message<Ping> for PingActor {
 
     async fn handle(&mut self, ping: Ping, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let total_pings = self.count.add(1);
-        self.answer(context, None, Pong { message: "PONG".into(), sequence: ping.sequence, total_pings })
+        self.answer(context, Pong { message: "PONG".into(), sequence: ping.sequence, total_pings })
     }
 }
 
@@ -342,7 +348,7 @@ impl Message<Echo> for PingActor {
 
     async fn handle(&mut self, echo: Echo, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let total_pings = self.count.add(1);
-        self.answer(context, None, Echoed { sequence: echo.sequence, total_pings, payload: echo.payload })
+        self.answer(context, Echoed { sequence: echo.sequence, total_pings, payload: echo.payload })
     }
 }
 
@@ -353,9 +359,10 @@ impl Message<Once> for PingActor {
     async fn handle(&mut self, once: Once, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let Once { run, settled_below, sequence, payload } = once;
         let mut verdicts = Vec::new();
-        let total_pings = self.count.add_once(run, settled_below, &[sequence], &mut verdicts);
+        let items = [Item::Settled { below: settled_below }, Item::Ping(sequence)];
+        let total_pings = self.count.add_once(run, items, &mut verdicts);
         let verdict = verdicts.pop().unwrap_or(Verdict::UnknownRun);
-        self.answer(context, [run], OnceReply { sequence, total_pings, verdict, payload })
+        self.answer(context, OnceReply { sequence, total_pings, verdict, payload })
     }
 }
 
@@ -367,7 +374,9 @@ impl Message<AboutRun> for PingActor {
         let AboutRun { run: id, step, settled_below } = about;
         let now = Instant::now();
         let mut runs = self.count.runs();
-        let forgotten = if step == Step::Begin { runs.begin(id, now) } else { Vec::new() };
+        if step == Step::Begin {
+            runs.begin(id, now);
+        }
         let run = runs.get(id, now).map(|run| {
             run.settle_below(settled_below);
             run.counted()
@@ -377,7 +386,7 @@ impl Message<AboutRun> for PingActor {
         }
         drop(runs);
         let card = RunCard { counted: run, total_pings: self.count.total() };
-        self.answer(context, forgotten.into_iter().chain([id]), card)
+        self.answer(context, card)
     }
 }
 
@@ -386,19 +395,19 @@ impl Message<Batch> for PingActor {
 
     async fn handle(&mut self, batch: Batch, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let mut verdicts = Vec::new();
-        let (run, total) = match batch.pings {
+        let total = match batch.pings {
             // Nothing to keep, if a journal is kept at all.
             Pings::Plain(0) => {
                 let total = self.count.total();
                 return context.reply(Counted { total, verdicts, payloads: batch.payloads });
             }
-            Pings::Plain(pings) => (None, self.count.add(pings)),
-            Pings::OfRun { run, settled_below, numbers } => {
-                verdicts.reserve(numbers.len());
-                (Some(run), self.count.add_once(run, settled_below, &numbers, &mut verdicts))
+            Pings::Plain(pings) => self.count.add(pings),
+            Pings::OfRun { run, items } => {
+                verdicts.reserve(items.len());
+                self.count.add_once(run, items, &mut verdicts)
             }
         };
-        self.answer(context, run, Counted { total, verdicts, payloads: batch.payloads })
+        self.answer(context, Counted { total, verdicts, payloads: batch.payloads })
     }
 }
 
@@ -553,11 +562,11 @@ mod tests {
         let Hosted { actor, .. } = &hosted(&count).await;
         let (first, second) = (actor.clone(), actor.clone());
         let begun = tokio::spawn(async move { first.ask(about(Step::Begin)).await });
-        while count.runs().peek(RunId(1, 2)).is_none() {
+        while lock(&journal.pending.changes).waiting.is_empty() {
             tokio::task::yield_now().await;
         }
         let asked = tokio::spawn(async move { second.ask(once(1)).await });
-        while *count.watch().borrow() < 11 {
+        while lock(&journal.pending.changes).waiting.len() < 2 {
             tokio::task::yield_now().await;
         }
         let entry = journal.next();
@@ -566,6 +575,11 @@ mod tests {
         assert!(!begun.is_finished() && !asked.is_finished());
         entry.is_kept();
         assert_eq!(asked.await.unwrap().unwrap().verdict, Verdict::Fresh);
+        // What is counted is kept with its run, whatever wakes the keeper.
+        count.add_once(RunId(1, 2), [Item::Ping(2)], &mut Vec::new());
+        journal.pending.add(None);
+        let entry = journal.next();
+        assert_eq!((entry.total, entry.runs[0].1.as_ref().map(Run::counted)), (12, Some(2)));
         // What cannot be kept is not answered.
         drop(journal);
         assert!(actor.ask(ping(1)).await.is_err());

@@ -11,9 +11,8 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
-        NetworkBehaviour, NewExternalAddrOfPeer, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        behaviour::ConnectionEstablished,
+        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
+        NewExternalAddrOfPeer, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
     },
 };
 use tracing::warn;
@@ -28,9 +27,10 @@ use crate::{
 /// Kameo's protocols, guarded.
 ///
 /// - What peers send passes [`Admission`] first, and a handler that panics costs but its own connection.
-/// - When two transports are dialled at once, the connection that comes second is denied. Kameo takes any failed dial for
-///   the loss of the peer and would fail every request and look-up that is under way on the first connection, so it does
-///   not hear of a denied one.
+/// - A peer is dialled several times at once, by two transports or while a link comes back, and all dials but one fail: the
+///   connections that come later are denied, and what was sent in vain times out. Kameo takes any failed dial for the loss of the
+///   peer and would fail every request and look-up that is under way on the connection that stands, so it does not hear of
+///   failed dials while there is one.
 /// - Kameo's registry dials whoever it knows an address of, and mDNS would tell it those of every peer on the network. It
 ///   hears only of the addresses that the node has itself connected to.
 #[allow(missing_debug_implementations, reason = "Kameo's behaviour has no Debug")]
@@ -76,9 +76,7 @@ impl NetworkBehaviour for Guard {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error: DialError::Denied { .. }, .. })
-                if self.connected.contains(&peer) =>
-            {
+            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), .. }) if self.connected.contains(&peer) => {
                 return;
             }
             FromSwarm::NewExternalAddrOfPeer(_) => return,

@@ -5,11 +5,12 @@
 //! Low Latency", Lee and others, 2015).
 //!
 //! The memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, 64 MiB in all at the very most. A run's memory is released when
-//! its client ends it, when it was idle for [`FORGOTTEN_AFTER`], or when it is the one idle for longest and room is wanted for a new one.
+//! its client ends it, or when a new one begins and it was idle for [`FORGOTTEN_AFTER`], or for longest of all while room is wanted.
 //! Pings of a run that is not remembered are never counted; its client is told so.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -22,8 +23,8 @@ pub const MAX_RUNS: usize = 2048;
 /// flight. One bit each, that is 16 KiB, and as much again while the memory for it grows.
 pub const WINDOW: u64 = 128 * 1024;
 
-/// How long an idle run is remembered. No client sends a ping again for longer: it is the longest timeout of one.
-pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
+/// How long an idle run is remembered: the longest time from one ping to the next, and then the longest until it is given up.
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The name of a run: 128 random bits that its client chose.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -105,9 +106,28 @@ impl Run {
 #[derive(Debug, Default)]
 pub struct Runs {
     runs: HashMap<RunId, (Run, Instant)>,
+    /// Which runs have changed, if anybody wants to know.
+    changed: Option<HashSet<RunId>>,
 }
 
 impl Runs {
+    /// Takes note from now on of which runs change.
+    pub fn watch_changes(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    /// The runs that have changed since this was last asked; nothing is left of those that ended or were forgotten.
+    pub fn take_changed(&mut self) -> Vec<(RunId, Option<Run>)> {
+        let changed = self.changed.as_mut().map(mem::take).unwrap_or_default();
+        changed.into_iter().map(|id| (id, self.runs.get(&id).map(|(run, _)| run.clone()))).collect()
+    }
+
+    fn note(&mut self, id: RunId) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(id);
+        }
+    }
+
     /// Begins a run; does nothing if it has begun before. Returns the runs that are forgotten for it.
     pub fn begin(&mut self, id: RunId, now: Instant) -> Vec<RunId> {
         let mut forgotten = Vec::new();
@@ -117,27 +137,31 @@ impl Runs {
             if self.runs.len() - forgotten.len() >= MAX_RUNS {
                 forgotten.extend(self.runs.iter().max_by_key(|(_, (_, used))| idle(used)).map(|(id, _)| *id));
             }
-            forgotten.iter().for_each(|id| drop(self.runs.remove(id)));
+            for id in &forgotten {
+                self.runs.remove(id);
+                self.note(*id);
+            }
+            self.note(id);
         }
         self.runs.entry(id).or_insert_with(|| (Run::default(), now));
         forgotten
     }
 
-    /// A run that has begun.
+    /// A run that has begun, to change it.
     pub fn get(&mut self, id: RunId, now: Instant) -> Option<&mut Run> {
+        if self.runs.contains_key(&id) {
+            self.note(id);
+        }
         let (run, used) = self.runs.get_mut(&id)?;
         *used = now;
         Some(run)
     }
 
-    /// A run that has begun, if anybody asks, which is no use of it.
-    pub fn peek(&self, id: RunId) -> Option<&Run> {
-        self.runs.get(&id).map(|(run, _)| run)
-    }
-
     /// Ends a run, and forgets it.
     pub fn end(&mut self, id: RunId) -> Option<Run> {
-        self.runs.remove(&id).map(|(run, _)| run)
+        let (run, _) = self.runs.remove(&id)?;
+        self.note(id);
+        Some(run)
     }
 
     /// Remembers a run of an earlier life.

@@ -19,12 +19,12 @@ const MAX_FILE: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read.
-    #[error("cannot read the secret file {path}: {source}. Name another one with --secret.")]
+    #[error("cannot read the secret file {path}: {cause}. Name another one with --secret.")]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file holds something else than a key.
     #[error(
@@ -51,7 +51,7 @@ pub enum SecretError {
 ///
 /// When the file cannot be read, is readable by others, or holds something else.
 pub fn read(path: &Path) -> Result<PreSharedKey, SecretError> {
-    let unreadable = |source| SecretError::Unreadable { path: path.into(), source };
+    let unreadable = |cause| SecretError::Unreadable { path: path.into(), cause };
     let file = File::open(path).map_err(unreadable)?;
     if let Some(mode) = mode_for_others(&file).map_err(unreadable)? {
         return Err(SecretError::Exposed { path: path.into(), mode });

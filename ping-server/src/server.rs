@@ -121,7 +121,7 @@ async fn failure(state: &mut Option<State>) -> anyhow::Error {
     match state {
         Some(State { failed, .. }) => match failed.await {
             Ok(failure) => failure,
-            Err(_) => pending().await,
+            Err(_) => anyhow!("the thread that writes the state file ended. This is a bug; please report it."),
         },
         None => pending().await,
     }

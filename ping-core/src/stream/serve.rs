@@ -15,7 +15,7 @@ use super::{
     io::{Reader, Writer},
 };
 use crate::{
-    actor::{Batch, Counted, PingActor, Pings, fresh},
+    actor::{Batch, Counted, Item, PingActor, Pings, fresh},
     complaints::Complaints,
     runs::{RunId, Verdict},
 };
@@ -121,6 +121,7 @@ enum Request {
     Ask { id: u64 },
     Tell { id: u64 },
     Part { id: u64 },
+    Settled { below: u64 },
 }
 
 /// What was asked on one stream.
@@ -128,8 +129,8 @@ enum Request {
 struct Requests {
     /// Whether a frame has come at all.
     begun: bool,
-    /// The run that the pings belong to, and the lowest number that may still come.
-    run: Option<(RunId, u64)>,
+    /// The run that the pings belong to.
+    run: Option<RunId>,
     /// What one read brought.
     list: Vec<Request>,
     payloads: Vec<Bytes>,
@@ -149,8 +150,8 @@ impl Requests {
             }
             // Nobody wants it back.
             Frame::TellPart { .. } => {}
-            Frame::Run { run } if first => self.run = Some((run, 0)),
-            Frame::Settled { below } if let Some((_, settled_below)) = &mut self.run => *settled_below = below,
+            Frame::Run { run } if first => self.run = Some(run),
+            Frame::Settled { below } if self.run.is_some() => self.list.push(Request::Settled { below }),
             other => return Err(Malformed::Unexpected(other.kind())),
         }
         Ok(())
@@ -158,13 +159,14 @@ impl Requests {
 
     /// What there is for the actor to do.
     fn batch(&mut self) -> (Pings, Vec<Bytes>) {
-        let numbers = self.list.iter().filter_map(|request| match request {
-            Request::Ask { id } | Request::Tell { id } => Some(*id),
+        let items = self.list.iter().filter_map(|request| match *request {
+            Request::Ask { id } | Request::Tell { id } => Some(Item::Ping(id)),
+            Request::Settled { below } => Some(Item::Settled { below }),
             Request::Part { .. } => None,
         });
         let pings = match self.run {
-            None => Pings::Plain(numbers.count() as u64),
-            Some((run, settled_below)) => Pings::OfRun { run, settled_below, numbers: numbers.collect() },
+            None => Pings::Plain(items.count() as u64),
+            Some(run) => Pings::OfRun { run, items: items.collect() },
         };
         (pings, std::mem::take(&mut self.payloads))
     }
@@ -172,8 +174,9 @@ impl Requests {
     /// Writes the replies in the order of the requests. Each ping that was counted now gets its own place in the actor's total.
     fn reply(&mut self, counted: Counted, writer: &mut Writer) -> Result<(), Ended> {
         let Counted { total, verdicts, payloads } = counted;
-        let pings = self.list.iter().filter(|request| !matches!(request, Request::Part { .. })).count() as u64;
-        let mut total = total - if self.run.is_some() { fresh(&verdicts) } else { pings };
+        let is_ping = |request: &&Request| matches!(request, Request::Ask { .. } | Request::Tell { .. });
+        let pings = if self.run.is_some() { fresh(&verdicts) } else { self.list.iter().filter(is_ping).count() as u64 };
+        let mut total = total - pings;
         let (mut verdicts, mut payloads) = (verdicts.into_iter(), payloads.into_iter());
         let mut told = None;
         let mut outcome = Ok(());
@@ -204,6 +207,7 @@ impl Requests {
                         writer.push(Frame::Part { id, payload });
                     }
                 }
+                Request::Settled { .. } => {}
             }
         }
         // One count acknowledges all tells of the read.
