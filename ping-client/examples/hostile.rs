@@ -5,7 +5,8 @@
 //!   ends.
 //! - `hostile say ADDRESS HEX` writes these bytes into a stream, closes it, and prints what comes back, in hexadecimal.
 //! - `hostile reset ADDRESS HEX` writes these bytes and drops the stream.
-//! - `hostile records ADDRESS COUNT` sends Kameo's registry a record of one byte, and then COUNT records and COUNT providers of
+//! - `hostile records ADDRESS COUNT` sends Kameo's registry a record of one byte, a record in its own name that says it is the server's, a
+//!   provider of two thousand addresses, and then COUNT records and COUNT providers of
 //!   its own, for names of its own, and as many in another peer's name.
 //! - `hostile signals ADDRESS` announces deaths to the actors that the server may have, and links and unlinks them.
 //! - `hostile panics ADDRESS` asks an actor whose id is too short.
@@ -155,8 +156,7 @@ async fn connect(address: Multiaddr) -> Result<(libp2p_stream::Control, PeerId, 
     let mut swarm = new_swarm()?;
     let control = swarm.behaviour().new_control();
     let ours = *swarm.local_peer_id();
-    let peer = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
-    let peer: PeerId = peer.context("the address has no /p2p/ part")?;
+    let peer = server_of(&address)?;
     swarm.dial(address)?;
     while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
     tokio::spawn(async move {
@@ -165,6 +165,12 @@ async fn connect(address: Multiaddr) -> Result<(libp2p_stream::Control, PeerId, 
         }
     });
     Ok((control, ours, peer))
+}
+
+/// Whose address it is.
+fn server_of(address: &Multiaddr) -> Result<PeerId> {
+    let peer = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+    peer.context("the address has no /p2p/ part")
 }
 
 async fn mute(address: Multiaddr, count: usize) -> Result<()> {
@@ -290,11 +296,21 @@ async fn send_all(address: Multiaddr, messages: impl Fn(&PeerId) -> Vec<Vec<u8>>
 
 async fn records(address: Multiaddr, count: usize) -> Result<()> {
     let key = |name: &str, peer: &PeerId| format!("{name}:meta:{peer}").into_bytes();
+    let victim = server_of(&address)?;
     send_all(address.clone(), |ours| vec![put_value(&key("ping_actor", ours), &[0xff])]).await?;
     let well_formed = |peer: &PeerId| {
         let peer = peer.to_bytes();
         [&[peer.len() as u8][..], &7_u64.to_le_bytes(), &peer, b"ping_pong_app::PingActor"].concat()
     };
+    // A rival whose record says that it is the server, and whose addresses would not fit into any answer.
+    send_all(address.clone(), |ours| {
+        let rival = [field(1, &ours.to_bytes()), field(2, &[4, 127, 0, 0, 9]).repeat(2000)].concat();
+        vec![
+            kademlia(2, &[field(2, b"ping_actor"), field(9, &rival)]),
+            put_value(&key("ping_actor", ours), &well_formed(&victim)),
+        ]
+    })
+    .await?;
     send_all(address.clone(), |ours| {
         let other = PeerId::random();
         let names = (0..count).map(|n| format!("name-{n}"));

@@ -11,7 +11,10 @@ use std::{
 };
 
 use kameo::{actor::ActorId, remote, remote::messaging::SwarmRequest};
-use libp2p::{PeerId, swarm::THandlerOutEvent};
+use libp2p::{
+    Multiaddr, PeerId,
+    swarm::{THandlerInEvent, THandlerOutEvent},
+};
 
 use crate::protocol::MAX_NAME_LEN;
 
@@ -24,12 +27,27 @@ type Message = THandlerOutEvent<remote::messaging::Behaviour>;
 /// What it sent by the registry's Kademlia protocol.
 type Registry = THandlerOutEvent<remote::registry::Behaviour>;
 
+/// What is sent to a peer by either of Kameo's protocols.
+pub(crate) type ToPeer = THandlerInEvent<remote::Behaviour>;
+
+/// What is sent to it by the registry's Kademlia protocol.
+type ToRegistry = THandlerInEvent<remote::registry::Behaviour>;
+
 /// How many registrations of other peers a node keeps. The store takes 1024, so there is always room for the node's own.
 const MAX_REGISTRATIONS: usize = 256;
 
 /// How many of them may come from one IP address. A machine that hosts more actors than that should be its own node; and to
 /// fill a node, an attacker needs as many addresses as it has identities.
 const MAX_PER_ADDRESS: usize = 16;
+
+/// How many peers may register under one name besides this node itself. A Kameo node that is asked for a name gives the first five
+/// peers that it knows of, so this node's own actor is always among them.
+const MAX_PER_NAME: usize = 4;
+
+/// How many addresses of a peer that registers are kept, and how long each may be, in bytes. An answer to whoever looks the name up
+/// carries them all, and must stay below the 16 KiB that Kademlia reads.
+const MAX_ADDRESSES: usize = 8;
+const MAX_ADDRESS_LEN: usize = 128;
 
 /// How long a registration is counted: as long as Kademlia keeps a provider's record that is not renewed.
 const KEPT: Duration = Duration::from_secs(48 * 60 * 60);
@@ -40,6 +58,17 @@ const MAX_TYPE_LEN: usize = 255;
 /// The actor id of nobody. What is addressed to it is answered as Kameo answers for an actor that does not run.
 const NOBODY: u64 = u64::MAX;
 
+/// What becomes of something that a peer sent.
+#[allow(clippy::large_enum_variant, reason = "it is matched at once and never kept")]
+pub(crate) enum Verdict {
+    /// Kameo may see it.
+    Sound(FromPeer),
+    /// Kameo may see what is left of it.
+    Mended(FromPeer),
+    /// Kameo is not to see it. If it waits for an answer, that is this one.
+    Refused(Option<ToPeer>),
+}
+
 /// Decides what passes.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
@@ -48,28 +77,57 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// What Kameo is to see of what a peer at this address sent, if anything, and whether that is just what it sent.
-    pub(crate) fn admit(&mut self, peer: PeerId, address: IpAddr, event: FromPeer) -> (Option<FromPeer>, bool) {
+    /// What Kameo is to see of what a peer at this address sent.
+    pub(crate) fn admit(&mut self, peer: PeerId, address: IpAddr, event: FromPeer) -> Verdict {
         match event {
             FromPeer::Left(Message::Request { request_id, request, sender }) => {
                 let (request, sound) = without_links(request);
-                (Some(FromPeer::Left(Message::Request { request_id, request, sender })), sound)
+                let event = FromPeer::Left(Message::Request { request_id, request, sender });
+                if sound { Verdict::Sound(event) } else { Verdict::Mended(event) }
             }
             FromPeer::Right(Registry::PutRecord { record, request_id }) => {
-                let name = name_in(record.key.as_ref(), peer).filter(|_| is_registration(&record.value));
-                let sound = name.is_some_and(|name| self.has_room(peer, address, name));
-                (sound.then_some(FromPeer::Right(Registry::PutRecord { record, request_id })), sound)
+                let name = name_in(record.key.as_ref(), peer).filter(|_| is_registration_of(&record.value, peer));
+                if name.is_some_and(|name| self.has_room(peer, address, name)) {
+                    Verdict::Sound(FromPeer::Right(Registry::PutRecord { record, request_id }))
+                } else {
+                    Verdict::Refused(Some(ToPeer::Right(ToRegistry::Reset(request_id))))
+                }
             }
-            FromPeer::Right(Registry::AddProvider { key, provider }) => {
-                let sound = provider.node_id == peer && self.has_room(peer, address, key.as_ref());
-                (sound.then_some(FromPeer::Right(Registry::AddProvider { key, provider })), sound)
+            FromPeer::Right(Registry::AddProvider { key, mut provider }) => {
+                if provider.node_id != peer || !self.has_room(peer, address, key.as_ref()) {
+                    return Verdict::Refused(None);
+                }
+                let sent = provider.multiaddrs.len();
+                bound(&mut provider.multiaddrs);
+                let sound = provider.multiaddrs.len() == sent;
+                let event = FromPeer::Right(Registry::AddProvider { key, provider });
+                if sound { Verdict::Sound(event) } else { Verdict::Mended(event) }
             }
-            FromPeer::Right(Registry::GetRecordRes { record: Some(record), closer_peers, query_id })
-                if !is_registration(&record.value) =>
-            {
-                (Some(FromPeer::Right(Registry::GetRecordRes { record: None, closer_peers, query_id })), false)
+            // What a node that was asked answers. Only that node is ever asked, so nobody is dialled at addresses that it names.
+            FromPeer::Right(Registry::GetRecordRes { record, query_id, .. }) => {
+                let closer_peers = Vec::new();
+                match record {
+                    Some(record) if !is_owners(record.key.as_ref(), &record.value) => {
+                        Verdict::Mended(FromPeer::Right(Registry::GetRecordRes {
+                            record: None,
+                            closer_peers,
+                            query_id,
+                        }))
+                    }
+                    record => {
+                        Verdict::Sound(FromPeer::Right(Registry::GetRecordRes { record, closer_peers, query_id }))
+                    }
+                }
             }
-            other => (Some(other), true),
+            FromPeer::Right(Registry::GetProvidersRes { mut provider_peers, query_id, .. }) => {
+                provider_peers.iter_mut().for_each(|provider| provider.multiaddrs.clear());
+                let closer_peers = Vec::new();
+                Verdict::Sound(FromPeer::Right(Registry::GetProvidersRes { closer_peers, provider_peers, query_id }))
+            }
+            FromPeer::Right(Registry::FindNodeRes { query_id, .. }) => {
+                Verdict::Sound(FromPeer::Right(Registry::FindNodeRes { closer_peers: Vec::new(), query_id }))
+            }
+            other => Verdict::Sound(other),
         }
     }
 
@@ -82,7 +140,9 @@ impl Admission {
         self.registrations.retain(|_, (_, at)| now.saturating_duration_since(*at) < KEPT);
         let known = self.registrations.contains_key(&key);
         let from_there = self.registrations.values().filter(|(from, _)| *from == address).count();
-        let room = known || (self.registrations.len() < MAX_REGISTRATIONS && from_there < MAX_PER_ADDRESS);
+        let of_name = self.registrations.keys().filter(|(_, known)| known == name).count();
+        let room = known
+            || (self.registrations.len() < MAX_REGISTRATIONS && from_there < MAX_PER_ADDRESS && of_name < MAX_PER_NAME);
         if room {
             self.registrations.insert(key, (address, now));
         }
@@ -121,6 +181,23 @@ fn name_in(key: &[u8], peer: PeerId) -> Option<&[u8]> {
     std::str::from_utf8(name).is_ok_and(|name| !name.contains(":meta:")).then_some(name)
 }
 
+/// Drops the addresses that are too many or too long.
+fn bound(addresses: &mut Vec<Multiaddr>) {
+    addresses.retain(|address| address.len() <= MAX_ADDRESS_LEN);
+    addresses.truncate(MAX_ADDRESSES);
+}
+
+/// Whether these bytes are a registration of an actor on this peer.
+fn is_registration_of(bytes: &[u8], peer: PeerId) -> bool {
+    is_registration(bytes) && bytes[9..].starts_with(&peer.to_bytes())
+}
+
+/// Whether a registration is that of the peer whose key it has: nobody registers actors in the name of others.
+fn is_owners(key: &[u8], bytes: &[u8]) -> bool {
+    let owner = std::str::from_utf8(key).ok().and_then(|key| key.rsplit_once(":meta:")?.1.parse().ok());
+    owner.is_some_and(|owner| is_registration_of(bytes, owner))
+}
+
 /// Whether these bytes are a registration: the length of a peer id in one byte, an actor's number in eight, that peer id,
 /// and the identifier of the actor's type. Kameo's own reading of anything else may panic.
 pub(crate) fn is_registration(bytes: &[u8]) -> bool {
@@ -157,6 +234,35 @@ mod tests {
     }
 
     #[test]
+    fn a_registration_is_that_of_its_sender_and_of_its_key() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        assert!(is_registration_of(&registration(peer), peer));
+        assert!(!is_registration_of(&registration(other), peer));
+        let key = format!("name:meta:{peer}");
+        assert!(is_owners(key.as_bytes(), &registration(peer)));
+        assert!(!is_owners(key.as_bytes(), &registration(other)));
+        assert!(!is_owners(b"name", &registration(peer)));
+    }
+
+    #[test]
+    fn one_name_has_room_for_this_node_and_few_others() {
+        let mut admission = Admission::default();
+        let register = |address: u32| (PeerId::random(), IpAddr::V4(address.into()));
+        let admitted = (0..20).map(register).filter(|(peer, from)| admission.has_room(*peer, *from, b"name")).count();
+        assert_eq!(admitted, MAX_PER_NAME);
+        assert!(admission.has_room(PeerId::random(), HERE, b"another name"));
+    }
+
+    #[test]
+    fn few_and_short_addresses_are_kept() {
+        let short: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let long: Multiaddr = format!("/dns/{}", "x".repeat(MAX_ADDRESS_LEN)).parse().unwrap();
+        let mut addresses = [vec![long], vec![short.clone(); 1000]].concat();
+        bound(&mut addresses);
+        assert_eq!(addresses, vec![short; MAX_ADDRESSES]);
+    }
+
+    #[test]
     fn a_peer_registers_only_for_itself() {
         let (peer, other) = (PeerId::random(), PeerId::random());
         let key = format!("some name:meta:{peer}");
@@ -170,13 +276,14 @@ mod tests {
     fn one_address_cannot_fill_the_store_and_what_is_known_may_be_renewed() {
         let mut admission = Admission::default();
         let first = PeerId::random();
-        assert!(admission.has_room(first, HERE, b"name"));
-        for _ in 1..MAX_PER_ADDRESS {
-            assert!(admission.has_room(PeerId::random(), HERE, b"name"));
+        let name = |number: usize| number.to_be_bytes();
+        assert!(admission.has_room(first, HERE, &name(0)));
+        for number in 1..MAX_PER_ADDRESS {
+            assert!(admission.has_room(PeerId::random(), HERE, &name(number)));
         }
-        assert!(!admission.has_room(PeerId::random(), HERE, b"name"));
-        assert!(admission.has_room(first, HERE, b"name"), "a renewal");
-        assert!(admission.has_room(PeerId::random(), THERE, b"name"), "another address");
+        assert!(!admission.has_room(PeerId::random(), HERE, &name(MAX_PER_ADDRESS)));
+        assert!(admission.has_room(first, HERE, &name(0)), "a renewal");
+        assert!(admission.has_room(PeerId::random(), THERE, &name(MAX_PER_ADDRESS)), "another address");
         assert!(!admission.has_room(PeerId::random(), THERE, b""));
         assert!(!admission.has_room(PeerId::random(), THERE, &[b'x'; MAX_NAME_LEN + 1]));
     }
@@ -185,7 +292,7 @@ mod tests {
     fn many_addresses_cannot_fill_it_either() {
         let mut admission = Admission::default();
         let admitted = (0..2 * MAX_REGISTRATIONS as u32)
-            .filter(|&address| admission.has_room(PeerId::random(), IpAddr::V4(address.into()), b"name"))
+            .filter(|&number| admission.has_room(PeerId::random(), IpAddr::V4(number.into()), &number.to_be_bytes()))
             .count();
         assert_eq!(admitted, MAX_REGISTRATIONS);
     }

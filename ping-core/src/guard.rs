@@ -12,13 +12,14 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     swarm::{
         CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
-        NewExternalAddrOfPeer, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+        NewExternalAddrOfPeer, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::ConnectionEstablished,
     },
 };
 use tracing::warn;
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, ToPeer, Verdict},
     complaints::Complaints,
     contain::{Contained, FromHandler},
     crowd::ip_address,
@@ -40,8 +41,8 @@ pub(crate) struct Guard {
     /// Where each connection comes from or goes to.
     addresses: HashMap<ConnectionId, IpAddr>,
     admission: Admission,
-    /// Connections whose handler panicked.
-    broken: VecDeque<(PeerId, ConnectionId)>,
+    /// What there is to do: connections to close whose handler panicked, and answers to what was refused.
+    actions: VecDeque<ToSwarm<remote::Event, ToPeer>>,
     refused: Complaints,
     panics: Complaints,
 }
@@ -53,7 +54,7 @@ impl Guard {
             connected: HashSet::new(),
             addresses: HashMap::new(),
             admission: Admission::default(),
-            broken: VecDeque::new(),
+            actions: VecDeque::new(),
             refused: Complaints::default(),
             panics: Complaints::default(),
         }
@@ -139,26 +140,38 @@ impl NetworkBehaviour for Guard {
         match event {
             FromHandler::Event(event) => {
                 let address = self.addresses.get(&id).copied().unwrap_or(NO_ADDRESS);
-                let (admitted, sound) = self.admission.admit(peer, address, event);
-                if !sound && let Some(count) = self.refused.add() {
+                let verdict = self.admission.admit(peer, address, event);
+                if !matches!(verdict, Verdict::Sound(_))
+                    && let Some(count) = self.refused.add()
+                {
                     warn!("Refused what {peer} asked of the registry or of links between actors ({count} such so far)");
                 }
-                if let Some(event) = admitted {
-                    self.kameo.on_connection_handler_event(peer, id, event);
+                match verdict {
+                    Verdict::Sound(event) | Verdict::Mended(event) => {
+                        self.kameo.on_connection_handler_event(peer, id, event);
+                    }
+                    Verdict::Refused(answer) => {
+                        self.actions.extend(answer.map(|event| ToSwarm::NotifyHandler {
+                            peer_id: peer,
+                            handler: NotifyHandler::One(id),
+                            event,
+                        }));
+                    }
                 }
             }
             FromHandler::Panicked => {
                 if let Some(count) = self.panics.add() {
                     warn!("Closed the connection to {peer}: what it sent makes its reader panic ({count} such so far)");
                 }
-                self.broken.push_back((peer, id));
+                let connection = CloseConnection::One(id);
+                self.actions.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
             }
         }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Some((peer_id, id)) = self.broken.pop_front() {
-            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(id) });
+        if let Some(action) = self.actions.pop_front() {
+            return Poll::Ready(action);
         }
         self.kameo.poll(context)
     }
