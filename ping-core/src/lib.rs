@@ -4,7 +4,7 @@
 //! - [`actor`]: the [`PingActor`](actor::PingActor), which counts them, and its supervisor.
 //! - [`runs`]: what it has counted of each client's run, so that a ping which is sent again is counted once.
 //! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold. Under it, `transport` makes
-//!   connections, over transports that are built `on_demand` and `coalesce` small writes, `guard` keeps from
+//!   connections, over transports that are built `on_demand` and `coalesce` small writes, `mux` carries many streams on one, `guard` keeps from
 //!   Kameo what it would misunderstand, by the rules of `admission`, and what would make it panic, by `contain`, and `keep_alive` tells whether a peer is still there.
 //! - [`stream`]: many pings on one long-lived stream, where Kameo would open one for each.
 //! - [`behaviour`]: the protocols that a node runs, and their limits; `crowd` counts connections, `budget` what requests take up of memory.
@@ -29,6 +29,7 @@ mod guard;
 pub mod identity;
 mod keep_alive;
 pub mod logging;
+mod mux;
 pub mod node;
 mod on_demand;
 pub mod protocol;

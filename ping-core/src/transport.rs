@@ -18,13 +18,19 @@ use libp2p::{
     multiaddr::Protocol,
     noise,
     pnet::{PnetConfig, PreSharedKey},
-    quic, tcp, tls, yamux,
+    quic, tcp, tls,
 };
 use multistream_select::{Version, dialer_select_proto, listener_select_proto};
-
 use tokio::time::timeout;
+use yamux::Mode;
 
-use crate::{budget::Budget, coalesce::Coalesce, on_demand::OnDemand, protocol::MAX_IN_FLIGHT};
+use crate::{
+    budget::Budget,
+    coalesce::Coalesce,
+    mux::{self, Yamux},
+    on_demand::OnDemand,
+    protocol::MAX_IN_FLIGHT,
+};
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
 ///
@@ -146,9 +152,8 @@ impl Security {
     async fn dial(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
         let (name, stream) = dialer_select_proto(stream, self.noise.protocol_info(), Version::V1Lazy).await?;
         let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
-        let muxer = yamux::Config::default();
-        let (name, stream) = dialer_select_proto(stream, muxer.protocol_info(), Version::V1Lazy).await?;
-        Ok((peer, StreamMuxerBox::new(self.budget.connection(muxer.upgrade_outbound(stream, name).await?))))
+        let (_, stream) = dialer_select_proto(stream, [mux::PROTOCOL], Version::V1Lazy).await?;
+        Ok((peer, StreamMuxerBox::new(self.budget.connection(Yamux::new(stream, Mode::Client)))))
     }
 
     async fn listen(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
@@ -164,8 +169,7 @@ impl Security {
                 (peer, Either::Left(stream))
             }
         };
-        let muxer = yamux::Config::default();
-        let (name, stream) = listener_select_proto(stream, muxer.protocol_info()).await?;
-        Ok((peer, StreamMuxerBox::new(self.budget.connection(muxer.upgrade_inbound(stream, name).await?))))
+        let (_, stream) = listener_select_proto(stream, [mux::PROTOCOL]).await?;
+        Ok((peer, StreamMuxerBox::new(self.budget.connection(Yamux::new(stream, Mode::Server)))))
     }
 }

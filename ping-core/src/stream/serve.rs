@@ -1,6 +1,6 @@
 //! The server's end of the stream.
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, io, time::Duration};
 
 use bytes::Bytes;
 use futures::AsyncWriteExt;
@@ -19,6 +19,10 @@ use crate::{
     complaints::Complaints,
     runs::{RunId, Verdict},
 };
+
+/// How long the replies to one read may take to be written. A client that reads takes them within a few round trips of the slowest link;
+/// one that does not is not to keep the memory for ever that its stream takes up.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client whose stream is ended may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -85,7 +89,7 @@ async fn pump(stream: &mut Stream, writer: &mut Writer, actor: &ActorRef<PingAct
     let mut requests = Requests::default();
     let Counted { total, .. } = count(actor, Pings::Plain(0), Vec::new()).await?;
     writer.push(Frame::Welcome { total });
-    writer.write(stream).await?;
+    write(writer, stream).await?;
     loop {
         if poll_fn(|context| reader.poll_read(context, &mut *stream)).await? == 0 {
             if !reader.is_empty() {
@@ -107,13 +111,19 @@ async fn pump(stream: &mut Stream, writer: &mut Writer, actor: &ActorRef<PingAct
             let (pings, payloads) = requests.batch();
             let counted = count(actor, pings, payloads).await?;
             let replied = requests.reply(counted, writer);
-            writer.write(stream).await?;
+            write(writer, stream).await?;
             replied?;
         }
         if let Some(malformed) = spoiled {
             return Err(malformed.into());
         }
     }
+}
+
+/// Writes all replies.
+async fn write(writer: &mut Writer, stream: &mut Stream) -> Result<(), Ended> {
+    timeout(REPLY_TIMEOUT, writer.write(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok(())
 }
 
 /// What a frame asks for, without its payload.
