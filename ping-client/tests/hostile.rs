@@ -102,7 +102,7 @@ fn asks_without_end() {
 #[test]
 fn connections_that_say_nothing() {
     let server = Server::start();
-    let held = Process::start(Command::new(program("hostile")).args(["connects", server.address("tcp"), "500"]));
+    let held = Process::start(Command::new(program("hostile")).args(["connects", server.address("tcp"), "1000"]));
     held.line_with("connected");
     honest_ping(&server, 0);
 }

@@ -13,6 +13,7 @@ use libp2p::{
 };
 use tokio::sync::mpsc;
 
+pub use crate::crowd::PENDING;
 use crate::{
     crowd::Crowd,
     guard::Guard,
@@ -97,7 +98,7 @@ pub(crate) struct Behaviour {
     pub(crate) kameo: Guard,
     pub(crate) streams: stream::behaviour::Behaviour,
     keep_alive: KeepAlive,
-    mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
 impl Behaviour {

@@ -3,10 +3,10 @@
 //! libp2p-connection-limits knows no limit by address, and keeps an entry for every peer that ever was.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     convert::Infallible,
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     task::{Context, Poll},
 };
 
@@ -22,17 +22,35 @@ use libp2p::{
 
 use crate::behaviour::Limits;
 
-/// How many connections may be on their way to being secured. A handshake takes a few round trips and ten seconds at most.
-const PENDING: usize = 512;
+/// How many connections may be on their way to being secured, by TCP and by QUIC each: the sender of a QUIC packet can be forged, and such
+/// connections are not to keep those by TCP out. A handshake takes a few round trips and ten seconds at most.
+pub const PENDING: usize = 512;
+
+/// How many of them may come from one IP address, so that it cannot keep all others out.
+const PENDING_PER_ADDRESS: usize = 128;
 
 /// Counts connections, and denies those that are too many.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     limits: Limits,
-    pending: HashSet<ConnectionId>,
+    /// Where those come from that are on their way to being secured.
+    pending: HashMap<ConnectionId, Origin>,
     inbound: u32,
     by_address: HashMap<IpAddr, u32>,
     by_peer: HashMap<PeerId, u32>,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    ip: Option<IpAddr>,
+    is_quic: bool,
+}
+
+impl Origin {
+    fn of(remote: &Multiaddr) -> Self {
+        Self { ip: ip_address(remote), is_quic: remote.iter().any(|part| part == Protocol::QuicV1) }
+    }
 }
 
 /// Why a connection is denied.
@@ -40,6 +58,8 @@ pub(crate) struct Crowd {
 enum TooMany {
     #[error("{0} connections are on their way in already")]
     Pending(usize),
+    #[error("{0} connections from its IP address are on their way in already")]
+    PendingOfAddress(usize),
     #[error("there are {0} connections already")]
     InAll(u32),
     #[error("its IP address has {0} connections already")]
@@ -51,7 +71,7 @@ enum TooMany {
 impl Crowd {
     pub(crate) fn new(limits: Limits) -> Self {
         let (by_address, by_peer) = (HashMap::new(), HashMap::new());
-        Self { limits, pending: HashSet::new(), inbound: 0, by_address, by_peer }
+        Self { limits, pending: HashMap::new(), inbound: 0, by_address, by_peer }
     }
 
     fn check_inbound(&self, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
@@ -65,6 +85,21 @@ impl Crowd {
             return Ok(());
         };
         Err(ConnectionDenied::new(too_many))
+    }
+
+    fn check_pending(&self, origin: Origin) -> Result<(), ConnectionDenied> {
+        let (mut in_all, mut from_there) = (0, 0);
+        for other in self.pending.values().filter(|other| other.is_quic == origin.is_quic) {
+            in_all += 1;
+            from_there += usize::from(other.ip == origin.ip);
+        }
+        if in_all >= PENDING {
+            Err(ConnectionDenied::new(TooMany::Pending(PENDING)))
+        } else if from_there >= PENDING_PER_ADDRESS {
+            Err(ConnectionDenied::new(TooMany::PendingOfAddress(PENDING_PER_ADDRESS)))
+        } else {
+            Ok(())
+        }
     }
 
     fn check_peer(&self, peer: PeerId) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
@@ -87,11 +122,17 @@ fn decrease<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: K) {
     }
 }
 
-/// The IP address that a multiaddr begins with, if it does.
+/// The bits of an IPv6 address that name a network, within which every host has all addresses that it likes (RFC 4291, section 2.5.4).
+const NETWORK: u128 = !0 << 64;
+
+/// The IP address that a multiaddr begins with, if it does; of an IPv6 address only the network.
 pub(crate) fn ip_address(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(ip.into()),
-        Some(Protocol::Ip6(ip)) => Some(ip.into()),
+        Some(Protocol::Ip6(ip)) => Some(match ip.to_ipv4_mapped() {
+            Some(ip) => ip.into(),
+            None => Ipv6Addr::from_bits(ip.to_bits() & NETWORK).into(),
+        }),
         _ => None,
     }
 }
@@ -107,10 +148,9 @@ impl NetworkBehaviour for Crowd {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         self.check_inbound(remote)?;
-        if self.pending.len() >= PENDING {
-            return Err(ConnectionDenied::new(TooMany::Pending(PENDING)));
-        }
-        self.pending.insert(id);
+        let origin = Origin::of(remote);
+        self.check_pending(origin)?;
+        self.pending.insert(id, origin);
         Ok(())
     }
 
@@ -169,5 +209,42 @@ impl NetworkBehaviour for Crowd {
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(address: &str) -> Origin {
+        Origin::of(&address.parse().unwrap())
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let ip = |address: &str| origin(address).ip;
+        assert_eq!(ip("/ip6/2001:db8::1/tcp/1"), ip("/ip6/2001:db8::ffff:2/udp/1/quic-v1"));
+        assert_ne!(ip("/ip6/2001:db8::1/tcp/1"), ip("/ip6/2001:db8:0:1::1/tcp/1"));
+        assert_eq!(ip("/ip6/::ffff:192.0.2.1/tcp/1"), ip("/ip4/192.0.2.1/tcp/1"));
+    }
+
+    #[test]
+    fn one_address_or_transport_does_not_keep_the_others_out_of_the_handshake() {
+        let mut crowd = Crowd::new(Limits::listener(Limits::CONNECTIONS));
+        let fill = |crowd: &mut Crowd, address: &str| {
+            let (remote, first) = (address.parse().unwrap(), 2 * PENDING * crowd.pending.len());
+            (first..first + 2 * PENDING)
+                .filter(|&number| {
+                    let id = ConnectionId::new_unchecked(number);
+                    crowd.handle_pending_inbound_connection(id, &Multiaddr::empty(), &remote).is_ok()
+                })
+                .count()
+        };
+        assert_eq!(fill(&mut crowd, "/ip4/192.0.2.1/tcp/1"), PENDING_PER_ADDRESS);
+        for host in 2..=PENDING / PENDING_PER_ADDRESS {
+            assert_eq!(fill(&mut crowd, &format!("/ip4/192.0.2.{host}/tcp/1")), PENDING_PER_ADDRESS);
+        }
+        assert_eq!(fill(&mut crowd, "/ip4/198.51.100.1/tcp/1"), 0, "as many as there may be");
+        assert_eq!(fill(&mut crowd, "/ip4/192.0.2.1/udp/1/quic-v1"), PENDING_PER_ADDRESS);
     }
 }

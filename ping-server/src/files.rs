@@ -1,10 +1,11 @@
 //! How many files and sockets the process may have open: each TCP connection is one.
 
+use ping_core::behaviour::PENDING;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// What the process needs besides connections: listeners, the identity, the state, and those on their way in.
-const OTHERS: u64 = 100;
+/// What the process needs besides connections: those on their way in, listeners, the identity and the state.
+const OTHERS: u64 = PENDING as u64 + 100;
 
 /// Makes room for so many connections. Where the system's own limit is lower, says so.
 pub(crate) fn make_room(connections: u32) {
