@@ -18,6 +18,10 @@ use crate::{
     network::{ENOUGH, Network},
 };
 
+/// How many peers are tried at most, and at how many addresses each. Anybody on the network can announce any number of them.
+const MAX_PEERS: usize = 256;
+const MAX_ADDRESSES: usize = 16;
+
 /// A search on the local network. It goes on after its first success, to name the other servers.
 pub(crate) struct Discovery<'a> {
     finder: &'a Finder<'a>,
@@ -77,7 +81,13 @@ impl<'a> Discovery<'a> {
             return;
         }
         if let Some(addresses) = self.peers.get(&peer) {
-            addresses.borrow_mut().push(address);
+            let mut addresses = addresses.borrow_mut();
+            if addresses.len() < MAX_ADDRESSES {
+                addresses.push(address);
+            }
+            return;
+        }
+        if self.peers.len() >= MAX_PEERS {
             return;
         }
         let addresses = Rc::new(RefCell::new(vec![address]));

@@ -6,7 +6,9 @@
 //! closed as any other.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    cell::Cell,
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::Once,
     task::{Context, Poll},
 };
 
@@ -14,6 +16,25 @@ use libp2p::swarm::{
     ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol,
     handler::{ConnectionEvent, UpgradeInfoSend},
 };
+use tracing::debug;
+
+thread_local! {
+    /// Whether this thread is in a handler whose panic is caught.
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps panics that are caught here from being printed, for a peer can cause them without end. All others are, as before.
+pub(crate) fn quieten() {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(
+            move |panic| {
+                if CONTAINED.get() { debug!("contained: {panic}") } else { print(panic) }
+            },
+        ));
+    });
+}
 
 /// A handler that is never used again once it has panicked.
 pub(crate) struct Contained<H> {
@@ -50,7 +71,9 @@ impl<H> Contained<H> {
         if self.state != State::Sound {
             return None;
         }
+        CONTAINED.set(true);
         let done = catch_unwind(AssertUnwindSafe(|| action(&mut self.handler)));
+        CONTAINED.set(false);
         done.map_err(|_| self.state = State::Panicked).ok()
     }
 }

@@ -33,6 +33,7 @@ use tracing::{debug, warn};
 use crate::{
     behaviour::{Behaviour, BehaviourEvent, Options},
     complaints::Complaints,
+    contain,
     dial::DialFailure,
     stream::{Ended, behaviour::Opening},
     transport,
@@ -46,6 +47,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How long a connection may lie idle: for ever, in effect. Clients may ping once an hour; the keep-alive, not the
 /// idle time, finds out whether they are still there.
 const IDLE: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
+/// How many addresses that mDNS announced are remembered. More than a network has are forgotten, all of them: whoever is there is
+/// found again.
+const MAX_DISCOVERED: usize = 1024;
 
 /// What a node tells its program, in the order in which it happened.
 #[derive(Clone, Debug)]
@@ -114,12 +119,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts the process's node and makes it the one that Kameo sends and receives by.
+    /// Starts the process's node and makes it the one that Kameo sends and receives by. Panics that the node contains are logged instead
+    /// of printed from then on.
     ///
     /// # Errors
     ///
     /// When this process has a node already, or mDNS cannot be set up.
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
+        contain::quieten();
         let key = keypair.public();
         let is_private = options.secret.is_some();
         let transport = transport::new(keypair, options.listens, options.secret);
@@ -329,8 +336,20 @@ impl EventLoop {
                 for (peer, address) in peers {
                     self.tell(Event::Discovered { peer, address });
                 }
+                self.forget_discovered();
             }
             other => debug!(event = ?other, "swarm"),
+        }
+    }
+
+    /// mDNS itself remembers whatever is announced, for as long as the announcement says.
+    fn forget_discovered(&mut self) {
+        if let Some(mdns) = self.swarm.behaviour_mut().mdns.as_mut()
+            && mdns.discovered_nodes().len() > MAX_DISCOVERED
+        {
+            let peers: HashSet<PeerId> = mdns.discovered_nodes().copied().collect();
+            #[allow(deprecated, reason = "there is no other way, and it works")]
+            peers.iter().for_each(|peer| mdns.expire_node(peer));
         }
     }
 

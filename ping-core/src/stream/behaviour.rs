@@ -6,7 +6,7 @@ use std::{
     fmt,
     future::{Ready, ready},
     option,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
 };
 
@@ -21,8 +21,10 @@ use libp2p::{
     },
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tracing::warn;
 
 use super::{Ended, MAX_STREAMS, PROTOCOL};
+use crate::complaints::Complaints;
 
 /// A stream that a peer opened.
 pub struct Inbound {
@@ -50,11 +52,13 @@ pub(crate) struct Behaviour {
     accepting: Accepting,
     openings: VecDeque<(PeerId, Opening)>,
     waker: Option<Waker>,
+    /// Streams that were one too many, on all connections.
+    refused: Arc<Mutex<Complaints>>,
 }
 
 impl Behaviour {
     pub(crate) fn new(accepting: Accepting) -> Self {
-        Self { accepting, openings: VecDeque::new(), waker: None }
+        Self { accepting, openings: VecDeque::new(), waker: None, refused: Arc::default() }
     }
 
     /// Opens a stream to a connected peer. If there is no connection, `opening` is dropped.
@@ -66,8 +70,8 @@ impl Behaviour {
     }
 
     fn handler(&self, peer: PeerId) -> Handler {
-        let accepting = self.accepting.clone();
-        Handler { peer, accepting, places: Arc::new(Semaphore::new(MAX_STREAMS)), openings: VecDeque::new() }
+        let (accepting, refused) = (self.accepting.clone(), self.refused.clone());
+        Handler { peer, accepting, refused, places: Arc::new(Semaphore::new(MAX_STREAMS)), openings: VecDeque::new() }
     }
 }
 
@@ -138,7 +142,16 @@ pub(crate) struct Handler {
     peer: PeerId,
     accepting: Accepting,
     places: Arc<Semaphore>,
+    refused: Arc<Mutex<Complaints>>,
     openings: VecDeque<Opening>,
+}
+
+impl Handler {
+    fn refuse(&self) {
+        if let Some(count) = self.refused.lock().unwrap_or_else(PoisonError::into_inner).add() {
+            warn!("Refused a stream of {}: it has {MAX_STREAMS} already ({count} such so far)", self.peer);
+        }
+    }
 }
 
 impl ConnectionHandler for Handler {
@@ -177,10 +190,14 @@ impl ConnectionHandler for Handler {
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
-                // One too many is reset by being dropped.
-                if let (Some(accepting), Ok(place)) = (&self.accepting, self.places.clone().try_acquire_owned()) {
-                    // A program that takes no more streams is about to end.
-                    let _ = accepting.send(Inbound { peer: self.peer, stream, place });
+                match (&self.accepting, self.places.clone().try_acquire_owned()) {
+                    (Some(accepting), Ok(place)) => {
+                        // A program that takes no more streams is about to end.
+                        let _ = accepting.send(Inbound { peer: self.peer, stream, place });
+                    }
+                    // One too many is reset by being dropped.
+                    (Some(_), Err(_)) => self.refuse(),
+                    (None, _) => {}
                 }
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: opening }) => {
