@@ -27,7 +27,7 @@ use crate::{
     args::Args,
     chronicle::{Chronicle, is_leisurely},
     diagnose::Trouble,
-    find::Finder,
+    find::{Finder, Found},
     lane::{
         self, AgainLane, Answer, Connect, Connected, Interruptions, KameoLane, Lane, Mode, OnceRun, StreamLane, Terms,
     },
@@ -293,10 +293,15 @@ async fn open_again(
         // The stream may have ended before the connection under it, or the connection be of no more use.
         server.peer.into_iter().for_each(|peer| node.disconnect(peer));
         let found = Finder::new(node, &args.name, args.find_timeout).again(server).await?;
-        match open_lane(args, mode, node, found.connection.peer, &found.actor, terms).await {
+        let Found { actor: again, mut connection, .. } = found;
+        let opened = tokio::select! {
+            opened = open_lane(args, mode, node, connection.peer, &again, terms) => opened,
+            reason = &mut connection.closed => Err(Trouble::Lost { reason: reason.unwrap_or_default() }),
+        };
+        match opened {
             Ok(opened) => {
-                actor.replace(found.actor);
-                return Ok((opened, found.connection));
+                actor.replace(again);
+                return Ok((opened, connection));
             }
             Err(trouble @ (Trouble::NoStream { .. } | Trouble::NoRetry | Trouble::Unsupported { .. })) => {
                 return Err(trouble);

@@ -152,7 +152,11 @@ async fn session(
             };
             audience.stats.cut_short();
             if let Some(once) = &measured.once {
-                outcome.counted = timeout(LAST_COUNT, once.end()).await.ok().flatten();
+                outcome.counted = tokio::select! {
+                    counted = timeout(LAST_COUNT, once.end()) => counted.ok().flatten(),
+                    // A second signal does not wait for anything.
+                    () = signals.next() => None,
+                };
                 outcome.resent = Some(once.resent());
             }
             if ended.is_ok() {

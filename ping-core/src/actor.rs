@@ -23,7 +23,7 @@ use kameo::{
     remote_message,
     reply::DelegatedReply,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::{error, warn};
 
 use crate::{
@@ -115,17 +115,25 @@ impl Default for Count {
     }
 }
 
-/// A panic cannot leave behind what is half changed: each change is one step.
+/// A panic cannot leave behind what is half changed: nothing between the steps of a change can panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What has changed since the journal was last read. However much that is, it takes no more room than what is counted, and a
 /// place for each that waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
     changes: Mutex<Changes>,
     wake: Condvar,
+    /// For as many replies as may wait. When there are more, because the disk stalls, the actor waits, and its mailbox fills.
+    places: Arc<Semaphore>,
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self { changes: Mutex::default(), wake: Condvar::new(), places: Arc::new(Semaphore::new(MAILBOX)) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -196,6 +204,7 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         *lock(&self.pending.changes) = Changes { closed: true, ..Changes::default() };
+        self.pending.places.close();
     }
 }
 
@@ -260,23 +269,36 @@ pub struct PingActor {
 
 impl PingActor {
     /// Replies when what was counted is kept, if it is to be. If it cannot be, there is no reply.
-    fn answer<R: Reply<Value = R>>(
+    async fn answer<R: Reply<Value = R>>(
         &self,
         context: &mut Context<Self, DelegatedReply<R>>,
         reply: R,
     ) -> DelegatedReply<R> {
         let Some(pending) = &self.count.journal else { return context.reply(reply) };
         let (delegated, sender) = context.reply_sender();
-        let waiting = sender.map(|sender| {
+        let Some(sender) = sender else {
+            pending.add(None);
+            return delegated;
+        };
+        let place = match pending.places.clone().try_acquire_owned() {
+            Ok(place) => Ok(place),
+            Err(_) => {
+                // What was counted is to be kept meanwhile.
+                pending.add(None);
+                pending.places.clone().acquire_owned().await
+            }
+        };
+        // There are no more places when nothing can be kept any more.
+        if let Ok(place) = place {
             let (kept, safe) = oneshot::channel();
+            pending.add(Some(kept));
             tokio::spawn(async move {
                 if safe.await.is_ok() {
                     sender.send(reply);
                 }
+                drop(place);
             });
-            kept
-        });
-        pending.add(waiting);
+        }
         delegated
     }
 }
@@ -324,7 +346,7 @@ impl Message<Ping> for PingActor {
 
     async fn handle(&mut self, ping: Ping, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let total_pings = self.count.add(1);
-        self.answer(context, Pong { message: "PONG".into(), sequence: ping.sequence, total_pings })
+        self.answer(context, Pong { message: "PONG".into(), sequence: ping.sequence, total_pings }).await
     }
 }
 
@@ -348,7 +370,7 @@ impl Message<Echo> for PingActor {
 
     async fn handle(&mut self, echo: Echo, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let total_pings = self.count.add(1);
-        self.answer(context, Echoed { sequence: echo.sequence, total_pings, payload: echo.payload })
+        self.answer(context, Echoed { sequence: echo.sequence, total_pings, payload: echo.payload }).await
     }
 }
 
@@ -362,7 +384,7 @@ impl Message<Once> for PingActor {
         let items = [Item::Settled { below: settled_below }, Item::Ping(sequence)];
         let total_pings = self.count.add_once(run, items, &mut verdicts);
         let verdict = verdicts.pop().unwrap_or(Verdict::UnknownRun);
-        self.answer(context, OnceReply { sequence, total_pings, verdict, payload })
+        self.answer(context, OnceReply { sequence, total_pings, verdict, payload }).await
     }
 }
 
@@ -372,21 +394,22 @@ impl Message<AboutRun> for PingActor {
 
     async fn handle(&mut self, about: AboutRun, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let AboutRun { run: id, step, settled_below } = about;
-        let now = Instant::now();
-        let mut runs = self.count.runs();
-        if step == Step::Begin {
-            runs.begin(id, now);
-        }
-        let run = runs.get(id, now).map(|run| {
-            run.settle_below(settled_below);
-            run.counted()
-        });
-        if step == Step::End {
-            runs.end(id);
-        }
-        drop(runs);
-        let card = RunCard { counted: run, total_pings: self.count.total() };
-        self.answer(context, card)
+        let counted = {
+            let (mut runs, now) = (self.count.runs(), Instant::now());
+            if step == Step::Begin {
+                runs.begin(id, now);
+            }
+            let counted = runs.get(id, now).map(|run| {
+                run.settle_below(settled_below);
+                run.counted()
+            });
+            if step == Step::End {
+                runs.end(id);
+            }
+            counted
+        };
+        let card = RunCard { counted, total_pings: self.count.total() };
+        self.answer(context, card).await
     }
 }
 
@@ -407,7 +430,7 @@ impl Message<Batch> for PingActor {
                 self.count.add_once(run, items, &mut verdicts)
             }
         };
-        self.answer(context, Counted { total, verdicts, payloads: batch.payloads })
+        self.answer(context, Counted { total, verdicts, payloads: batch.payloads }).await
     }
 }
 

@@ -4,8 +4,9 @@
 //! one bit a ping. This is how RIFL makes remote calls happen exactly once ("Implementing Linearizability at Large Scale and
 //! Low Latency", Lee and others, 2015).
 //!
-//! The memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, 64 MiB in all at the very most. A run's memory is released when
-//! its client ends it, or when a new one begins and it was idle for [`FORGOTTEN_AFTER`], or for longest of all while room is wanted.
+//! The memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, 64 MiB in all at the very most. Whoever keeps them in a
+//! file copies those that have changed for as long as that takes, 16 KiB each. A run's memory is released when its client ends it, or
+//! when a new one begins and it was idle for [`FORGOTTEN_AFTER`], or for longest of all while room is wanted.
 //! Pings of a run that is not remembered are never counted; its client is told so.
 
 use std::{
@@ -57,7 +58,8 @@ pub struct Run {
 
 impl Run {
     /// A run of which so many pings were counted, those of `words` among them; what [`parts`](Self::parts) gave.
-    pub fn from_parts(counted: u64, floor: u64, words: Vec<u64>) -> Self {
+    pub fn from_parts(counted: u64, floor: u64, mut words: Vec<u64>) -> Self {
+        words.truncate(WINDOW as usize / 64 + 1);
         Self { counted, floor, words: words.into() }
     }
 
@@ -164,9 +166,11 @@ impl Runs {
         Some(run)
     }
 
-    /// Remembers a run of an earlier life.
+    /// Remembers a run of an earlier life, if there is room.
     pub fn restore(&mut self, id: RunId, run: Run, now: Instant) {
-        self.runs.insert(id, (run, now));
+        if self.runs.len() < MAX_RUNS {
+            self.runs.insert(id, (run, now));
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use ping_core::{
     behaviour,
     identity::Identity,
     node::{Event, Node},
+    protocol::About,
     secret,
     signals::StopSignals,
     stream,
@@ -107,13 +108,21 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         failure = failure(&mut state) => Err(failure),
     };
     // A second signal does not wait for anything.
+    let stopping = async {
+        stop(node, &args.name).await;
+        // What was told before is counted when this is answered.
+        let _ = actor.ask(About {}).await;
+        count.finish().await;
+    };
     tokio::select! {
-        () = stop(node, &args.name) => {}
+        () = stopping => {}
         () = signals.next() => bail!("interrupted while stopping"),
     }
-    count.finish().await;
     serving.finish(&mut events)?;
-    outcome
+    match state.as_mut().and_then(|state| state.failed.try_recv().ok()) {
+        Some(failure) if outcome.is_ok() => Err(failure),
+        _ => outcome,
+    }
 }
 
 /// Waits for the state file to fail, or for ever.

@@ -134,6 +134,7 @@ impl<'a> AgainLane<'a> {
         match &mut self.state {
             State::Up(Connected { lane, closed, vigil, .. }) => {
                 let lane = lane.as_mut();
+                let had_room = self.unsettled.as_ref().is_none_or(Unsettled::has_room);
                 if let Some(unsettled) = &mut self.unsettled {
                     unsettled.resend(context, lane);
                 }
@@ -147,6 +148,10 @@ impl<'a> AgainLane<'a> {
                 match polled {
                     Poll::Ready(Err(trouble)) => return Poll::Ready(self.on_lost(trouble)),
                     Poll::Ready(Ok(())) => return Poll::Ready(Ok(Progress::Settled)),
+                    // What was to be sent again has made room.
+                    Poll::Pending if !had_room && self.unsettled.as_ref().is_none_or(Unsettled::has_room) => {
+                        return Poll::Ready(Ok(Progress::Settled));
+                    }
                     Poll::Pending => {}
                 }
                 let reason = match closed.poll_unpin(context) {

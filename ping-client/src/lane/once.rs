@@ -18,7 +18,7 @@ use ping_core::{
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 
-use super::{Lane, Outcome};
+use super::{Answer, Lane, Outcome};
 use crate::diagnose::{PingFailure, Trouble};
 
 /// How long the actor may take to say how a run stands.
@@ -41,6 +41,8 @@ pub(crate) struct OnceRun {
     untold: Cell<bool>,
     /// No ping below this number will be sent again.
     settled_below: Cell<u64>,
+    /// What of that the actor was last told by a question.
+    told_below: Cell<u64>,
     /// How often a ping was sent again.
     resent: Cell<u64>,
     /// How many pings were counted before the measured ones, if that is known.
@@ -58,6 +60,7 @@ impl OnceRun {
             forgotten: Cell::new(false),
             untold: Cell::new(false),
             settled_below: Cell::new(1),
+            told_below: Cell::new(1),
             resent: Cell::new(0),
             before: Cell::new((!warms_up).then_some(0)),
             actor: RefCell::new(None),
@@ -122,7 +125,10 @@ impl OnceRun {
     async fn ask(&self, actor: &RemoteActorRef<PingActor>, step: Step) -> Result<RunCard, Trouble> {
         let about = AboutRun { run: self.id.get(), step, settled_below: self.settled_below.get() };
         match timeout(ABOUT_TIMEOUT, actor.ask(&about).send()).await {
-            Ok(Ok(card)) => Ok(card),
+            Ok(Ok(card)) => {
+                self.told_below.set(about.settled_below);
+                Ok(card)
+            }
             Ok(Err(RemoteSendError::UnknownMessage { .. })) => Err(Trouble::NoRetry),
             Ok(Err(error)) => Err(Trouble::NoAnswer { failure: PingFailure::from_send_error(&error) }),
             Err(_) => Err(Trouble::NoAnswer { failure: PingFailure::timed_out(ABOUT_TIMEOUT) }),
@@ -175,6 +181,8 @@ impl Unsettled {
                     true
                 }
                 Err(failure) => failure.is_lost() || failure.is_actor_gone(),
+                // The actor acknowledges what it is told in order, also what it did not count because it had been given up.
+                Ok(Answer { total: None }) if !self.numbers.contains(number) => return false,
                 Ok(_) => false,
             };
             if retried && self.numbers.contains(number) {
@@ -227,8 +235,8 @@ impl Unsettled {
     /// There is a new connection: whatever is unsettled is to be sent again, if the run is remembered. If not, nobody will
     /// ever know what became of it.
     pub(super) fn on_connected(&mut self, remembered: bool, settled: &mut Vec<(u64, Outcome)>) {
-        // The look at the run has told it.
-        self.told = self.settled_below();
+        // The look at the run has told it what was settled by then.
+        self.told = self.run.told_below.get();
         self.rest = None;
         self.run.untold.set(false);
         if remembered {
