@@ -5,12 +5,12 @@
 
 mod support;
 
-use std::process::Command;
+use std::{fs, path::PathBuf, process::Command};
 
 use support::{
-    Run,
+    Process, Run, Server, file,
     lan::{Lan, ip},
-    program,
+    program, result_of,
 };
 
 #[test]
@@ -82,11 +82,150 @@ fn dropped_packets_time_out_and_a_missing_route_is_named() {
     }
 }
 
+fn has_nft() -> bool {
+    let has = Command::new("nft").arg("--version").output().is_ok();
+    if !has {
+        eprintln!("skipped: the faults want nft, which is not installed");
+    }
+    has
+}
+
+/// A client that pings without end and logs what it does.
+fn pinging(lan: &Lan, address: &str) -> Process {
+    let client = Process::logging(lan.command(1, "ping-client").args(["-i", "100ms", "-c", "0", "--server", address]));
+    client.line_with("Received PONG");
+    client
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_cable_that_is_cut_is_noticed_once_and_the_run_goes_on_when_it_is_back() {
+    for transport in ["tcp", "quic-v1"] {
+        let lan = Lan::new();
+        let server = lan.server(0, &[]);
+        let client = pinging(&lan, server.address(transport));
+        ip(&format!("-n {} link set eth0 down", lan.hosts[0]));
+        client.line_with("connecting again");
+        ip(&format!("-n {} link set eth0 up", lan.hosts[0]));
+        loop {
+            let line = client.line().expect("the client goes on");
+            assert!(!line.contains("connecting again"), "it is said once: {line}");
+            if line.contains("Connected again") {
+                break;
+            }
+        }
+        client.line_with("Received PONG");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn packets_that_are_lost_cost_time_and_no_pings() {
+    if !has_nft() {
+        return;
+    }
+    let lan = Lan::new();
+    let server = lan.server(0, &[]);
+    for host in &lan.hosts {
+        let rule = "add table inet loss; add chain inet loss in { type filter hook input priority 0; }; \
+                    add rule inet loss in numgen random mod 100 < 5 drop";
+        let status = Command::new("ip").args(["netns", "exec", host, "nft", rule]).status().unwrap();
+        assert!(status.success(), "nft refuses {rule}");
+    }
+    for transport in ["tcp", "quic-v1"] {
+        let run = lan.client(1, &["-i", "0", "-c", "1000", "--server", server.address(transport)]);
+        let result = run.json();
+        assert_eq!((&result["pings"]["received"], &result["reconnects"]["count"]), (&1000.into(), &0.into()), "{run}");
+    }
+}
+
+/// What a host's programs find in `/etc/hosts`.
+struct Hosts(PathBuf);
+
+impl Hosts {
+    fn new(host: &str) -> Self {
+        let folder = PathBuf::from(format!("/etc/netns/{host}"));
+        fs::create_dir_all(&folder).unwrap();
+        let hosts = Self(folder);
+        hosts.say("");
+        hosts
+    }
+
+    /// Writes into the same file, which programs that run already see.
+    fn say(&self, text: &str) {
+        fs::write(self.0.join("hosts"), text).unwrap();
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_name_is_resolved_afresh_when_its_server_has_moved() {
+    for (transport, listen) in [("tcp", "tcp/36341"), ("udp", "udp/36341/quic-v1")] {
+        let lan = Lan::new();
+        ip(&format!("-n {} addr add 10.98.0.3/24 dev eth0", lan.hosts[0]));
+        let hosts = Hosts::new(&lan.hosts[1]);
+        hosts.say("10.98.0.1 moving.example\n");
+        let folder = tempfile::tempdir().unwrap();
+        let key = file(folder.path(), "key");
+        let at = |host: &str| {
+            let listen = format!("/ip4/{host}/{listen}");
+            let mut server = lan.command(0, "ping-server");
+            Server::from(Process::start(server.args(["--json", "--identity", &key, "--listen", &listen])))
+        };
+        let server = at("10.98.0.1");
+        let suffix = if transport == "udp" { "/quic-v1" } else { "" };
+        let client = pinging(&lan, &format!("/dns4/moving.example/{transport}/36341{suffix}"));
+        server.process.signal("KILL");
+        drop(server);
+        hosts.say("10.98.0.3 moving.example\n");
+        let _moved = at("10.98.0.3");
+        client.line_with("Connected again");
+        client.line_with("Received PONG");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_client_that_slept_goes_on_when_it_wakes() {
+    for (transport, address) in [("tcp", "tcp/36341"), ("quic", "udp/36341/quic-v1")] {
+        let lan = Lan::new();
+        let folder = tempfile::tempdir().unwrap();
+        let [key, state] = ["key", "state"].map(|name| file(folder.path(), name));
+        let start = || {
+            let listen = format!("/ip4/10.98.0.1/{address}");
+            let mut server = lan.command(0, "ping-server");
+            server.args(["--json", "--identity", &key, "--state", &state, "--listen", &listen]);
+            Server::from(Process::start(&mut server))
+        };
+        let server = start();
+        let mut client = lan.command(1, "ping-client");
+        client.args(["--json", "--retry", "-i", "50ms", "-c", "0", "--server", &server.addresses[0]]);
+        let client = Process::start(&mut client);
+        server.process.two_pings();
+        client.signal("STOP");
+        server.process.signal("KILL");
+        drop(server);
+        let server = start();
+        client.signal("CONT");
+        server.process.event("client_connected");
+        server.process.two_pings();
+        let result = result_of(client);
+        assert_eq!(result["reconnects"]["count"], 1, "{transport}: {result}");
+        server.process.signal("TERM");
+        assert_eq!(result["pings"]["counted"], server.process.event("stopped")["total"], "{transport}: {result}");
+    }
+}
+
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
 fn every_ping_is_counted_once_through_a_minute_of_faults() {
-    if Command::new("nft").arg("--version").output().is_err() {
-        eprintln!("skipped: the faults want nft, which is not installed");
+    if !has_nft() {
         return;
     }
     let run: Run = Command::new(program("chaos")).args(["1", "5"]).output().unwrap().into();
