@@ -98,7 +98,13 @@ impl Outcome {
 
     /// How many pings the server may have counted, or not.
     pub(crate) fn unknown(&self) -> u64 {
-        if self.counted.is_some() { 0 } else { self.stats.unknown() }
+        // What is told is accepted before it is counted, and a server that ends in between does not count it.
+        let accepted_in_vain = self.load.mode == Mode::Tell && self.interruptions.count > 0;
+        match self.counted {
+            Some(_) => 0,
+            None if accepted_in_vain => self.stats.unknown() + self.stats.received,
+            None => self.stats.unknown(),
+        }
     }
 
     /// What the actor costs beyond the network, as the difference of the medians: the network's, the actor's, and the

@@ -107,7 +107,7 @@ fn counts(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     }
     match (outcome.counted, outcome.unknown()) {
         (Some(counted), _) => writeln!(out, "  counted by the server, each once: {counted}")?,
-        (None, unknown @ 1..) => writeln!(out, "  {unknown} of the lost may have been counted by the server, or not")?,
+        (None, unknown @ 1..) => writeln!(out, "  of {unknown} pings nobody knows whether the server counted them")?,
         (None, 0) => {}
     }
     if let Some(arrived) = outcome.arrived {
