@@ -109,6 +109,9 @@ impl<'a> AgainLane<'a> {
         if let Some(unsettled) = &mut self.unsettled {
             unsettled.give_up(number);
         }
+        if let State::Up(Connected { lane, .. }) = &mut self.state {
+            lane.give_up(number);
+        }
     }
 
     /// Stops to wait for a ping whose time is up. It no longer takes up room, if it did on this connection.

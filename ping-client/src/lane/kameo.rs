@@ -108,6 +108,9 @@ impl Lane for KameoLane {
     /// Kameo itself gives up each request that stays without an answer.
     fn forget(&mut self) {}
 
+    /// What was asked is on its way.
+    fn give_up(&mut self, _: u64) {}
+
     /// Each ping says it anew.
     fn settle_below(&mut self, _: u64) {}
 

@@ -86,6 +86,9 @@ pub(crate) trait Lane {
     /// Stops to wait for one of the pings. It no longer takes up room.
     fn forget(&mut self);
 
+    /// Takes note that a ping's time is up: it need not be sent if it was not yet.
+    fn give_up(&mut self, number: u64);
+
     /// Takes note that no ping below this number will be sent again.
     fn settle_below(&mut self, number: u64);
 

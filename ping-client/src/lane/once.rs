@@ -174,15 +174,17 @@ impl Unsettled {
     /// Takes out of `settled` what is not settled, but will be sent again. Returns whether the actor does not remember the run.
     pub(super) fn on_settled(&mut self, lane: &mut dyn Lane, settled: &mut Vec<(u64, Outcome)>) -> bool {
         let mut forgotten = false;
-        settled.retain(|(number, outcome)| {
+        settled.retain_mut(|(number, outcome)| {
+            // The actor acknowledges what it is told in order, also what it did not count because it had been given up.
+            if matches!(outcome, Ok(Answer { total: None })) && !self.numbers.contains(number) {
+                *outcome = Err(PingFailure::outside(*number));
+            }
             let retried = match outcome {
                 Err(failure) if failure.is_unknown_run() => {
                     forgotten = true;
                     true
                 }
                 Err(failure) => failure.is_lost() || failure.is_actor_gone(),
-                // The actor acknowledges what it is told in order, also what it did not count because it had been given up.
-                Ok(Answer { total: None }) if !self.numbers.contains(number) => return false,
                 Ok(_) => false,
             };
             if retried && self.numbers.contains(number) {

@@ -66,6 +66,10 @@ impl Lane for StreamLane {
         self.pipe.forget(1);
     }
 
+    fn give_up(&mut self, number: u64) {
+        self.pipe.give_up(number);
+    }
+
     fn settle_below(&mut self, number: u64) {
         self.pipe.settle_below(number);
     }

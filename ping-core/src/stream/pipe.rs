@@ -81,6 +81,8 @@ struct Payload {
     id: u64,
     rest: Bytes,
     ask: bool,
+    /// Whether a part of it was sent.
+    begun: bool,
 }
 
 impl Pipe {
@@ -131,7 +133,7 @@ impl Pipe {
             self.writer.push(Frame::Ask { id });
         } else {
             self.echoes.insert(id, payload.clone());
-            self.payloads.push_back(Payload { id, rest: payload, ask: true });
+            self.payloads.push_back(Payload { id, rest: payload, ask: true, begun: false });
         }
     }
 
@@ -142,7 +144,7 @@ impl Pipe {
             self.writer.push(Frame::Tell { id });
             self.told.push_back(id);
         } else {
-            self.payloads.push_back(Payload { id, rest: payload, ask: false });
+            self.payloads.push_back(Payload { id, rest: payload, ask: false, begun: false });
         }
     }
 
@@ -160,6 +162,18 @@ impl Pipe {
     /// told.
     pub fn forget(&mut self, asks: usize) {
         self.asks = self.asks.saturating_sub(asks);
+    }
+
+    /// Nobody wants the answer to this ping any more. If nothing of its payload was sent, nothing will be, so that those which come after it
+    /// need not wait for it. An ask counts as in flight until it is [forgotten](Self::forget).
+    pub fn give_up(&mut self, id: u64) {
+        let place = self.payloads.iter().position(|payload| payload.id == id && !payload.begun);
+        if let Some(Payload { ask, .. }) = place.and_then(|place| self.payloads.remove(place)) {
+            self.echoes.remove(&id);
+            if !ask {
+                self.tells -= 1;
+            }
+        }
     }
 
     /// Sends and receives. Resolves when the fate of at least one ping is known, having added it to `settled`.
@@ -204,7 +218,8 @@ impl Pipe {
                 return true;
             }
             let Some(mut payload) = self.payloads.pop_front() else { return false };
-            let Payload { id, ask, ref mut rest } = payload;
+            payload.begun = true;
+            let Payload { id, ask, ref mut rest, .. } = payload;
             let part = rest.split_to(rest.len().min(self.window.part(now)));
             if ask {
                 self.window.on_sent(part.len(), now);
