@@ -24,7 +24,7 @@ test:
 
 # Run the tests that make network namespaces; they need Linux, root and iproute2.
 test-net:
-    cargo test -p ping-client --test net -- --ignored
+    cargo test -p ping-lab --test net -- --ignored
 
 # Check formatting, lints and documentation.
 check:
@@ -34,17 +34,15 @@ check:
 
 # Measure against a stock Kameo program and raw TCP, on this machine.
 bench:
-    cargo bench --workspace
+    cargo bench -p ping-lab
 
 # Random faults under load, and whether every ping was counted once; needs Linux, root, iproute2 and nft.
 chaos MINUTES="2" SEED="1":
-    cargo build --release --workspace --bins --examples
-    ./target/release/examples/chaos {{MINUTES}} {{SEED}}
+    cargo run --release -p ping-lab --bin chaos -- {{MINUTES}} {{SEED}}
 
 # Full rate for minutes, then clients that come and go, and whether anything grows; needs Linux.
 soak MINUTES="10" CLIENTS="10000":
-    cargo build --release --workspace --bins --examples
-    ./target/release/examples/soak {{MINUTES}} {{CLIENTS}}
+    cargo run --release -p ping-lab --bin soak -- {{MINUTES}} {{CLIENTS}}
 
 # Feed the decoder whatever comes to mind, for five minutes; needs cargo-fuzz and a nightly compiler.
 fuzz TARGET="stream":

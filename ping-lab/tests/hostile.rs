@@ -2,14 +2,12 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::{
     process::{Command, Stdio},
     time::Instant,
 };
 
-use support::{DEADLINE, Process, Run, Server, ping, program, stock};
+use ping_lab::{DEADLINE, Process, Run, Server, ping, program, stock};
 
 /// Lets a hostile peer do its worst to a server.
 #[track_caller]
@@ -73,11 +71,11 @@ fn large_requests_that_do_not_end_leave_room_for_others() {
     for transport in ["tcp", "quic-v1"] {
         let server = Server::start();
         honest_ping(&server, 0);
-        let before = support::memory(server.process.id());
+        let before = ping_lab::memory(server.process.id());
         // Without a limit, each connection would take a gigabyte.
         let hoard = Process::start(Command::new(program("hostile")).args(["hoard", server.address(transport), "10"]));
         hoard.line().unwrap();
-        let taken = support::memory(server.process.id()).saturating_sub(before);
+        let taken = ping_lab::memory(server.process.id()).saturating_sub(before);
         assert!(taken < 256 * 1024 * 1024, "{transport}: {taken} bytes more");
         honest_ping(&server, 20);
         drop(hoard);

@@ -5,15 +5,18 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{Process, Run, Server, program};
+use crate::{Process, Run, Server, program};
 
 /// Two hosts, 10.98.0.1 and 10.98.0.2, joined by a cable.
-pub(crate) struct Lan {
-    pub(crate) hosts: [String; 2],
+pub struct Lan {
+    /// The names of their namespaces.
+    pub hosts: [String; 2],
 }
 
 impl Lan {
-    pub(crate) fn new() -> Self {
+    /// Makes the hosts and the cable.
+    #[expect(clippy::new_without_default, reason = "it makes network namespaces")]
+    pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let id = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let lan = Self { hosts: ["a", "b"].map(|host| format!("ping-{host}-{id}")) };
@@ -31,17 +34,20 @@ impl Lan {
         lan
     }
 
-    pub(crate) fn command(&self, host: usize, name: &str) -> Command {
+    /// A command that runs one of the programs on a host.
+    pub fn command(&self, host: usize, name: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.hosts[host]]).arg(program(name));
         command
     }
 
-    pub(crate) fn server(&self, host: usize, arguments: &[&str]) -> Server {
+    /// Starts a ping-server on a host, and waits until it is ready.
+    pub fn server(&self, host: usize, arguments: &[&str]) -> Server {
         Server::from(Process::start(self.command(host, "ping-server").args(["--ephemeral", "--json"]).args(arguments)))
     }
 
-    pub(crate) fn client(&self, host: usize, arguments: &[&str]) -> Run {
+    /// Runs a ping-client on a host to its end.
+    pub fn client(&self, host: usize, arguments: &[&str]) -> Run {
         self.command(host, "ping-client").arg("--json").args(arguments).output().unwrap().into()
     }
 }
@@ -54,7 +60,8 @@ impl Drop for Lan {
     }
 }
 
-pub(crate) fn ip(arguments: &str) {
+/// Runs `ip` with these arguments.
+pub fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is not installed");
     assert!(status.success(), "ip {arguments}: {status}; are you root?");
 }

@@ -5,12 +5,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::process::Command;
 
-use support::{Process, Server, client, memory, program};
+use ping_lab::{Process, Server, client, memory, program};
 
 /// What keeps the server busy meanwhile.
 const OTHERS: [(&str, &[&str]); 4] = [

@@ -3,11 +3,9 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::{fs, path::PathBuf, process::Command};
 
-use support::{
+use ping_lab::{
     Process, Run, Server, file,
     lan::{Lan, ip},
     program, result_of,

@@ -3,10 +3,8 @@
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
+use ping_lab::{Lasting, Server, lost, result_of, start_client};
 use serde_json::Value;
-use support::{Lasting, Server, lost, result_of, start_client};
 
 #[test]
 fn a_run_outlives_its_server_and_goes_on_with_the_next() {

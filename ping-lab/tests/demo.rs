@@ -2,11 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::process::Command;
 
-use support::{Process, client, program};
+use ping_lab::{Process, client, program};
 
 #[test]
 fn the_demo_answers_a_hundred_pings() {
@@ -28,7 +26,7 @@ fn endless_demo() -> (Process, u32) {
         if let Ok(server) = String::from_utf8(children).unwrap().trim().parse() {
             return (demo, server);
         }
-        assert!(started.elapsed() < support::DEADLINE, "the demo starts no server");
+        assert!(started.elapsed() < ping_lab::DEADLINE, "the demo starts no server");
         std::thread::yield_now();
     }
 }
@@ -39,7 +37,7 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     let (mut demo, server) = endless_demo();
     demo.signal("INT");
     assert!(demo.exit_code().is_some());
-    assert!(!support::runs(server));
+    assert!(!ping_lab::runs(server));
 }
 
 #[cfg(unix)]
@@ -49,8 +47,8 @@ fn a_killed_demo_leaves_nothing_behind() {
     demo.signal("KILL");
     assert_eq!(demo.exit_code(), None);
     let started = std::time::Instant::now();
-    while support::runs(server) {
-        assert!(started.elapsed() < support::DEADLINE, "the server outlives the demo");
+    while ping_lab::runs(server) {
+        assert!(started.elapsed() < ping_lab::DEADLINE, "the server outlives the demo");
         std::thread::yield_now();
     }
 }
@@ -59,11 +57,11 @@ fn a_killed_demo_leaves_nothing_behind() {
 #[test]
 fn a_stderr_that_takes_nothing_does_not_cost_the_result() {
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let run: support::Run =
+    let run: ping_lab::Run =
         Command::new(program("ping-client")).args(["--demo", "-c", "3"]).stderr(full()).output().unwrap().into();
     assert_eq!(run.code, Some(0), "{run}");
     assert!(run.stdout.contains("3 pings sent, 3 answered"), "{run}");
-    let run: support::Run = Command::new(program("ping-server"))
+    let run: ping_lab::Run = Command::new(program("ping-server"))
         .args(["--listen", "/ip4/1.2.3.4/tcp/1"])
         .stderr(full())
         .output()

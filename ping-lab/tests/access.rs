@@ -2,11 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::{fs, path::Path, process::Command, thread};
 
-use support::{Process, Server, client, file, ping, program};
+use ping_lab::{Process, Server, client, file, ping, program};
 
 /// Makes a file that only its owner can read.
 fn private_file(folder: &Path, name: &str, content: &str) -> String {
@@ -29,7 +27,7 @@ fn a_server_lets_in_whom_it_was_told_to_and_names_the_cause_to_the_others() {
     let [first_id, second_id] = [&first, &second].map(|path| {
         let run = client(&["id", "--identity", path]);
         assert_eq!(run.code, Some(0), "{run}");
-        let _in_use = ping_core::identity::Identity::load_or_create(Path::new(path)).unwrap();
+        let _in_use = Server::exactly(&["--identity", path, "--listen", "/ip4/127.0.0.1/tcp/0"]);
         assert_eq!(client(&["id", "--identity", path]).stdout, run.stdout, "it stays the same, and can be in use");
         run.stdout.trim().to_owned()
     });
@@ -86,7 +84,7 @@ fn what_would_not_be_private_is_refused() {
     let run = client(&["--server", "/ip4/127.0.0.1/udp/1/quic-v1", "--secret", &key]);
     assert_eq!(run.code, Some(2), "{run}");
     assert!(run.stderr.contains("QUIC"), "{run}");
-    let server = |arguments: &[&str]| -> support::Run {
+    let server = |arguments: &[&str]| -> ping_lab::Run {
         Command::new(program("ping-server")).arg("--ephemeral").args(arguments).output().unwrap().into()
     };
     let run = server(&["--secret", &key, "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]);

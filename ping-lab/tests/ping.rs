@@ -2,11 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::process::Command;
 
-use support::{Process, Server, client, ping, program, stock};
+use ping_lab::{Process, Server, client, ping, program, stock};
 
 #[test]
 fn a_hundred_pings_by_tcp_are_all_answered() {

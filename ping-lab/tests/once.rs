@@ -3,8 +3,6 @@
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
@@ -17,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ping_lab::{DEADLINE, Lasting, Process, Server, file, lost, ping, program, result_of, start_client, stock};
 use serde_json::Value;
-use support::{DEADLINE, Lasting, Process, Server, file, lost, ping, program, result_of, start_client, stock};
 
 /// How pings can be carried, each so that many are under way.
 const WAYS: [&[&str]; 5] = [

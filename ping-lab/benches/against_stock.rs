@@ -6,13 +6,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{fs, process::Command};
 
+use ping_lab::{Server, client, program, stock};
 use serde_json::{Value, json};
-use support::{Server, client, program, stock};
 
 /// How often each figure is taken. Odd, so that the median is one of them.
 const ROUNDS: usize = 5;

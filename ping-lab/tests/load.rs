@@ -2,12 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::fs;
 
+use ping_lab::{Server, client, file, ping, stock};
 use serde_json::Value;
-use support::{Server, client, file, ping, stock};
 
 /// Checks a result against the published schema.
 #[track_caller]

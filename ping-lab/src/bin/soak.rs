@@ -7,10 +7,6 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
 
-#[cfg(target_os = "linux")]
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 #[cfg(not(target_os = "linux"))]
 fn main() {
     eprintln!("skipped: this needs Linux, which tells what a process holds");
@@ -30,7 +26,7 @@ mod linux {
         time::Duration,
     };
 
-    use super::support::{Process, Server, memory, open_files, program};
+    use ping_lab::{Process, Server, memory, open_files, program};
 
     /// By how much something may grow.
     const ALLOWED: f64 = 1.05;

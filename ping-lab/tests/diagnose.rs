@@ -2,8 +2,6 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::{
     io::Write,
     net::{TcpListener, UdpSocket},
@@ -12,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Process, Run, Server, client, ping, program, stock};
+use ping_lab::{Process, Run, Server, client, ping, program, stock};
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
@@ -230,7 +228,7 @@ fn pings_without_a_pong_are_lost_in_time() {
     let address = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", relay.local_addr().unwrap().port(), server.peer);
     let port = server.port("tcp");
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    thread::spawn(move || support::relay(&relay, port, &stopped));
+    thread::spawn(move || ping_lab::relay(&relay, port, &stopped));
     let pinging = Process::start(Command::new(program("ping-client")).args([
         "--json",
         "-i",

@@ -8,10 +8,6 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
 
-#[cfg(target_os = "linux")]
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 #[cfg(not(target_os = "linux"))]
 fn main() {
     eprintln!("skipped: this needs Linux and its network namespaces");
@@ -36,7 +32,7 @@ mod linux {
 
     use serde_json::Value;
 
-    use super::support::{Process, Server, file, lan::Lan};
+    use ping_lab::{Process, Server, file, lan::Lan};
 
     const ADDRESSES: [(&str, &str); 2] =
         [("TCP", "/ip4/10.98.0.1/tcp/36341"), ("QUIC", "/ip4/10.98.0.1/udp/36341/quic-v1")];

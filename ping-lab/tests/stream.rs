@@ -2,12 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::{fs, process::Command};
 
+use ping_lab::{Process, Server, client, file, program, stock};
 use serde_json::Value;
-use support::{Process, Server, client, file, program, stock};
 
 /// Runs a client and checks that nothing was lost.
 #[track_caller]
@@ -151,11 +149,11 @@ fn clients_that_never_read_cost_little_memory_and_hold_up_nobody() {
     for transport in ["tcp", "quic-v1"] {
         let server = Server::start();
         load(server.address(transport), &["--mode", "stream", "-n", "64", "-c", "10000"]);
-        let before = support::memory(server.process.id());
+        let before = ping_lab::memory(server.process.id());
         let mute = Process::start(Command::new(program("hostile")).args(["mute", server.address(transport), "64"]));
         let taken: u64 = mute.line_with("").trim().parse().unwrap();
         assert!(taken > 64 * 100_000, "the streams took only {taken} bytes");
-        let cost = support::memory(server.process.id()).saturating_sub(before);
+        let cost = ping_lab::memory(server.process.id()).saturating_sub(before);
         assert!(cost < MUTE_MEMORY, "{cost} bytes by {transport}");
         load(server.address(transport), &["--mode", "stream", "-n", "64", "-c", "10000"]);
     }

@@ -2,12 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../ping-client/tests/support/mod.rs"]
-mod support;
-
 use std::{fs, net::TcpListener, process::Command};
 
-use support::{Run, Server, file, ping, program};
+use ping_lab::{Run, Server, file, ping, program};
 
 fn server(arguments: &[&str]) -> Run {
     Command::new(program("ping-server")).args(arguments).output().unwrap().into()
