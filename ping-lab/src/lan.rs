@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{Process, Run, Server, program};
+use crate::{Process, Run, Server, finish, program};
 
 /// Two hosts, 10.98.0.1 and 10.98.0.2, joined by a cable.
 pub struct Lan {
@@ -48,20 +48,20 @@ impl Lan {
 
     /// Runs a ping-client on a host to its end.
     pub fn client(&self, host: usize, arguments: &[&str]) -> Run {
-        self.command(host, "ping-client").arg("--json").args(arguments).output().unwrap().into()
+        finish(self.command(host, "ping-client").arg("--json").args(arguments))
     }
 }
 
 impl Drop for Lan {
     fn drop(&mut self) {
         for host in &self.hosts {
-            let _ = Command::new("ip").args(["netns", "del", host]).status();
+            finish(Command::new("ip").args(["netns", "del", host]));
         }
     }
 }
 
 /// Runs `ip` with these arguments.
 pub fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is not installed");
-    assert!(status.success(), "ip {arguments}: {status}; are you root?");
+    let run = finish(Command::new("ip").args(arguments.split(' ')));
+    assert_eq!(run.code, Some(0), "ip {arguments}: are you root? {run}");
 }

@@ -4,7 +4,10 @@
 
 use std::{fs, path::Path, process::Command, thread};
 
-use ping_lab::{Process, Server, client, file, ping, program};
+use ping_lab::{Process, Server, client, client_command, file, finish, ping, program};
+
+/// How long a search lasts whose cause is told when its time is over. A slow machine meets the cause within this time.
+const SEARCH: &str = "40s";
 
 /// Makes a file that only its owner can read.
 fn private_file(folder: &Path, name: &str, content: &str) -> String {
@@ -21,7 +24,7 @@ fn secret(folder: &Path, name: &str, digit: &str) -> String {
 }
 
 #[test]
-fn a_server_lets_in_whom_it_was_told_to_and_names_the_cause_to_the_others() {
+fn a_server_lets_in_those_it_is_told_to_and_the_others_learn_the_cause() {
     let folder = tempfile::tempdir().unwrap();
     let [first, second] = ["first", "second"].map(|name| file(folder.path(), name));
     let [first_id, second_id] = [&first, &second].map(|path| {
@@ -39,10 +42,17 @@ fn a_server_lets_in_whom_it_was_told_to_and_names_the_cause_to_the_others() {
             let run = ping(address, &["-c", "1", "--identity", identity]);
             assert_eq!(run.code, Some(0), "{run}");
         }
-        let run = ping(address, &["-c", "1", "--find-timeout", "300ms"]);
-        assert_eq!((run.cause().as_str(), run.code), ("turned_away", Some(2)), "{run}");
-        assert!(run.stderr.contains("--allow"), "{run}");
     }
+    thread::scope(|scope| {
+        for transport in ["tcp", "quic-v1"] {
+            let address = server.address(transport);
+            scope.spawn(move || {
+                let run = ping(address, &["-c", "1", "--find-timeout", SEARCH]);
+                assert_eq!((run.cause().as_str(), run.code), ("turned_away", Some(2)), "{run}");
+                assert!(run.stderr.contains("--allow"), "{run}");
+            });
+        }
+    });
 }
 
 #[test]
@@ -59,8 +69,8 @@ fn a_private_server_is_reached_with_its_secret_alone() {
         }
     }
     let open = Server::start();
-    // Whoever has another key may wait for more of what it cannot read, and is given up after five seconds.
-    let patience = ["-c", "1", "--find-timeout", "15s"];
+    // A client with another key may wait for more of what it cannot read; it gives up after five seconds.
+    let patience = ["-c", "1", "--find-timeout", SEARCH];
     let strangers = [
         (server.address("tcp"), &["--secret", theirs.as_str()][..]),
         (server.address("tcp"), &[]),
@@ -85,7 +95,7 @@ fn what_would_not_be_private_is_refused() {
     assert_eq!(run.code, Some(2), "{run}");
     assert!(run.stderr.contains("QUIC"), "{run}");
     let server = |arguments: &[&str]| -> ping_lab::Run {
-        Command::new(program("ping-server")).arg("--ephemeral").args(arguments).output().unwrap().into()
+        finish(Command::new(program("ping-server")).arg("--ephemeral").args(arguments))
     };
     let run = server(&["--secret", &key, "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]);
     assert_eq!(run.code, Some(2), "{run}");
@@ -115,11 +125,15 @@ fn another_peer_of_the_same_name_is_named_and_not_pinged() {
     for transport in ["tcp", "quic-v1"] {
         let pinned = server.address(transport);
         let (bare, _) = pinned.split_once("/p2p/").unwrap();
-        for (address, told) in [(pinned, false), (bare, true)] {
+        for (address, named) in [(pinned, false), (bare, true)] {
             let run = ping(address, &["-c", "200"]);
             assert_eq!((run.code, run.json()["pings"]["received"].as_u64()), (Some(0), Some(200)), "{run}");
             assert_eq!(run.json()["server"]["peer_id"], server.peer.as_str(), "{run}");
-            assert_eq!(run.stderr.contains(&rival), told, "{run}");
+            // It may take longer than those pings until the other one is heard of.
+            assert!(named || !run.stderr.contains(&rival), "{run}");
+            if named {
+                Process::start(&mut client_command(address, &["-c", "0"])).log_with(&rival);
+            }
         }
     }
 }

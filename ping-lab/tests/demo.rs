@@ -2,9 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use ping_lab::{Process, client, program};
+use ping_lab::{client, finish_child, program};
 
 #[test]
 fn the_demo_answers_a_hundred_pings() {
@@ -16,56 +16,52 @@ fn the_demo_answers_a_hundred_pings() {
     assert_eq!(run.json()["server_total"], 7, "{run}");
 }
 
-/// The demo under way, and the number of its server's process.
 #[cfg(unix)]
-fn endless_demo() -> (Process, u32) {
-    let demo = Process::start(Command::new(program("ping-client")).args(["--demo", "-c", "1000000000", "-i", "10ms"]));
-    let started = std::time::Instant::now();
-    loop {
-        let children = Command::new("pgrep").args(["-P", &demo.id().to_string()]).output().unwrap().stdout;
-        if let Ok(server) = String::from_utf8(children).unwrap().trim().parse() {
-            return (demo, server);
-        }
-        assert!(started.elapsed() < ping_lab::DEADLINE, "the demo starts no server");
-        std::thread::yield_now();
+mod interrupted {
+    use ping_lab::{Process, finish, is_running, until};
+
+    use super::*;
+
+    /// A demo that does not end, and the number of its server's process.
+    fn endless_demo() -> (Process, u32) {
+        let demo = Process::start(Command::new(program("ping-client")).args(["--demo", "-c", "0", "-i", "10ms"]));
+        let mut server = None;
+        until("the demo starts a server", || {
+            let children = finish(Command::new("pgrep").args(["-P", &demo.id().to_string()])).stdout;
+            server = children.trim().parse().ok();
+            server.is_some()
+        });
+        (demo, server.unwrap())
     }
-}
 
-#[cfg(unix)]
-#[test]
-fn an_interrupted_demo_leaves_nothing_behind() {
-    let (mut demo, server) = endless_demo();
-    demo.signal("INT");
-    assert!(demo.exit_code().is_some());
-    assert!(!ping_lab::runs(server));
-}
+    #[test]
+    fn an_interrupted_demo_leaves_nothing_behind() {
+        let (mut demo, server) = endless_demo();
+        demo.signal("INT");
+        assert!(demo.exit_code().is_some());
+        assert!(!is_running(server));
+    }
 
-#[cfg(unix)]
-#[test]
-fn a_killed_demo_leaves_nothing_behind() {
-    let (mut demo, server) = endless_demo();
-    demo.signal("KILL");
-    assert_eq!(demo.exit_code(), None);
-    let started = std::time::Instant::now();
-    while ping_lab::runs(server) {
-        assert!(started.elapsed() < ping_lab::DEADLINE, "the server outlives the demo");
-        std::thread::yield_now();
+    #[test]
+    fn a_killed_demo_leaves_nothing_behind() {
+        let (mut demo, server) = endless_demo();
+        demo.signal("KILL");
+        assert_eq!(demo.exit_code(), None);
+        until("the server ends with the demo", || !is_running(server));
     }
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_stderr_that_takes_nothing_does_not_cost_the_result() {
-    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let run: ping_lab::Run =
-        Command::new(program("ping-client")).args(["--demo", "-c", "3"]).stderr(full()).output().unwrap().into();
-    assert_eq!(run.code, Some(0), "{run}");
-    assert!(run.stdout.contains("3 pings sent, 3 answered"), "{run}");
-    let run: ping_lab::Run = Command::new(program("ping-server"))
-        .args(["--listen", "/ip4/1.2.3.4/tcp/1"])
-        .stderr(full())
-        .output()
-        .unwrap()
-        .into();
-    assert_eq!(run.code, Some(2), "{run}");
+    let run = |name: &str, arguments: &[&str]| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(program(name));
+        finish_child(command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(full).spawn().unwrap())
+    };
+    let demo = run("ping-client", &["--demo", "-c", "3"]);
+    assert_eq!(demo.code, Some(0), "{demo}");
+    assert!(demo.stdout.contains("3 pings sent, 3 answered"), "{demo}");
+    let server = run("ping-server", &["--ephemeral", "--listen", "/ip4/1.2.3.4/tcp/1"]);
+    assert_eq!(server.code, Some(2), "{server}");
 }

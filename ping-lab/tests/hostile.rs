@@ -2,18 +2,14 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::process::Command;
 
-use ping_lab::{DEADLINE, Process, Run, Server, ping, program, stock};
+use ping_lab::{Process, Server, client_command, finish, ping, program, stock};
 
 /// Lets a hostile peer do its worst to a server.
 #[track_caller]
 fn attack(arguments: &[&str]) {
-    let output = Command::new(program("hostile")).args(arguments).stdin(Stdio::null()).output().unwrap();
-    let run = Run::from(output);
+    let run = finish(Command::new(program("hostile")).args(arguments));
     assert_eq!(run.code, Some(0), "{run}");
 }
 
@@ -21,7 +17,7 @@ fn attack(arguments: &[&str]) {
 #[track_caller]
 fn honest_ping(server: &Server, before: u64) {
     for (transport, more) in [("tcp", 10), ("quic-v1", 20)] {
-        let run = ping(server.address(transport), &["-c", "10", "--find-timeout", "20s"]);
+        let run = ping(server.address(transport), &["-c", "10", "--find-timeout", "1m", "-W", "1m"]);
         assert_eq!(run.code, Some(0), "{run}");
         let result = run.json();
         assert_eq!((&result["pings"]["lost"], &result["server_total"]), (&0.into(), &(before + more).into()), "{run}");
@@ -80,10 +76,9 @@ fn large_requests_that_do_not_end_leave_room_for_others() {
         honest_ping(&server, 20);
         drop(hoard);
         // By QUIC, the server hears nothing of the end; the requests are given up after ten seconds.
-        let started = Instant::now();
-        while ping(server.address(transport), &["-c", "1", "--size", "1MiB"]).code != Some(0) {
-            assert!(started.elapsed() < DEADLINE);
-        }
+        ping_lab::until("large requests are served again", || {
+            ping(server.address(transport), &["-c", "1", "--size", "1MiB", "-W", "20s"]).code == Some(0)
+        });
     }
 }
 
@@ -118,22 +113,15 @@ fn a_stock_node_still_registers_and_finds_its_actor_beside_ours() {
 fn connections_beyond_the_limit_are_turned_away_and_the_others_served() {
     let server = Server::with(&["--max-connections", "4"]);
     for transport in ["tcp", "quic-v1"] {
+        let start = || Process::start(&mut client_command(server.address(transport), &["-i", "100ms", "-c", "0"]));
         // One address may have three of the four.
-        let clients: Vec<_> = (0..3)
-            .map(|_| {
-                let address = server.address(transport);
-                let client = Process::logging(
-                    Command::new(program("ping-client")).args(["-i", "100ms", "-c", "0", "--server", address]),
-                );
-                client.line_with("Received PONG");
-                client
-            })
-            .collect();
-        let run = ping(server.address(transport), &["-c", "1", "--find-timeout", "500ms"]);
-        assert_eq!(run.code, Some(2), "{run}");
-        clients.iter().for_each(|client| drop(client.line_with("Received PONG")));
+        let clients: Vec<_> = (0..3).map(|_| start()).collect();
+        clients.iter().for_each(|client| drop(client.log_with("Received PONG")));
+        let turned_away = start();
+        turned_away.log_with("trying for another");
+        clients.iter().for_each(|client| drop(client.log_with("Received PONG")));
+        // When there is room, it gets in.
         drop(clients);
-        let run = ping(server.address(transport), &["-c", "1", "--find-timeout", "60s"]);
-        assert_eq!(run.code, Some(0), "{run}");
+        turned_away.log_with("Received PONG");
     }
 }

@@ -3,22 +3,10 @@
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
-    process::Command,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
-};
-
-use ping_lab::{DEADLINE, Lasting, Process, Server, file, lost, ping, program, result_of, start_client, stock};
+use ping_lab::{Lasting, Process, Relay, Server, client_command, file, lost, ping, result_of, start_client, stock};
 use serde_json::Value;
 
-/// How pings can be carried, each so that many are under way.
+/// How pings can be carried, each with many in flight.
 const WAYS: [&[&str]; 5] = [
     &["-n", "8", "-c", "0"],
     &["--rate", "500", "-c", "0"],
@@ -37,7 +25,7 @@ fn total_of(server: &Server) -> u64 {
     server.process.event("stopped")["total"].as_u64().unwrap()
 }
 
-/// Checks that nothing was lost but what was under way at the end, and that all was counted once.
+/// Checks that nothing was lost but what was in flight at the end, and that all was counted once.
 fn check(result: &Value, total: u64, context: &str) {
     assert_eq!(count(result, "lost"), lost(result, "cut_short"), "{context}: {result}");
     assert_eq!(count(result, "counted"), total, "{context}: {result}");
@@ -82,70 +70,6 @@ fn a_server_that_forgot_says_so_and_the_run_goes_on() {
     }
 }
 
-/// Carries TCP connections to a port of this machine, and can keep back what comes from there.
-#[derive(Default)]
-struct Relay {
-    mute: AtomicBool,
-    /// How many bytes were kept back.
-    kept_back: AtomicUsize,
-    open: Mutex<Vec<TcpStream>>,
-}
-
-impl Relay {
-    fn to(port: u16) -> (Arc<Self>, u16) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let relay = Arc::new(Self::default());
-        let own = listener.local_addr().unwrap().port();
-        thread::spawn({
-            let relay = relay.clone();
-            move || {
-                for near in listener.incoming() {
-                    relay.carry(near.unwrap(), port);
-                }
-            }
-        });
-        (relay, own)
-    }
-
-    fn carry(self: &Arc<Self>, near: TcpStream, port: u16) {
-        let far = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        self.open.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
-        let there = (near.try_clone().unwrap(), far.try_clone().unwrap(), false);
-        for (mut from, mut to, back) in [there, (far, near, true)] {
-            let relay = self.clone();
-            thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(length @ 1..) = from.read(&mut buffer) {
-                    if back && relay.mute.load(Ordering::SeqCst) {
-                        relay.kept_back.fetch_add(length, Ordering::SeqCst);
-                    } else if to.write_all(&buffer[..length]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    }
-
-    /// Keeps back what comes from the server, until there is something.
-    fn keep_back(&self) {
-        let started = Instant::now();
-        self.mute.store(true, Ordering::SeqCst);
-        // More than a keep-alive's answer, whose frames take some 100 bytes.
-        while self.kept_back.load(Ordering::SeqCst) < 300 {
-            assert!(started.elapsed() < DEADLINE);
-            thread::yield_now();
-        }
-    }
-
-    /// Ends all connections, and carries everything from now on.
-    fn cut(&self) {
-        for stream in self.open.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        self.mute.store(false, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn a_ping_whose_pong_was_lost_is_sent_again_and_not_counted_again() {
     for arguments in WAYS {
@@ -155,9 +79,7 @@ fn a_ping_whose_pong_was_lost_is_sent_again_and_not_counted_again() {
             let server = if kept { Server::with(&["--state", &path]) } else { Server::start() };
             let (relay, port) = Relay::to(server.port("tcp"));
             let address = format!("/ip4/127.0.0.1/tcp/{port}");
-            let mut client = Command::new(program("ping-client"));
-            client.args(["--json", "--server", &address, "--retry"]).args(arguments);
-            let client = Process::start(&mut client);
+            let client = Process::start(&mut client_command(&address, &[arguments, &["--retry"]].concat()));
             server.process.two_pings();
             relay.keep_back();
             relay.cut();
@@ -172,20 +94,22 @@ fn a_ping_whose_pong_was_lost_is_sent_again_and_not_counted_again() {
 
 #[test]
 fn pings_that_are_given_up_while_the_server_rests_do_not_end_the_run() {
-    for arguments in
-        [&["--rate", "5000"][..], &["--rate", "5000", "--size", "4KiB"], &["--rate", "5000", "--mode", "stream-tell"]]
-    {
+    for arguments in [
+        &["--rate", "1000", "--mode", "stream"][..],
+        &["--rate", "1000", "--mode", "stream", "--size", "4KiB"],
+        &["--rate", "1000", "--mode", "stream-tell"],
+    ] {
         let server = Server::start();
-        let mode: &[&str] = if arguments.contains(&"--mode") { &[] } else { &["--mode", "stream"] };
-        let more = ["--json", "--retry", "-W", "20ms", "-c", "0", "--server", server.address("tcp")];
-        let client = Process::start(Command::new(program("ping-client")).args(more).args(arguments).args(mode));
+        // They are given up before the connection is, which takes some seconds.
+        let client = start_client(&server, &[arguments, &["--retry", "-W", "1s", "-c", "0"]].concat());
         server.process.event("pings");
         server.process.signal("STOP");
-        thread::sleep(Duration::from_millis(200));
+        client.log_with("no pong within 1s");
         server.process.signal("CONT");
         server.process.event("pings");
         server.process.event("pings");
         let result = result_of(client);
+        assert!(lost(&result, "timed_out") > 0, "{result}");
         assert_eq!((lost(&result, "stream_ended"), &result["reconnects"]["count"]), (0, &0.into()), "{result}");
         assert_eq!(count(&result, "counted"), total_of(&server), "{result}");
     }
@@ -200,10 +124,17 @@ fn what_was_counted_in_the_warm_up_is_not_among_the_pings() {
         assert_eq!((count(&result, "counted"), count(&result, "received")), (50, 50), "{run}");
     }
     assert_eq!(total_of(&server), 140);
-    // A run that ends in its warm-up has measured nothing.
+}
+
+#[test]
+fn a_run_that_ends_in_its_warm_up_has_measured_nothing() {
     let server = Server::start();
-    let run = ping(server.address("tcp"), &["--retry", "--warmup", "1h", "-w", "300ms"]);
-    assert_eq!((count(&run.json(), "sent"), run.json()["pings"]["counted"].as_u64()), (0, None), "{run}");
+    let mut client = start_client(&server, &["--retry", "--warmup", "1h"]);
+    server.process.two_pings();
+    client.signal("INT");
+    let result = client.result();
+    assert_eq!((count(&result, "sent"), result["pings"]["counted"].as_u64()), (0, None), "{result}");
+    assert_eq!(client.exit_code(), Some(1));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use ping_lab::{Process, Server, client, ping, program, stock};
+use ping_lab::{Port, Process, Server, client, client_command, has_ipv6, ping, program, stock};
 
 #[test]
 fn a_hundred_pings_by_tcp_are_all_answered() {
@@ -49,10 +49,22 @@ fn the_figures_are_in_order_and_the_phases_add_up() {
 
 #[test]
 fn a_host_and_a_port_are_enough() {
-    let server = Server::exactly(&["--ephemeral", "--port", "0"]);
-    let port = server.port("tcp");
-    for host in ["127.0.0.1", "localhost", "[::1]"] {
-        let run = ping(&format!("{host}:{port}"), &["-c", "3"]);
+    let mut port = Port::claim();
+    port.free_tcp();
+    port.free_udp();
+    let (mut hosts, mut arguments) = (vec!["127.0.0.1", "localhost"], vec!["--ephemeral".to_owned()]);
+    let mut ips = vec!["/ip4/127.0.0.1"];
+    if has_ipv6() {
+        hosts.push("[::1]");
+        ips.push("/ip6/::1");
+    }
+    for ip in ips {
+        let (tcp, quic) = (format!("{ip}/tcp/{}", port.number), format!("{ip}/udp/{}/quic-v1", port.number));
+        arguments.extend(["--listen".into(), tcp, "--listen".into(), quic]);
+    }
+    let server = Server::exactly(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    for host in hosts {
+        let run = ping(&format!("{host}:{}", port.number), &["-c", "3"]);
         assert_eq!(run.code, Some(0), "{host}: {run}");
         assert_eq!(run.json()["server"]["peer_id"], server.peer.as_str());
         // The user named no identity: the client says whose it took and how to have it checked.
@@ -102,23 +114,21 @@ fn pings_at_an_interval_are_logged_one_by_one() {
 #[test]
 fn a_client_started_before_its_server_finds_it_by_the_transport_it_was_told() {
     for transport in ["", "tcp", "quic-v1"] {
-        let first = Server::exactly(&["--ephemeral", "--port", "0"]);
-        let port = first.port("tcp").to_string();
-        drop(first);
+        let mut port = Port::claim();
+        let tcp = format!("/ip4/127.0.0.1/tcp/{}", port.number);
+        let quic = format!("/ip4/127.0.0.1/udp/{}/quic-v1", port.number);
         let address = match transport {
-            "tcp" => format!("/ip4/127.0.0.1/tcp/{port}"),
-            "quic-v1" => format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
-            _ => format!("127.0.0.1:{port}"),
+            "tcp" => tcp.clone(),
+            "quic-v1" => quic.clone(),
+            _ => format!("127.0.0.1:{}", port.number),
         };
-        let mut command = Command::new(program("ping-client"));
-        command.args(["-i", "0", "-c", "5", "--server", &address]);
-        let mut waiting = Process::logging(&mut command);
-        if transport != "quic-v1" {
-            // QUIC does not hear that nothing listens; it notices the silence in some seconds.
-            waiting.line_with("trying for another");
-        }
-        let server = Server::exactly(&["--ephemeral", "--port", &port]);
-        let connected = waiting.line_with("Connected to");
+        let mut waiting = Process::start(&mut client_command(&address, &["-c", "5"]));
+        // QUIC does not hear that nothing listens; it notices the silence in some seconds.
+        waiting.log_with("trying for another");
+        port.free_tcp();
+        port.free_udp();
+        let server = Server::exactly(&["--ephemeral", "--listen", &tcp, "--listen", &quic]);
+        let connected = waiting.log_with("Connected to");
         assert!(connected.contains(&server.peer) && connected.contains(transport), "{connected}");
         assert_eq!(waiting.exit_code(), Some(0));
     }
@@ -130,7 +140,7 @@ fn a_client_built_without_this_code_pings_this_server() {
     // A client that secures TCP by TLS is served like one that does so by Noise.
     for (kind, transport) in [("client", "tcp"), ("client-tls", "tcp"), ("client", "quic-v1")] {
         let client = Process::start(Command::new(program("stock")).args([kind, server.address(transport), "10"]));
-        let result: serde_json::Value = serde_json::from_str(&client.line().expect("no result")).unwrap();
+        let result = client.result();
         assert!(result["total"].as_u64().unwrap() >= 10, "{result}");
     }
 }
@@ -142,6 +152,6 @@ fn this_client_pings_a_server_built_without_this_code() {
     assert_eq!(run.code, Some(0), "{run}");
     assert_eq!(run.json()["server_total"], 10);
     // It does not speak the protocol that the client asks for signs of life by, twenty times in this run.
-    let run = client(&["--json", "-i", "20ms", "-c", "20", "--server", &address]);
+    let run = ping(&address, &["-i", "20ms", "-c", "20"]);
     assert_eq!(run.json()["pings"]["received"], 20, "{run}");
 }

@@ -2,12 +2,16 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(unix)]
+use std::process::Stdio;
 use std::{fs, net::TcpListener, process::Command};
 
-use ping_lab::{Run, Server, file, ping, program};
+#[cfg(unix)]
+use ping_lab::{Process, client_command, finish_child};
+use ping_lab::{Run, Server, file, finish, ping, program};
 
 fn server(arguments: &[&str]) -> Run {
-    Command::new(program("ping-server")).args(arguments).output().unwrap().into()
+    finish(Command::new(program("ping-server")).args(arguments))
 }
 
 #[track_caller]
@@ -20,33 +24,15 @@ fn refuses(arguments: &[&str], says: &[&str]) {
 }
 
 #[test]
-fn one_port_serves_both_transports_and_both_families_with_loopback_last() {
-    let server = Server::exactly(&["--ephemeral", "--port", "0"]);
-    let port = server.port("tcp");
-    for address in [
-        format!("/ip4/127.0.0.1/tcp/{port}"),
-        format!("/ip4/127.0.0.1/udp/{port}/quic-v1"),
-        format!("/ip6/::1/tcp/{port}"),
-        format!("/ip6/::1/udp/{port}/quic-v1"),
-    ] {
-        let connection_address = format!("{address}/p2p/{}", server.peer);
-        assert!(server.addresses.contains(&connection_address), "{address} is missing: {:?}", server.addresses);
-    }
-    let is_loopback = |address: &&String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
-    let first_loopback = server.addresses.iter().position(|address| is_loopback(&address)).unwrap();
-    assert!(server.addresses[first_loopback..].iter().all(|address| is_loopback(&address)), "{:?}", server.addresses);
-    for address in &server.addresses {
-        assert_eq!(ping(address, &["-c", "1"]).code, Some(0), "{address}");
-    }
-}
-
-#[test]
-fn a_taken_port_is_named_with_the_mend() {
+fn a_taken_port_is_named_with_what_to_do() {
     let held = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = held.local_addr().unwrap().port().to_string();
     refuses(&["--ephemeral", "--port", &port], &[&format!("/ip4/0.0.0.0/tcp/{port}"), "another program", "--port 0"]);
-    let first = Server::exactly(&["--ephemeral", "--port", "0"]);
-    refuses(&["--ephemeral", "--port", &first.port("tcp").to_string()], &["another program uses that port"]);
+    let first = Server::start();
+    for address in &first.addresses {
+        let (listen, _) = address.split_once("/p2p/").unwrap();
+        refuses(&["--ephemeral", "--listen", listen], &[listen, "another program uses that port"]);
+    }
 }
 
 #[test]
@@ -131,7 +117,7 @@ fn people_see_what_they_need_and_none_of_the_libraries_noise() {
     let mut command = Command::new(program("ping-server"));
     command.args(["--ephemeral", "--stop-on-eof", "--listen", "/ip4/127.0.0.1/tcp/0"]);
     // Its input ends at once, so it stops as soon as it is ready.
-    let run: Run = command.stdin(std::process::Stdio::null()).output().unwrap().into();
+    let run = finish(&mut command);
     assert_eq!(run.code, Some(0), "{run}");
     assert_eq!(run.stdout, "", "{run}");
     for text in ["Peer ID: 12D3", "Listening on /ip4/127.0.0.1/tcp/", "Connection address: /ip4/127.0.0.1/tcp/"] {
@@ -147,20 +133,22 @@ fn people_see_what_they_need_and_none_of_the_libraries_noise() {
 #[test]
 fn a_reader_that_pauses_does_not_hold_up_the_server_and_one_that_leaves_stops_it() {
     let mut command = Command::new(program("ping-server"));
-    command.args(["--json", "--ephemeral", "--listen", "/ip4/127.0.0.1/tcp/0"]);
-    let mut server = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // If this test fails, the end of its input stops it.
+    command.args(["--json", "--ephemeral", "--stop-on-eof", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = command.spawn().unwrap();
     let mut reports = std::io::BufReader::new(server.stdout.take().unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut reports, &mut line).unwrap();
     let listening: serde_json::Value = serde_json::from_str(&line).unwrap();
     let address = listening["connection_address"].as_str().unwrap();
-    // From here on no one reads. A client that comes and goes is two lines of 150 bytes, a pipe holds 64 KiB.
+    // From here on nobody reads. A client that comes and goes is two lines of 150 bytes, a pipe holds 64 KiB.
     for _ in 0..200 {
-        assert_eq!(ping(address, &["-c", "1", "-W", "5s"]).code, Some(0));
+        assert_eq!(ping(address, &["-c", "1"]).code, Some(0));
     }
     drop(reports);
-    let _ = ping(address, &["-c", "1", "--find-timeout", "1s"]);
-    let run: Run = server.wait_with_output().unwrap().into();
+    let _one_more = Process::start(&mut client_command(address, &["-c", "0"]));
+    let run = finish_child(server);
     assert_eq!(run.code, Some(2), "{run}");
     assert!(run.stderr.contains("cannot write to standard output"), "{run}");
 }

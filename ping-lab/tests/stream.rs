@@ -4,13 +4,13 @@
 
 use std::{fs, process::Command};
 
-use ping_lab::{Process, Server, client, file, program, stock};
+use ping_lab::{Process, Server, file, finish, ping, program, stock};
 use serde_json::Value;
 
 /// Runs a client and checks that nothing was lost.
 #[track_caller]
 fn load(address: &str, arguments: &[&str]) -> Value {
-    let run = client(&[&["--json", "--server", address], arguments].concat());
+    let run = ping(address, arguments);
     assert_eq!(run.code, Some(0), "{run}");
     let result = run.json();
     assert_eq!((&result["pings"]["lost"], &result["errors"]), (&0.into(), &Value::Array(vec![])), "{run}");
@@ -56,7 +56,7 @@ fn payloads_of_any_size_come_back() {
     for transport in ["tcp", "quic-v1"] {
         for (size, count) in [("1", "1000"), ("16KiB", "500"), ("16385", "200"), ("1MiB", "20"), ("64MiB", "2")] {
             for mode in ["stream", "stream-tell"] {
-                let arguments = ["--mode", mode, "--size", size, "-c", count, "-n", "4", "-W", "5m"];
+                let arguments = ["--mode", mode, "--size", size, "-c", count, "-n", "4"];
                 let result = load(server.address(transport), &arguments);
                 assert!(result["bytes_per_s"]["there"].as_f64().unwrap() > 0.0, "{result}");
             }
@@ -82,18 +82,17 @@ fn the_reports_are_the_same_as_in_other_modes() {
 #[test]
 fn a_server_without_streams_is_named_as_such_or_asked_instead() {
     let (_server, address) = stock("server");
-    let run = client(&["--json", "--server", &address, "--mode", "stream", "-c", "5", "-i", "0"]);
+    let run = ping(&address, &["--mode", "stream", "-c", "5"]);
     assert_eq!((run.code, run.cause().as_str()), (Some(1), "no_stream"), "{run}");
-    let run = client(&["--json", "--server", &address, "--mode", "auto", "-c", "5", "-i", "0"]);
+    let run = ping(&address, &["--mode", "auto", "-c", "5"]);
     assert_eq!((run.code, &run.json()["load"]["mode"]), (Some(0), &"ask".into()), "{run}");
     assert!(run.stderr.contains("does not speak"), "{run}");
 }
 
 /// Has a hostile peer write these bytes into a stream; returns what comes back after the welcome, as hexadecimal.
 fn say(address: &str, bytes: &str) -> String {
-    let output = Command::new(program("hostile")).args(["say", address, bytes]).output().unwrap();
-    let back = String::from_utf8_lossy(&output.stdout);
-    back.trim().get(26..).unwrap_or_else(|| panic!("no welcome: {back} {output:?}")).to_owned()
+    let run = finish(Command::new(program("hostile")).args(["say", address, bytes]));
+    run.stdout.trim().get(26..).unwrap_or_else(|| panic!("no welcome: {run}")).to_owned()
 }
 
 #[test]
@@ -121,11 +120,11 @@ fn a_stream_that_is_spoiled_ends_with_its_reason_and_no_other_does() {
 #[test]
 fn the_server_logs_why_it_ended_a_stream_and_how_many() {
     let mut command = Command::new(program("ping-server"));
-    let server = Process::logging(command.args(["--ephemeral", "--listen", "/ip4/127.0.0.1/tcp/0"]));
-    let line = server.line_with("Connection address: ");
+    let server = Process::start(command.args(["--ephemeral", "--listen", "/ip4/127.0.0.1/tcp/0"]));
+    let line = server.log_with("Connection address: ");
     let address = line.rsplit(' ').next().unwrap();
     say(address, "00000000");
-    let line = server.line_with("Ended a stream of");
+    let line = server.log_with("Ended a stream of");
     assert!(line.contains("a frame of 0 bytes") && line.contains("(1 such so far)"), "{line}");
 }
 
@@ -133,8 +132,8 @@ fn the_server_logs_why_it_ended_a_stream_and_how_many() {
 fn a_stream_that_is_reset_half_way_ends_alone() {
     let server = Server::start();
     for bytes in ["00000009010000", "00000009010000000000000001", ""] {
-        let output = Command::new(program("hostile")).args(["reset", server.address("tcp"), bytes]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        let run = finish(Command::new(program("hostile")).args(["reset", server.address("tcp"), bytes]));
+        assert_eq!(run.code, Some(0), "{run}");
     }
     load(server.address("tcp"), &["--mode", "stream", "-i", "0", "-c", "10"]);
 }

@@ -7,7 +7,8 @@
 //!   and frames of a fixed size: what the machine can do. `tcp-batch-client` sends together what answers that came together
 //!   make room for.
 //! - `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p peer without
-//!   Kameo. `stock busy-server` hosts one that is slow and takes only one message beside the one that it handles.
+//!   Kameo. `stock busy-server` hosts one that is slow and takes only one message beside the one that it handles;
+//!   `stock stuck-server` hosts one that never finishes the first.
 //! - `stock rival ADDRESS` registers an actor of its own with the node there, and prints its identity.
 //!
 //! Servers print the address they can be reached at; clients print their figures as JSON.
@@ -120,7 +121,11 @@ async fn main() -> Result<()> {
     match arguments[..] {
         ["server"] => server(PingActor::spawn(PingActor { total: 0, rest: Duration::ZERO })).await,
         ["busy-server"] => {
-            let actor = PingActor { total: 0, rest: Duration::from_millis(2) };
+            let actor = PingActor { total: 0, rest: Duration::from_millis(50) };
+            server(PingActor::spawn_with_mailbox(actor, mailbox::bounded(1))).await
+        }
+        ["stuck-server"] => {
+            let actor = PingActor { total: 0, rest: Duration::MAX };
             server(PingActor::spawn_with_mailbox(actor, mailbox::bounded(1))).await
         }
         ["other-type"] => server(AnotherActor::spawn(AnotherActor)).await,

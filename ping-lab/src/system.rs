@@ -1,0 +1,53 @@
+//! Time limits, files, and what the system says of a process.
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long any one event may take, on a slow machine that is busy with other work too.
+pub const DEADLINE: Duration = Duration::from_secs(180);
+
+/// How long a program may take that runs to its end.
+pub const RUN_DEADLINE: Duration = Duration::from_secs(15 * 60);
+
+/// How long to wait before a condition is checked again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Waits until something holds; `what` says what, for the message if it does not within the deadline.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        thread::sleep(PAUSE);
+    }
+}
+
+/// A file below a folder of the test's own.
+pub fn file(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
+/// Whether a process with this number runs.
+#[cfg(unix)]
+pub fn is_running(id: u32) -> bool {
+    use std::process::Command;
+
+    crate::finish(Command::new("kill").args(["-0", &id.to_string()])).code == Some(0)
+}
+
+/// The memory that a process occupies, in bytes.
+#[cfg(target_os = "linux")]
+pub fn memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// How many files and sockets a process has open.
+#[cfg(target_os = "linux")]
+pub fn open_files(process: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
+}
