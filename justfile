@@ -44,6 +44,6 @@ chaos MINUTES="2" SEED="1":
 soak MINUTES="10" CLIENTS="10000":
     cargo run --release -p ping-lab --bin soak -- {{MINUTES}} {{CLIENTS}}
 
-# Feed the decoder whatever comes to mind, for five minutes; needs cargo-fuzz and a nightly compiler.
+# Feed the decoder random input for five minutes; needs cargo-fuzz and a nightly compiler.
 fuzz TARGET="stream":
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time=300

@@ -1,14 +1,14 @@
 //! This project's programs against a stock Kameo program, and against nothing but TCP, in the same run.
 //!
-//! Server and client are processes of their own, on loopback. Each round measures every contender once, in turn, so that
-//! a machine that changes its speed does so for all of them; the table shows medians over the rounds, and is also
+//! Server and client are processes of their own, on loopback. Each round measures every contender once, in turn, so
+//! that a machine that changes its speed does so for all of them; the table shows medians over the rounds, and is also
 //! written to `target/against_stock.json`.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::{fs, process::Command};
 
-use ping_lab::{Server, client, program, stock};
+use ping_lab::{Server, client, finish, program, stock};
 use serde_json::{Value, json};
 
 /// How often each figure is taken. Odd, so that the median is one of them.
@@ -145,8 +145,8 @@ fn run_ours(mode: &str, address: &str, figure: &Figure) -> Option<f64> {
 
 fn run_stock(kind: &str, address: &str, figure: &Figure) -> Option<f64> {
     let numbers = [figure.count, figure.width, figure.size].map(|number| number.to_string());
-    let output = Command::new(program("stock")).args([kind, address]).args(numbers).output().unwrap();
-    let result: Value = serde_json::from_slice(&output.stdout).ok()?;
+    let run = finish(Command::new(program("stock")).args([kind, address]).args(numbers));
+    let result: Value = serde_json::from_str(&run.stdout).ok()?;
     let field = match figure.field {
         Field::FirstPong => "first_pong_ms",
         Field::P50 => "p50_ms",

@@ -1,5 +1,5 @@
-//! One client beside a thousand others, and beside a peer that means harm: how long its pings take, against how long they take
-//! alone, and what the others cost the server.
+//! One client beside a thousand others, and beside a hostile peer: how long its pings take, against how long they take
+//! alone, and how much memory the others cost the server, where the system tells.
 //!
 //! The others are one process, so that a small machine is busy with the server and not with starting programs.
 
@@ -7,9 +7,9 @@
 
 use std::process::Command;
 
-use ping_lab::{Process, Server, client, memory, program};
+use ping_lab::{Process, Server, client, program};
 
-/// What keeps the server busy meanwhile.
+/// What keeps the server busy.
 const OTHERS: [(&str, &[&str]); 4] = [
     ("1,000 clients, a ping a second each", &["crowd", "ADDRESS", "1000"]),
     ("a flood of asks", &["flood", "ADDRESS"]),
@@ -29,7 +29,7 @@ fn main() {
                 "connects" => server.address("tcp").to_owned(),
                 _ => server.address(transport).to_owned(),
             };
-            let (mut alone, mut beside, mut cost) = (Vec::new(), Vec::new(), 0);
+            let (mut alone, mut beside, mut cost) = (Vec::new(), Vec::new(), None);
             for _ in 0..ROUNDS {
                 let server = Server::start();
                 alone.push(p99(server.address(transport)));
@@ -40,16 +40,26 @@ fn main() {
                 let others = Process::start(Command::new(program("hostile")).args(arguments));
                 others.line().expect("the others have come");
                 beside.push(p99(server.address(transport)));
-                cost = cost.max(memory(server.process.id()).saturating_sub(before));
+                let after = memory(server.process.id());
+                cost = cost.max(after.zip(before).map(|(after, before)| after.saturating_sub(before)));
             }
             let (alone, beside) = (median(alone), median(beside));
-            println!(
-                "{transport:8} {name:36} alone {alone:.3} ms, beside {beside:.3} ms: × {:.2}; the server's memory + {:.0} MB",
-                beside / alone,
-                cost as f64 / 1e6,
-            );
+            let times = beside / alone;
+            print!("{transport:8} {name:36} alone {alone:.3} ms, beside {beside:.3} ms: × {times:.2}");
+            match cost {
+                Some(cost) => println!("; the server's memory + {:.0} MB", cost as f64 / 1e6),
+                None => println!(),
+            }
         }
     }
+}
+
+/// The memory that a process occupies, in bytes.
+fn memory(process: u32) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return Some(ping_lab::memory(process));
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// In milliseconds.

@@ -34,9 +34,16 @@ pub fn start_client(server: &Server, arguments: &[&str]) -> Process {
 
 /// The command that [`ping`] runs.
 pub fn client_command(address: &str, arguments: &[&str]) -> Command {
-    let has = |names: &[&str]| arguments.iter().any(|argument| names.contains(argument));
     let mut command = Command::new(program("ping-client"));
-    command.args(["--json", "--server", address]);
+    command.args(["--server", address]);
+    add(&mut command, arguments);
+    command
+}
+
+/// Adds `--json` and these arguments, and what they do not say of times and pace.
+pub(crate) fn add(command: &mut Command, arguments: &[&str]) {
+    let has = |names: &[&str]| arguments.iter().any(|argument| names.contains(argument));
+    command.arg("--json");
     for (names, value) in PATIENCE {
         if !has(&names) {
             command.args([names[0], value]);
@@ -46,7 +53,6 @@ pub fn client_command(address: &str, arguments: &[&str]) -> Command {
         command.args(["-i", "0"]);
     }
     command.args(arguments);
-    command
 }
 
 /// Interrupts a client that pings without end, and returns its result.
@@ -55,7 +61,8 @@ pub fn client_command(address: &str, arguments: &[&str]) -> Command {
 pub fn result_of(mut client: Process) -> Value {
     client.signal("INT");
     let result = client.result();
-    assert_eq!(client.exit_code(), Some(0), "{result}");
+    let code = if result["pings"]["received"] == 0 { 1 } else { 0 };
+    assert_eq!(client.exit_code(), Some(code), "{result}");
     result
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{Process, Run, Server, finish, program};
+use crate::{Process, Run, Server, client, finish, program};
 
 /// Two hosts, 10.98.0.1 and 10.98.0.2, joined by a cable.
 pub struct Lan {
@@ -46,9 +46,17 @@ impl Lan {
         Server::from(Process::start(self.command(host, "ping-server").args(["--ephemeral", "--json"]).args(arguments)))
     }
 
-    /// Runs a ping-client on a host to its end.
+    /// Runs a ping-client on a host to its end, as [`ping`](crate::ping) does.
+    #[track_caller]
     pub fn client(&self, host: usize, arguments: &[&str]) -> Run {
-        finish(self.command(host, "ping-client").arg("--json").args(arguments))
+        finish(&mut self.client_command(host, arguments))
+    }
+
+    /// The command that [`client`](Self::client) runs.
+    pub fn client_command(&self, host: usize, arguments: &[&str]) -> Command {
+        let mut command = self.command(host, "ping-client");
+        client::add(&mut command, arguments);
+        command
     }
 }
 

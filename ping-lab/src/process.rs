@@ -76,7 +76,13 @@ impl Process {
     /// Waits until a server has counted two pings. A client that sends the next ping when the pong is in has got one.
     #[track_caller]
     pub fn two_pings(&self) {
-        while self.event("pings")["total"].as_u64().unwrap() < 2 {}
+        self.pings(2);
+    }
+
+    /// Waits until a server has counted this many pings.
+    #[track_caller]
+    pub fn pings(&self, total: u64) {
+        while self.event("pings")["total"].as_u64().unwrap() < total {}
     }
 
     /// Waits for the one line of standard output that is the result of a client.

@@ -2,9 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Stdio};
-
-use ping_lab::{client, finish_child, program};
+use ping_lab::client;
 
 #[test]
 fn the_demo_answers_a_hundred_pings() {
@@ -18,9 +16,9 @@ fn the_demo_answers_a_hundred_pings() {
 
 #[cfg(unix)]
 mod interrupted {
-    use ping_lab::{Process, finish, is_running, until};
+    use std::process::Command;
 
-    use super::*;
+    use ping_lab::{Process, finish, is_running, program, until};
 
     /// A demo that does not end, and the number of its server's process.
     fn endless_demo() -> (Process, u32) {
@@ -54,6 +52,10 @@ mod interrupted {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_stderr_that_takes_nothing_does_not_cost_the_result() {
+    use std::process::{Command, Stdio};
+
+    use ping_lab::{finish_child, program};
+
     let run = |name: &str, arguments: &[&str]| {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(program(name));

@@ -44,11 +44,12 @@ fn more_than_the_connection_takes_waits_its_turn() {
     for transport in ["tcp", "quic-v1"] {
         let result = load(server.address(transport), &["-n", "5000", "-c", "20000"]);
         assert_eq!(result["pings"]["received"], 20_000, "{result}");
-        let result = load(server.address(transport), &["-n", "300", "-c", "40", "--size", "1MiB"]);
-        assert_eq!(result["pings"]["received"], 40, "{result}");
+        // 32 of these are in flight at a time. Larger ones would keep a slow machine busy for too long, each at once.
+        let result = load(server.address(transport), &["-n", "300", "-c", "100", "--size", "128KiB"]);
+        assert_eq!(result["pings"]["received"], 100, "{result}");
         assert!(result["bytes_per_s"]["back"].as_f64().unwrap() > 0.0, "{result}");
     }
-    assert_eq!(load(server.address("tcp"), &["-i", "0", "-c", "1"])["server_total"], 2 * 20_040 + 1);
+    assert_eq!(load(server.address("tcp"), &["-i", "0", "-c", "1"])["server_total"], 2 * 20_100 + 1);
 }
 
 #[test]
@@ -119,10 +120,10 @@ fn a_stall_of_the_server_shows_in_full_in_an_open_loop() {
     server.process.signal("CONT");
     // The pongs of the stall are in when the server has counted many more pings than could wait for it.
     let total = load(server.address("tcp"), &["-c", "1"])["server_total"].as_u64().unwrap();
-    while server.process.event("pings")["total"].as_u64().unwrap() < total + 100 {}
+    server.process.pings(total + 100);
     let result = result_of(pinging);
-    // Latency counts from when a ping was due: each of the pings of 300 ms waited for 200 ms or more. A closed loop would
-    // have sent one.
+    // Latency counts from when a ping was due: each ping of the first 300 ms waited for 200 ms or more. A closed loop
+    // would have sent one.
     let mut latencies: Vec<i64> = rows(&csv).iter().map(|row| row.received - row.intended).collect();
     let slow = latencies.iter().filter(|latency| **latency >= 200_000_000).count();
     assert!(slow >= 25, "{slow}: {result}");
@@ -259,8 +260,8 @@ fn an_actor_that_is_busy_is_pinged_again_until_it_is_not() {
 #[test]
 fn an_actor_that_stays_busy_is_the_cause_when_a_pings_time_is_over() {
     let (_server, address) = stock("stuck-server");
-    // One ping is handled for ever, and one waits in the mailbox. A slow machine hears of the others within one of these
-    // times.
+    // One ping is handled for ever, and one waits in the mailbox. A slow machine hears of the others within one of
+    // these times.
     let busy = |time: &&str| {
         let run = ping(&address, &["-n", "8", "-c", "8", "-W", time]);
         assert_eq!(run.json()["pings"]["received"], 0, "{run}");

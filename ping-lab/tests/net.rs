@@ -21,7 +21,7 @@ fn a_server_is_found_by_mdns_from_the_same_host_and_from_another() {
     let server = lan.server(0, &[]);
     assert!(server.addresses[0].starts_with("/ip4/10.98.0.1/tcp/36341/p2p/"), "{:?}", server.addresses);
     for host in [0, 1] {
-        let run = lan.client(host, &["-i", "0"]);
+        let run = lan.client(host, &[]);
         assert_eq!(run.code, Some(0), "{run}");
         let result = run.json();
         assert_eq!(result["pings"]["received"], 100, "{run}");
@@ -35,7 +35,7 @@ fn a_server_is_found_by_mdns_from_the_same_host_and_from_another() {
 fn of_several_servers_one_is_taken_and_the_others_are_named() {
     let lan = Lan::new();
     let servers = [lan.server(0, &[]), lan.server(1, &[]), lan.server(1, &["--port", "0"])];
-    let mut client = Process::start(lan.command(1, "ping-client").args(["--json", "-i", "1s", "-W", "10m", "-c", "0"]));
+    let mut client = Process::start(&mut lan.client_command(1, &["-i", "1s", "-c", "0"]));
     let mut named: Vec<_> = (0..2).map(|_| client.log_with("Another server")).collect();
     client.signal("INT");
     let result = client.result();
@@ -93,7 +93,7 @@ fn one_port_serves_both_transports_and_both_families_with_loopback_last() {
     assert!(first_loopback > 0, "{:?}", server.addresses);
     assert!(server.addresses[first_loopback..].iter().all(|address| is_loopback(&address)), "{:?}", server.addresses);
     for address in &server.addresses {
-        assert_eq!(lan.client(0, &["-i", "0", "-c", "1", "--server", address]).code, Some(0), "{address}");
+        assert_eq!(lan.client(0, &["-c", "1", "--server", address]).code, Some(0), "{address}");
     }
     let taken = ["--ephemeral", "--port", &port.to_string()];
     let run = finish(lan.command(0, "ping-server").args(taken));
@@ -136,8 +136,8 @@ fn has_nft() -> bool {
 
 /// A client that pings without end and logs what it does.
 fn pinging(lan: &Lan, address: &str) -> Process {
-    let arguments = ["-i", "100ms", "-c", "0", "--find-timeout", "10m", "--server", address];
-    let client = Process::start(lan.command(1, "ping-client").args(arguments));
+    let arguments = ["-i", "100ms", "-c", "0", "--server", address];
+    let client = Process::start(&mut lan.client_command(1, &arguments));
     client.log_with("Received PONG");
     client
 }
@@ -178,8 +178,7 @@ fn packets_that_are_lost_cost_time_and_no_pings() {
         assert_eq!(run.code, Some(0), "nft refuses {rule}: {run}");
     }
     for transport in ["tcp", "quic-v1"] {
-        let arguments = ["-i", "0", "-c", "1000", "-W", "10m", "--find-timeout", "10m", "--server"];
-        let run = lan.client(1, &[&arguments[..], &[server.address(transport)]].concat());
+        let run = lan.client(1, &["-c", "1000", "--server", server.address(transport)]);
         let result = run.json();
         assert_eq!((&result["pings"]["received"], &result["reconnects"]["count"]), (&1000.into(), &0.into()), "{run}");
     }
@@ -250,9 +249,8 @@ fn a_client_that_slept_goes_on_when_it_wakes() {
             Server::from(Process::start(&mut server))
         };
         let server = start();
-        let mut client = lan.command(1, "ping-client");
-        client.args(["--json", "--retry", "-i", "50ms", "-c", "0", "-W", "10m", "--server", &server.addresses[0]]);
-        let client = Process::start(&mut client);
+        let arguments = ["--retry", "-i", "50ms", "-c", "0", "--server", &server.addresses[0]];
+        let client = Process::start(&mut lan.client_command(1, &arguments));
         server.process.two_pings();
         client.signal("STOP");
         server.process.signal("KILL");

@@ -22,16 +22,17 @@ fn a_run_outlives_its_server_and_goes_on_with_the_next() {
                 lasting.kill();
                 lasting.start_again();
             }
-            lasting.server().process.two_pings();
+            // More than can be in flight.
+            lasting.server().process.pings(100);
             let result = result_of(client);
             let [sent, received, lost_in_all] =
                 ["sent", "received", "lost"].map(|field| result["pings"][field].as_u64().unwrap());
             assert_eq!(result["reconnects"]["count"], 2, "{arguments:?}: {result}");
-            assert!(received >= 5 && sent == received + lost_in_all, "{arguments:?}: {result}");
+            assert!(received >= 1 && sent == received + lost_in_all, "{arguments:?}: {result}");
             let named = ["connection_lost", "not_connected", "cut_short"].map(|cause| lost(&result, cause));
             assert_eq!(named.iter().sum::<u64>(), lost_in_all, "{arguments:?}: {result}");
-            // In a closed loop no more can be lost than was under way: eight, and those that took their places while the
-            // loss was being noticed.
+            // In a closed loop no more can be lost than was in flight: eight, and those that took their places before the
+            // loss was noticed.
             assert!(!arguments.contains(&"-n") || lost_in_all <= 6 * 8, "{arguments:?}: {result}");
         }
     }

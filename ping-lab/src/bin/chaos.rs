@@ -1,10 +1,10 @@
 //! Minutes of random faults, under load, and whether every ping was counted once.
 //!
-//! `chaos [MINUTES [SEED]]` (2 and 1) joins two network namespaces by a cable, runs a server that keeps its state in one of
-//! them and clients that send again in the other, and meanwhile kills the server, cuts the cable, loses packets and lets hostile
-//! peers loose, one after the other, in an order that follows from the seed. The clients send for a certain time, and then wait for
-//! the pongs to all that they sent; so in the end every ping that was sent is answered, and the server's total is their sum.
-//! It exits with 1 if not. Needs Linux, root, iproute2 and nft.
+//! `chaos [MINUTES [SEED]]` (2 and 1) joins two network namespaces by a cable and runs a server that keeps its state in
+//! one of them, and clients with `--retry` in the other. It kills the server, cuts the cable, drops packets and starts
+//! hostile peers, one after the other, in an order that follows from the seed. The clients send for a certain time, and
+//! then wait for the pongs to all that they sent; so in the end every ping that was sent is answered, and the server's
+//! total is their sum. It exits with 1 if not. Needs Linux, root, iproute2 and nft.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
 
@@ -23,7 +23,7 @@ mod linux {
     use std::{
         collections::BTreeMap,
         env,
-        io::{BufRead, BufReader, Read, Write},
+        io::{BufRead, BufReader, Write},
         process::{Child, Command, ExitCode, Stdio},
         sync::{Arc, Mutex},
         thread,
@@ -32,7 +32,7 @@ mod linux {
 
     use serde_json::Value;
 
-    use ping_lab::{Process, Server, file, lan::Lan};
+    use ping_lab::{DEADLINE, Process, Server, file, finish_child, lan::Lan};
 
     const ADDRESSES: [(&str, &str); 2] =
         [("TCP", "/ip4/10.98.0.1/tcp/36341"), ("QUIC", "/ip4/10.98.0.1/udp/36341/quic-v1")];
@@ -45,9 +45,6 @@ mod linux {
         ("stream, 16 in flight", &["-n", "16", "--mode", "stream"]),
         ("stream-tell, 500 a second", &["--rate", "500", "--mode", "stream-tell"]),
     ];
-
-    /// One ping in ten seconds of faults may wait for the next connection; none waits for longer than this.
-    const GAP: Duration = Duration::from_secs(60);
 
     /// What may happen.
     #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -140,18 +137,16 @@ mod linux {
                 if pong > since {
                     return pong - since;
                 }
-                assert!(since.elapsed() < GAP, "{}: no pong within {GAP:?} of the fault's end", self.name);
+                assert!(since.elapsed() < DEADLINE, "{}: no pong within {DEADLINE:?} of the fault's end", self.name);
                 thread::sleep(Duration::from_millis(1));
             }
         }
 
-        fn result(mut self) -> (String, Value) {
-            let mut text = String::new();
-            self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-            let _ = self.child.wait();
+        fn result(self) -> (String, Value) {
+            let run = finish_child(self.child);
             let errors = self.errors.join().unwrap();
             assert!(errors.is_empty(), "{}: {errors}", self.name);
-            (self.name, serde_json::from_str(&text).expect("a result"))
+            (self.name, run.json())
         }
     }
 
@@ -159,15 +154,16 @@ mod linux {
     fn filter(lan: &Lan, rule: &str) {
         for host in &lan.hosts {
             let mut nft = Command::new("ip");
-            nft.args(["netns", "exec", host, "nft", "-f", "-"]).stdin(Stdio::piped());
-            let mut nft = nft.spawn().expect("nft is installed");
+            nft.args(["netns", "exec", host, "nft", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+            let mut nft = nft.spawn().expect("iproute2 is installed");
             // Replaced in one go.
             let table = format!(
                 "table inet chaos {{}}\ndelete table inet chaos\n\
                  table inet chaos {{ chain in {{ type filter hook input priority 0; {rule}\n}}\n}}\n"
             );
             nft.stdin.take().unwrap().write_all(table.as_bytes()).unwrap();
-            assert!(nft.wait().unwrap().success(), "nft refused {rule:?}");
+            let run = finish_child(nft);
+            assert_eq!(run.code, Some(0), "nft refused {rule:?}: {run}");
         }
     }
 
@@ -176,7 +172,54 @@ mod linux {
         let [key, state] = ["key", "state"].map(|name| format!("{folder}/{name}"));
         command.args(["--json", "--identity", &key, "--state", &state]);
         command.args(ADDRESSES.iter().flat_map(|(_, address)| ["--listen", address]));
-        Server::from(Process::start(command.stderr(Stdio::null())))
+        Server::from(Process::start(&mut command))
+    }
+
+    /// Starts the load by each transport, and before it a client that logs every pong, for the gaps.
+    fn start_clients(lan: &Lan, server: &Server, time: Duration) -> Vec<Client> {
+        let time = format!("{}ms", time.as_millis());
+        let mut clients = Vec::new();
+        for (transport, address) in ADDRESSES {
+            let address = format!("{address}/p2p/{}", server.peer);
+            let probe = ("ask, 10 a second", &["-i", "100ms"][..]);
+            clients.extend([probe].iter().chain(&LOAD).map(|(name, arguments)| {
+                Client::start(lan, format!("{transport}, {name}"), &address, arguments, &time)
+            }));
+        }
+        clients
+    }
+
+    /// Makes a fault happen, and ends it.
+    fn strike(fault: Fault, dice: &mut Dice, lan: &Lan, folder: &str, server: &mut Option<Server>) {
+        match fault {
+            Fault::Kill => {
+                *server = None;
+                thread::sleep(dice.time(0, 2000));
+                *server = Some(start_server(lan, folder));
+            }
+            Fault::Cut => {
+                filter(lan, "drop");
+                thread::sleep(dice.time(500, 8000));
+                filter(lan, "");
+            }
+            Fault::Loss => {
+                filter(lan, "numgen random mod 100 < 5 drop");
+                thread::sleep(dice.time(2000, 5000));
+                filter(lan, "");
+            }
+            Fault::Hostile(what) => {
+                let peer = &server.as_ref().unwrap().peer;
+                let address = format!("{}/p2p/{peer}", ADDRESSES[dice.below(2) as usize].1);
+                let mut hostile = lan.command(1, "hostile");
+                hostile.args([what, &address]).args(match what {
+                    "records" => Some("100"),
+                    "hoard" => Some("4"),
+                    _ => None,
+                });
+                let _hostile = Process::start(&mut hostile);
+                thread::sleep(dice.time(1000, 3000));
+            }
+        }
     }
 
     pub(super) fn main() -> ExitCode {
@@ -188,19 +231,8 @@ mod linux {
         let lan = Lan::new();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
-        let mut server = start_server(&lan, path);
-        let text = format!("{}ms", time.as_millis());
-        let mut clients = Vec::new();
-        for (transport, address) in ADDRESSES {
-            let address = format!("{address}/p2p/{}", server.peer);
-            // One at leisure, which logs every pong, for the gaps.
-            let probe =
-                Client::start(&lan, format!("{transport}, ask, 10 a second"), &address, &["-i", "100ms"], &text);
-            clients.push(probe);
-            clients.extend(LOAD.iter().map(|(name, arguments)| {
-                Client::start(&lan, format!("{transport}, {name}"), &address, arguments, &text)
-            }));
-        }
+        let mut server = Some(start_server(&lan, path));
+        let clients = start_clients(&lan, server.as_ref().unwrap(), time);
         let probes = [0, clients.len() / 2];
         let started = Instant::now();
         for probe in probes {
@@ -208,42 +240,12 @@ mod linux {
         }
 
         let mut faults: BTreeMap<Fault, (u32, [Duration; 2])> = BTreeMap::new();
-        // The last fault ends, and is recovered from, while the clients still send.
+        // The last fault ends, and the clients recover from it, while they still send.
         while started.elapsed() + Duration::from_secs(12) < time {
             thread::sleep(dice.time(500, 2000));
             let fault = FAULTS[dice.below(FAULTS.len() as u64) as usize];
             eprintln!("{:6.1} s  {}", started.elapsed().as_secs_f64(), fault.name());
-            match fault {
-                Fault::Kill => {
-                    server.process.signal("KILL");
-                    thread::sleep(dice.time(0, 2000));
-                    drop(server);
-                    server = start_server(&lan, path);
-                }
-                Fault::Cut => {
-                    filter(&lan, "drop");
-                    thread::sleep(dice.time(500, 8000));
-                    filter(&lan, "");
-                }
-                Fault::Loss => {
-                    filter(&lan, "numgen random mod 100 < 5 drop");
-                    thread::sleep(dice.time(2000, 5000));
-                    filter(&lan, "");
-                }
-                Fault::Hostile(what) => {
-                    let mut hostile = lan.command(1, "hostile");
-                    let address = format!("{}/p2p/{}", ADDRESSES[dice.below(2) as usize].1, server.peer);
-                    hostile.args([what, &address]);
-                    hostile.args(match what {
-                        "records" => Some("100"),
-                        "hoard" => Some("4"),
-                        _ => None,
-                    });
-                    let hostile = Process::start(hostile.stderr(Stdio::null()));
-                    thread::sleep(dice.time(1000, 3000));
-                    drop(hostile);
-                }
-            }
+            strike(fault, &mut dice, &lan, path, &mut server);
             let healed = Instant::now();
             let (count, longest) = faults.entry(fault).or_default();
             *count += 1;
@@ -253,6 +255,7 @@ mod linux {
         }
 
         let results: Vec<_> = clients.into_iter().map(Client::result).collect();
+        let server = server.unwrap();
         server.process.signal("TERM");
         let total = server.process.event("stopped")["total"].as_u64().unwrap();
         let (double, wrong) = report(seed, &faults, &results, total);

@@ -1,11 +1,11 @@
 //! Peers built without this project's code, to measure against and to test against.
 //!
-//! - `stock server` and `stock client ADDRESS COUNT [WIDTH [SIZE]]` are a plain Kameo program on both sides: the swarm as
-//!   Kameo's own examples build it, the same contract on the wire. The client keeps WIDTH pings in flight, with SIZE bytes
-//!   of payload; it does not sleep, and retries its look-up in milliseconds. `client-tls` secures TCP by TLS.
-//! - `stock tcp-server` and `stock tcp-client ADDRESS COUNT [WIDTH [SIZE]]` do the same with nothing but a TCP connection
-//!   and frames of a fixed size: what the machine can do. `tcp-batch-client` sends together what answers that came together
-//!   make room for.
+//! - `stock server` and `stock client ADDRESS COUNT [WIDTH [SIZE]]` are a plain Kameo program on both sides: the swarm
+//!   as Kameo's own examples build it, the same contract on the wire. The client keeps WIDTH pings in flight, with SIZE
+//!   bytes of payload; it does not sleep, and retries its look-up in milliseconds. `client-tls` secures TCP by TLS.
+//! - `stock tcp-server` and `stock tcp-client ADDRESS COUNT [WIDTH [SIZE]]` do the same with nothing but a TCP
+//!   connection and frames of a fixed size: what the machine can do. `tcp-batch-client` sends together what answers
+//!   that came together make room for.
 //! - `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p peer without
 //!   Kameo. `stock busy-server` hosts one that is slow and takes only one message beside the one that it handles;
 //!   `stock stuck-server` hosts one that never finishes the first.
