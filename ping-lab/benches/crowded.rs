@@ -55,10 +55,14 @@ fn main() {
 }
 
 /// The memory that a process occupies, in bytes.
+#[cfg(target_os = "linux")]
 fn memory(process: u32) -> Option<u64> {
-    #[cfg(target_os = "linux")]
-    return Some(ping_lab::memory(process));
-    #[cfg(not(target_os = "linux"))]
+    Some(ping_lab::memory(process))
+}
+
+/// The system does not tell it.
+#[cfg(not(target_os = "linux"))]
+fn memory(_: u32) -> Option<u64> {
     None
 }
 

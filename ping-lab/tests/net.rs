@@ -3,7 +3,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fs, path::PathBuf, process::Command, thread};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+};
 
 use ping_lab::{
     Process, Server, file, finish, finish_child,
@@ -127,7 +132,7 @@ fn dropped_packets_time_out_and_a_missing_route_is_named() {
 }
 
 fn has_nft() -> bool {
-    let has = Command::new("nft").arg("--version").spawn().map(finish_child).is_ok();
+    let has = Command::new("nft").arg("--version").stdout(Stdio::piped()).spawn().map(finish_child).is_ok();
     if !has {
         eprintln!("skipped: the faults want nft, which is not installed");
     }

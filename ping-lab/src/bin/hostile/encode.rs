@@ -68,6 +68,10 @@ pub(crate) fn add_provider(key: &[u8], provider: &PeerId) -> Vec<u8> {
     kademlia(2, &[field(2, key), field(9, &field(1, &provider.to_bytes()))])
 }
 
+pub(crate) fn find_node(peer: &PeerId) -> Vec<u8> {
+    kademlia(4, &[field(2, &peer.to_bytes())])
+}
+
 pub(crate) fn bytes(hex: &str) -> Result<Vec<u8>> {
     let pairs = hex.as_bytes().chunks(2).map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?));
     pairs.collect()

@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::time::timeout;
 
 use crate::{
-    encode::{add_provider, field, kademlia, put_value},
+    encode::{add_provider, field, find_node, kademlia, put_value},
     messages::ANSWER_TIMEOUT,
     swarm::{REGISTRY, connect, server_of},
 };
@@ -53,16 +53,15 @@ pub(crate) async fn records(address: Multiaddr, count: usize) -> Result<()> {
 /// Sends messages without waiting for answers, each on a stream of its own. The server may reset some of them.
 pub(crate) async fn send_all(address: Multiaddr, messages: impl Fn(&PeerId) -> Vec<Vec<u8>>) -> Result<()> {
     let (mut control, ours, peer) = connect(address).await?;
-    let mut last = None;
     for message in messages(&ours) {
         let mut stream = control.open_stream(peer, REGISTRY).await?;
         if stream.write_all(&message).await.is_ok() {
             let _ = stream.close().await;
         }
-        last = Some(stream);
     }
-    // What went before it on the connection has been read when this one is answered, or reset.
-    if let Some(mut last) = last {
+    // What went before it on the connection has been read when this question is answered, or reset.
+    let mut last = control.open_stream(peer, REGISTRY).await?;
+    if last.write_all(&find_node(&ours)).await.is_ok() {
         let _ = timeout(ANSWER_TIMEOUT, last.read(&mut [0])).await;
     }
     Ok(())
