@@ -1,4 +1,4 @@
-//! Who may ping, and whom.
+//! Which clients may ping which servers.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -41,7 +41,7 @@ fn side_by_side(tests: Vec<Box<dyn Fn() + Send>>) {
 }
 
 #[test]
-fn text_that_is_no_address() {
+fn text_that_is_not_an_address_is_rejected() {
     for address in ["not an address", "/ip4/1.2.3.4", "host:port", "/ip4/127.0.0.1/tcp/1/p2p/me"] {
         let run = client(&["--server", address]);
         assert_eq!(run.code, Some(2), "{run}");

@@ -1,4 +1,4 @@
-//! Peers that mean harm. After each, honest clients are served as before and the count is exact.
+//! Hostile peers. After each attack, honest clients are served as before and the count is exact.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use ping_lab::{Process, Server, client_command, finish, ping, program, stock};
 
-/// Lets a hostile peer do its worst to a server.
+/// Runs a hostile peer to its end.
 #[track_caller]
 fn attack(arguments: &[&str]) {
     let run = finish(Command::new(program("hostile")).args(arguments));
@@ -25,7 +25,7 @@ fn honest_ping(server: &Server, before: u64) {
 }
 
 #[test]
-fn records_that_are_malformed_or_not_the_senders_or_many() {
+fn records_that_are_malformed_or_not_the_senders_or_many_do_no_harm() {
     let server = Server::start();
     attack(&["records", server.address("tcp"), "500"]);
     attack(&["records", server.address("quic-v1"), "50"]);
@@ -33,14 +33,14 @@ fn records_that_are_malformed_or_not_the_senders_or_many() {
 }
 
 #[test]
-fn word_of_deaths_and_links_from_strangers() {
+fn deaths_and_links_that_strangers_announce_do_no_harm() {
     let server = Server::start();
     attack(&["signals", server.address("tcp")]);
     honest_ping(&server, 0);
 }
 
 #[test]
-fn an_actor_id_that_panics_its_reader() {
+fn an_actor_id_that_panics_its_reader_costs_one_connection() {
     let server = Server::start();
     for _ in 0..3 {
         attack(&["panics", server.address("tcp")]);
@@ -54,7 +54,7 @@ fn an_actor_id_that_panics_its_reader() {
 }
 
 #[test]
-fn requests_that_do_not_decode_or_claim_to_be_huge() {
+fn requests_that_do_not_decode_or_claim_to_be_huge_do_no_harm() {
     let server = Server::start();
     attack(&["claims", server.address("tcp")]);
     attack(&["claims", server.address("quic-v1")]);
@@ -83,7 +83,7 @@ fn large_requests_that_do_not_end_leave_room_for_others() {
 }
 
 #[test]
-fn asks_without_end() {
+fn a_flood_of_asks_does_not_hold_up_honest_clients() {
     for transport in ["tcp", "quic-v1"] {
         let server = Server::start();
         let flood = Process::start(Command::new(program("hostile")).args(["flood", server.address(transport)]));
@@ -93,7 +93,7 @@ fn asks_without_end() {
 }
 
 #[test]
-fn connections_that_say_nothing() {
+fn a_thousand_silent_connections_do_not_hold_up_honest_clients() {
     let server = Server::start();
     let held = Process::start(Command::new(program("hostile")).args(["connects", server.address("tcp"), "1000"]));
     held.line_with("connected");

@@ -258,7 +258,7 @@ fn an_actor_that_is_busy_is_pinged_again_until_it_is_not() {
 }
 
 #[test]
-fn an_actor_that_stays_busy_is_the_cause_when_a_pings_time_is_over() {
+fn a_ping_to_an_actor_that_stays_busy_is_lost_because_of_that() {
     let (_server, address) = stock("stuck-server");
     // One ping is handled for ever, and one waits in the mailbox. A slow machine hears of the others within one of
     // these times.

@@ -36,7 +36,7 @@ fn a_taken_port_is_named_with_what_to_do() {
 }
 
 #[test]
-fn what_is_no_listen_address_is_refused() {
+fn what_is_not_a_listen_address_is_rejected() {
     refuses(&["--ephemeral", "--listen", "nonsense"], &["invalid value 'nonsense'"]);
     refuses(&["--ephemeral", "--listen", "/ip4/127.0.0.1/udp/1"], &["cannot listen on /ip4/127.0.0.1/udp/1"]);
     refuses(&["--ephemeral", "--listen", "/ip4/203.0.113.1/tcp/0"], &["no such address"]);

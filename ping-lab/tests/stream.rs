@@ -1,4 +1,4 @@
-//! Pings over one stream, and streams that do not play by the rules.
+//! Pings over one stream, and streams that break the rules.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 

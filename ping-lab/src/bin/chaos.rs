@@ -96,7 +96,7 @@ mod linux {
         }
     }
 
-    /// A client under way.
+    /// A running client.
     struct Client {
         name: String,
         child: Child,
