@@ -70,7 +70,8 @@ fn large_requests_that_do_not_end_leave_room_for_others() {
         let before = ping_lab::memory(server.process.id());
         // Without a limit, each connection would take a gigabyte.
         let hoard = Process::start(Command::new(program("hostile")).args(["hoard", server.address(transport), "10"]));
-        hoard.line().unwrap();
+        let sent: u64 = hoard.line().unwrap().parse().unwrap();
+        assert!(sent > 10_000_000, "the ten connections took only {sent} bytes");
         let taken = ping_lab::memory(server.process.id()).saturating_sub(before);
         assert!(taken < 256 * 1024 * 1024, "{transport}: {taken} bytes more");
         honest_ping(&server, 20);
