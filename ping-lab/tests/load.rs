@@ -44,8 +44,8 @@ fn more_than_the_connection_takes_waits_its_turn() {
     for transport in ["tcp", "quic-v1"] {
         let result = load(server.address(transport), &["-n", "5000", "-c", "20000"]);
         assert_eq!(result["pings"]["received"], 20_000, "{result}");
-        // 32 of these are in flight at a time. By QUIC, a server that is busy with them on a slow machine looks as if it
-        // had been restarted; what a new connection costs then is not what this tests, so such pings are sent again.
+        // 32 of these are in flight at a time. By QUIC, a server that is busy with them on a slow machine looks as if
+        // it had been restarted; what a new connection costs then is not what this tests, so such pings are sent again.
         let again: &[&str] = if transport == "tcp" { &[] } else { &["--retry"] };
         let large = ["-n", "300", "-c", "100", "--size", "128KiB"];
         let result = load(server.address(transport), &[&large[..], again].concat());

@@ -31,8 +31,8 @@ fn a_run_outlives_its_server_and_goes_on_with_the_next() {
             assert!(received >= 1 && sent == received + lost_in_all, "{arguments:?}: {result}");
             let named = ["connection_lost", "not_connected", "cut_short"].map(|cause| lost(&result, cause));
             assert_eq!(named.iter().sum::<u64>(), lost_in_all, "{arguments:?}: {result}");
-            // In a closed loop no more can be lost than was in flight: eight, and those that took their places before the
-            // loss was noticed.
+            // In a closed loop no more can be lost than was in flight: eight, and those that took their places before
+            // the loss was noticed.
             assert!(!arguments.contains(&"-n") || lost_in_all <= 6 * 8, "{arguments:?}: {result}");
         }
     }

@@ -1,9 +1,9 @@
 //! Minutes at full rate, and then thousands of clients that come and go: whether memory or open files grow.
 //!
-//! `soak [MINUTES [CLIENTS]]` (10 and 10,000) runs a server and two clients, one by TCP and a stream and one by QUIC and
-//! asks, on loopback. It compares what they hold at the end with what they held after the first minute, or a tenth of
-//! the time if that is shorter. Then CLIENTS clients connect and disconnect, half of them by QUIC. It exits with 1 if
-//! anything has grown by more than 5 %. Needs Linux.
+//! `soak [MINUTES [CLIENTS]]` (10 and 10,000) runs a server and two clients, one by TCP and a stream and one by QUIC
+//! and asks, on loopback. It compares what they hold at the end with what they held after the first minute, or a tenth
+//! of the time if that is shorter. Then CLIENTS clients connect and disconnect, half of them by QUIC. It exits with 1
+//! if anything has grown by more than 5 %. Needs Linux.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
 
