@@ -14,36 +14,34 @@ server *ARGUMENTS: build
 client ADDRESS *ARGUMENTS: build
     ./target/release/ping-client --server {{ADDRESS}} {{ARGUMENTS}}
 
-# Build what is shipped.
+# Build the two programs.
 build:
     cargo build --release
 
-# Run all tests that any user may run.
+# Run the tests that need no root.
 test:
     cargo test --workspace
 
-# Run the tests that make network namespaces; they need Linux, root and iproute2.
+# Run the tests that make network namespaces; they need Linux, root, iproute2 and nftables.
 test-net:
-    cargo test -p ping-lab --test net -- --ignored
+    .ci/run net
 
-# Check formatting, lints and documentation.
+# Check formatting, lints and documentation, and that everything compiles for Windows.
 check:
-    cargo fmt --all --check
-    cargo clippy --workspace --all-targets -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+    .ci/run check
 
 # Measure against a stock Kameo program and raw TCP, on this machine.
 bench:
     cargo bench -p ping-lab
 
-# Random faults under load, and whether every ping was counted once; needs Linux, root, iproute2 and nft.
+# Inject random faults under load, and check that every ping is counted once; needs Linux, root, iproute2 and nft.
 chaos MINUTES="2" SEED="1":
     cargo run --release -p ping-lab --bin chaos -- {{MINUTES}} {{SEED}}
 
-# Full rate for minutes, then clients that come and go, and whether anything grows; needs Linux.
+# Ping at full rate, then connect many clients, and check that nothing grows; needs Linux.
 soak MINUTES="10" CLIENTS="10000":
     cargo run --release -p ping-lab --bin soak -- {{MINUTES}} {{CLIENTS}}
 
-# Feed the decoder random input for five minutes; needs cargo-fuzz and a nightly compiler.
+# Fuzz a target for five minutes; needs cargo-fuzz and a nightly compiler.
 fuzz TARGET="stream":
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time=300
