@@ -1,8 +1,8 @@
-//! The parser of server addresses: any text is refused, or is an address that reads the same when it is written out.
+//! The parser of server addresses: it rejects a text, or reads an address that it reads again when it is printed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ping_core::address::ServerAddress;
+use ping_core::ServerAddress;
 
 fuzz_target!(|text: &str| {
     let Ok(server) = text.parse::<ServerAddress>() else { return };

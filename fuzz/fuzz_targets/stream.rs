@@ -1,5 +1,5 @@
-//! The decoder of the pipelined stream's frames: any bytes, in any pieces, either are frames that encode to the same
-//! bytes, or are refused at the same place.
+//! The decoder of the stream's frames: any bytes, in any pieces, are frames that encode to the same bytes, or are
+//! rejected at the same place.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +8,7 @@ use ping_core::stream::{
     io::{Reader, Writer},
 };
 
-/// What the bytes are read as, in pieces of this size.
+/// The frames that these bytes are read as, in pieces of this size.
 fn read(bytes: &[u8], piece: usize) -> (Vec<Frame>, Option<Malformed>) {
     let mut reader = Reader::default();
     let mut frames = Vec::new();

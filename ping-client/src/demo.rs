@@ -1,4 +1,4 @@
-//! `--demo`: a server of the client's own, on this machine, gone with the client.
+//! `--demo`: a server of the client's own on this machine, which ends with the client.
 
 use std::{env, path::PathBuf, process::Stdio, time::Duration};
 
@@ -12,21 +12,21 @@ use tokio::{
 };
 use tracing::info;
 
-/// How long the server may take to start, and to stop. It takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the server has to start, and to stop. It takes milliseconds.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The server's process. It stops when its standard input ends: at the latest with this process, however that ends.
+/// The server's process. It stops when its standard input ends, at the latest with this process, however that ends.
 #[derive(Debug)]
 pub(crate) struct Demo {
     program: PathBuf,
     server: Child,
-    reports: Option<Lines<BufReader<ChildStdout>>>,
+    events: Option<Lines<BufReader<ChildStdout>>>,
 }
 
-/// What the server reports, as far as it matters here.
+/// An event that the server reports, as far as it matters here.
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Happening {
+enum ServerEvent {
     Listening {
         connection_address: String,
     },
@@ -36,11 +36,8 @@ enum Happening {
 }
 
 impl Demo {
-    /// Starts the `ping-server` that stands beside this program, on a port of the system's choice.
-    ///
-    /// # Errors
-    ///
-    /// When there is none, or the system does not let it start.
+    /// Starts the `ping-server` beside this program, on a port that the system chooses. Fails if there is none, or the
+    /// system does not let it start.
     pub(crate) fn start() -> Result<Self> {
         let program = server_program()?;
         let mut command = Command::new(&program);
@@ -55,67 +52,60 @@ impl Demo {
         command.process_group(0);
         let mut server = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let stdout = server.stdout.take().ok_or_else(|| anyhow!("the demo's server has no standard output"))?;
-        Ok(Self { program, server, reports: Some(BufReader::new(stdout).lines()) })
+        Ok(Self { program, server, events: Some(BufReader::new(stdout).lines()) })
     }
 
-    /// Waits until the server is ready, and returns the first address it named.
-    ///
-    /// # Errors
-    ///
-    /// When it ends, or says something else than a server does, or takes too long.
-    pub(crate) async fn ready(&mut self, patience: Duration) -> Result<ServerAddress> {
-        let patience = patience.min(PATIENCE);
-        let mut reports = self.reports.take().ok_or_else(|| anyhow!("the demo's server is ready already"))?;
-        let address = timeout(patience, ready(&mut reports))
+    /// Waits until the server is ready, and returns the first address that it named. Fails if it ends, or reports
+    /// something else than a server does, or takes too long.
+    pub(crate) async fn ready(&mut self, time_limit: Duration) -> Result<ServerAddress> {
+        let time_limit = time_limit.min(SERVER_TIMEOUT);
+        let mut events = self.events.take().ok_or_else(|| anyhow!("the demo's server is ready already"))?;
+        let address = timeout(time_limit, ready(&mut events))
             .await
-            .map_err(|_| anyhow!("{} is not ready after {patience:?}", self.program.display()))??;
-        // What else it reports is read, so that it is not held up by a full pipe.
-        tokio::spawn(async move { while matches!(reports.next_line().await, Ok(Some(_))) {} });
+            .map_err(|_| anyhow!("{} is not ready after {time_limit:?}", self.program.display()))??;
+        // Its other events are read, so that a full pipe does not stop it.
+        tokio::spawn(async move { while matches!(events.next_line().await, Ok(Some(_))) {} });
         info!("Started {} on {address} for this demo", self.program.display());
         Ok(address)
     }
 
-    /// Stops the server and waits until it is gone.
-    ///
-    /// # Errors
-    ///
-    /// When it had to be killed, or ended with an error.
+    /// Stops the server and waits until it has ended. Fails if it had to be killed, or ended with an error.
     pub(crate) async fn stop(mut self) -> Result<()> {
         drop(self.server.stdin.take());
-        match timeout(PATIENCE, self.server.wait()).await {
+        match timeout(SERVER_TIMEOUT, self.server.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => bail!("the demo's server ended with {status}"),
             Ok(Err(error)) => Err(error).context("cannot wait for the demo's server"),
             Err(_) => {
                 self.server.kill().await?;
-                bail!("the demo's server did not stop within {PATIENCE:?} and was killed")
+                bail!("the demo's server did not stop within {SERVER_TIMEOUT:?} and was killed")
             }
         }
     }
 }
 
-/// Reads the server's reports until it is ready, and returns the first address it named.
-async fn ready(reports: &mut Lines<BufReader<ChildStdout>>) -> Result<ServerAddress> {
+/// Reads the server's events until it is ready, and returns the first address that it named.
+async fn ready(events: &mut Lines<BufReader<ChildStdout>>) -> Result<ServerAddress> {
     let mut address = None;
-    while let Some(line) = reports.next_line().await? {
+    while let Some(line) = events.next_line().await? {
         match serde_json::from_str(&line)
-            .map_err(|_| anyhow!("the demo's server is no ping-server: it said {line:?}"))?
+            .map_err(|_| anyhow!("the demo's server is not a ping-server: it reported {line:?}"))?
         {
-            Happening::Listening { connection_address } => {
+            ServerEvent::Listening { connection_address } => {
                 address.get_or_insert(connection_address);
             }
-            Happening::Ready => {
+            ServerEvent::Ready => {
                 let address = address.ok_or_else(|| anyhow!("the demo's server named no address"))?;
                 return Ok(address.parse()?);
             }
-            Happening::Other => {}
+            ServerEvent::Other => {}
         }
     }
     bail!("the demo's server ended before it was ready")
 }
 
 fn server_program() -> Result<PathBuf> {
-    let this = env::current_exe().context("cannot find out where this program is")?;
+    let this = env::current_exe().context("cannot tell where this program is")?;
     let program = this.with_file_name(format!("ping-server{}", env::consts::EXE_SUFFIX));
     if !program.is_file() {
         bail!("there is no {} to start. Build it first: cargo build --release", program.display());

@@ -8,40 +8,34 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use libp2p::identity::Keypair;
-use ping_core::identity::{Identity, IdentityError};
+use ping_core::keys::{Identity, IdentityError};
 use tracing::info;
 
-/// A key, and the file that it is kept in, which is locked for as long as this lives.
-pub(crate) struct Own {
+/// A key, and the file that holds it, which stays locked while this lives.
+pub(crate) struct OwnIdentity {
     pub(crate) keypair: Keypair,
     _file: Option<Identity>,
 }
 
 /// The identity in the file, or a new one.
-///
-/// # Errors
-///
-/// When the file cannot be read or made, holds something else, is readable by others, or is in use.
-pub(crate) fn own(path: Option<&Path>) -> Result<Own> {
-    let Some(path) = path else { return Ok(Own { keypair: Keypair::generate_ed25519(), _file: None }) };
+pub(crate) fn load(path: Option<&Path>) -> Result<OwnIdentity> {
+    let Some(path) = path else { return Ok(OwnIdentity { keypair: Keypair::generate_ed25519(), _file: None }) };
     let identity = Identity::load_or_create(path).map_err(|error| explain(&error))?;
     if identity.created {
-        info!("Made a new identity in {}", path.display());
+        info!("Created a new identity in {}", path.display());
     }
-    Ok(Own { keypair: identity.keypair.clone(), _file: Some(identity) })
-}
-
-fn explain(error: &IdentityError) -> anyhow::Error {
-    anyhow!("{error}. {}", error.mend("leave it out"))
+    Ok(OwnIdentity { keypair: identity.keypair.clone(), _file: Some(identity) })
 }
 
 /// Prints the identity in the file, which may be in use.
-///
-/// # Errors
-///
-/// As [`own`], and when it cannot be printed.
 pub(crate) fn print(path: &Path) -> Result<ExitCode> {
     let public = Identity::public(path).map_err(|error| explain(&error))?;
-    writeln!(io::stdout(), "{}", public.to_peer_id())?;
-    Ok(ExitCode::SUCCESS)
+    match writeln!(io::stdout(), "{}", public.to_peer_id()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn explain(error: &IdentityError) -> anyhow::Error {
+    anyhow!("{error}. {}", error.help("--identity", "omit it"))
 }

@@ -1,41 +1,34 @@
-//! Finds a `PingActor` on another machine, by address or by mDNS, pings it, and says how it went.
+//! Finds a `PingActor` on another machine, by address or by mDNS, pings it, and reports how it went.
 
 mod args;
-mod chronicle;
+mod backoff;
 mod demo;
-mod diagnose;
-mod discover;
+mod error;
+mod figures;
 mod find;
 mod identity;
-mod lane;
-mod live;
-mod measure;
-mod network;
-mod report;
+mod output;
+mod pinger;
+mod plan;
 mod run;
-mod schedule;
-mod series;
 mod session;
-mod stats;
 mod units;
-mod vigil;
-mod warnings;
 
 use std::{process::ExitCode, time::Instant};
 
-use args::Command;
+use args::{Args, Command};
+use ping_core::program;
 
 fn main() -> ExitCode {
-    // Everything that is reported as "since the start" counts from here.
+    // Times "since the start" count from here.
     let started = Instant::now();
-    let args = args::Args::read();
-    ping_core::logging::init(args.level());
-    let outcome = match &args.command {
-        Some(Command::Id { identity }) => identity::print(identity),
-        None => session::run(&args, started),
-    };
+    let args = Args::read();
+    let outcome = program::init_logging(args.level()).map_err(Into::into).and_then(|()| match args.command {
+        Some(Command::Id { identity }) => identity::print(&identity),
+        None => session::run(args.into(), started),
+    });
     outcome.unwrap_or_else(|error| {
-        ping_core::logging::last_words("ping-client", &format_args!("{error:#}"));
+        program::last_words("ping-client", &format_args!("{error:#}"));
         ExitCode::from(2)
     })
 }

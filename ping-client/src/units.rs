@@ -18,6 +18,16 @@ pub(crate) fn digits(number: f64) -> String {
     format!("{number:.decimals$}")
 }
 
+/// A share from 0 to 1 as a percentage.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+/// A count with its noun, which takes an s for any number but one.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +37,10 @@ mod tests {
         for (microseconds, text) in [(1, "0.001 ms"), (312, "0.312 ms"), (1234, "1.23 ms"), (202_900, "203 ms")] {
             assert_eq!(milliseconds(Duration::from_micros(microseconds)), text);
         }
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "pong")), ["0 pongs", "1 pong", "2 pongs"]);
     }
 }

@@ -3,54 +3,13 @@
 use std::{
     fmt, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    slice,
     str::FromStr,
 };
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use crate::protocol::DEFAULT_PORT;
-
-/// One of the two transports that a node speaks.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Transport {
-    /// QUIC version 1, over UDP.
-    Quic,
-    /// TCP, secured by Noise or TLS and multiplexed by yamux.
-    Tcp,
-}
-
-impl Transport {
-    /// Both transports.
-    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
-
-    /// The transport that this one is not.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Quic => Self::Tcp,
-            Self::Tcp => Self::Quic,
-        }
-    }
-
-    /// The multiaddr of this transport at `ip` and `port`.
-    #[must_use]
-    pub fn multiaddr(self, ip: IpAddr, port: u16) -> Multiaddr {
-        let host = Multiaddr::from(ip);
-        match self {
-            Self::Quic => host.with(Protocol::Udp(port)).with(Protocol::QuicV1),
-            Self::Tcp => host.with(Protocol::Tcp(port)),
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Quic => "QUIC",
-            Self::Tcp => "TCP",
-        })
-    }
-}
+use crate::{protocol::DEFAULT_PORT, transport::Transport};
 
 /// Which addresses of a host name count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,32 +31,28 @@ pub struct ServerAddress {
     host: Host,
     /// The TCP or UDP port.
     pub port: u16,
-    /// The transport that the address names; both are tried if it names none.
+    /// The transport that the address names; all are tried if it names none.
     pub transport: Option<Transport>,
     /// The identity that the server must prove, if the address names one.
     pub peer: Option<PeerId>,
 }
 
 impl ServerAddress {
-    /// The same server, which must prove this identity.
+    /// The same server, with this identity required.
     #[must_use]
-    pub fn of_peer(self, peer: PeerId) -> Self {
+    pub fn with_peer(self, peer: PeerId) -> Self {
         Self { peer: Some(peer), ..self }
     }
 
-    /// The same server, which is reached by this transport.
+    /// The same server, reached by this transport.
     #[must_use]
-    pub fn by(self, transport: Transport) -> Self {
+    pub fn with_transport(self, transport: Transport) -> Self {
         Self { transport: Some(transport), ..self }
     }
 
     /// The transports to try.
     pub fn transports(&self) -> &[Transport] {
-        match self.transport {
-            Some(Transport::Quic) => &Transport::ALL[..1],
-            Some(Transport::Tcp) => &Transport::ALL[1..],
-            None => &Transport::ALL,
-        }
+        self.transport.as_ref().map_or(&Transport::ALL, slice::from_ref)
     }
 
     /// The host as the user wrote it.
@@ -112,14 +67,16 @@ impl ServerAddress {
     ///
     /// # Errors
     ///
-    /// When the name does not resolve, or to no address of the wanted kind.
+    /// When the name does not resolve. The error is of the kind `NotFound` if the name has no address of the wanted
+    /// kind, as far as the system knows for certain; otherwise a later attempt may succeed.
     pub async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
         let (name, family) = match &self.host {
             Host::Ip(ip) => return Ok(vec![*ip]),
             Host::Name(name, family) => (name, *family),
         };
         let mut ips: Vec<IpAddr> = tokio::net::lookup_host((name.as_str(), self.port))
-            .await?
+            .await
+            .map_err(|error| if is_certain(&error) { io::Error::new(io::ErrorKind::NotFound, error) } else { error })?
             .map(|socket| socket.ip())
             .filter(|ip| match family {
                 Family::Any => true,
@@ -128,8 +85,20 @@ impl ServerAddress {
             })
             .collect();
         ips.dedup();
-        if ips.is_empty() { Err(io::Error::other("it has no address of that kind")) } else { Ok(ips) }
+        if ips.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address of that kind"));
+        }
+        Ok(ips)
     }
+}
+
+/// Whether a failed look-up says that the name does not exist, in the words of `getaddrinfo` on Linux, on macOS and on
+/// Windows. The standard library passes on nothing but the words.
+fn is_certain(error: &io::Error) -> bool {
+    let text = error.to_string();
+    ["Name or service not known", "No address associated", "nodename nor servname", "No such host is known"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 impl fmt::Display for ServerAddress {
@@ -142,7 +111,7 @@ impl fmt::Display for ServerAddress {
     }
 }
 
-/// Why a text is no server address. Its text is one sentence without the full stop.
+/// Why a text is not a server address: one sentence without the full stop.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseAddressError(String);
@@ -165,31 +134,27 @@ impl FromStr for ServerAddress {
 
 fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
     let address: Multiaddr =
-        text.parse().map_err(|error| ParseAddressError(format!("that is no multiaddr ({error})")))?;
-    let mut parts = address.iter().peekable();
-    let host = match parts.next() {
-        Some(Protocol::Ip4(ip)) => Host::Ip(ip.into()),
-        Some(Protocol::Ip6(ip)) => Host::Ip(ip.into()),
-        Some(Protocol::Dns(name)) => Host::Name(name.into_owned(), Family::Any),
-        Some(Protocol::Dns4(name)) => Host::Name(name.into_owned(), Family::V4),
-        Some(Protocol::Dns6(name)) => Host::Name(name.into_owned(), Family::V6),
+        text.parse().map_err(|error| ParseAddressError(format!("that is not a multiaddr ({error})")))?;
+    let parts: Vec<_> = address.iter().collect();
+    let host = match parts.first() {
+        Some(Protocol::Ip4(ip)) => Host::Ip((*ip).into()),
+        Some(Protocol::Ip6(ip)) => Host::Ip((*ip).into()),
+        Some(Protocol::Dns(name)) => Host::Name(name.to_string(), Family::Any),
+        Some(Protocol::Dns4(name)) => Host::Name(name.to_string(), Family::V4),
+        Some(Protocol::Dns6(name)) => Host::Name(name.to_string(), Family::V6),
         _ => return refuse("a multiaddr starts with /ip4, /ip6, /dns, /dns4 or /dns6 here"),
     };
-    let (port, transport) = match parts.next() {
-        Some(Protocol::Tcp(port)) => (port, Transport::Tcp),
-        Some(Protocol::Udp(port)) if parts.next() == Some(Protocol::QuicV1) => (port, Transport::Quic),
-        _ => return refuse("after the host, a multiaddr continues with /tcp/PORT or /udp/PORT/quic-v1"),
+    let Some((transport, port, rest)) = Transport::read(&parts[1..]) else {
+        return refuse("after the host, a multiaddr continues with /tcp/PORT or /udp/PORT/quic-v1");
     };
-    let peer = match parts.next() {
-        None => None,
-        Some(Protocol::P2p(peer)) => Some(peer),
-        Some(other) => {
+    let peer = match rest {
+        [] => None,
+        [Protocol::P2p(peer)] => Some(*peer),
+        [Protocol::P2p(_), other, ..] => return refuse(format!("nothing may follow the peer id, but {other} does")),
+        [other, ..] => {
             return refuse(format!("{other} is not supported; after the port, only /p2p/PEER_ID may follow"));
         }
     };
-    if let Some(rest) = parts.next() {
-        return refuse(format!("nothing may follow the peer id, but {rest} does"));
-    }
     Ok(ServerAddress { host, port, transport: Some(transport), peer })
 }
 
@@ -211,24 +176,24 @@ fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
         None => (text, DEFAULT_PORT),
         Some((name, port)) => match port.parse() {
             Ok(port) => (name, port),
-            Err(_) => return refuse(format!("'{port}' is no port; a port is a number from 1 to 65535")),
+            Err(_) => return refuse(format!("'{port}' is not a port; a port is a number from 1 to 65535")),
         },
     };
     Ok(server(Host::Name(name.to_owned(), Family::Any), port))
 }
 
-/// A name must be one that can be resolved. A link-local address leads nowhere without the interface to take, which neither a multiaddr nor a socket address as
-/// people write it names.
+/// A name must be one that can be resolved. A link-local address needs the interface to use, which neither a multiaddr
+/// nor a socket address as people write it names.
 fn check_host(host: &Host) -> Result<(), ParseAddressError> {
     match host {
         Host::Name(name, _) if !is_host_name(name) => {
             refuse(format!("'{name}' is neither an IP address nor a host name"))
         }
-        Host::Ip(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
-            refuse(format!("{ip} is link-local and good for nothing without an interface; use another address"))
-        }
+        Host::Ip(IpAddr::V6(ip)) if ip.is_unicast_link_local() => refuse(format!(
+            "{ip} is link-local and needs an interface, which cannot be named here; use another address"
+        )),
         Host::Ip(ip) if ip.is_unspecified() => {
-            refuse(format!("{ip} stands for every address of a machine; use one of the server's own"))
+            refuse(format!("{ip} stands for every address of a machine; use one of the server's addresses"))
         }
         _ => Ok(()),
     }
@@ -251,6 +216,25 @@ fn is_host_name(text: &str) -> bool {
     };
     let last = name.rsplit('.').next().unwrap_or(name);
     name.len() <= 253 && name.split('.').all(is_label) && !last.chars().all(|c| c.is_ascii_digit())
+}
+
+/// The IP address, port and transport of a multiaddr that names nothing else.
+pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
+    let parts: Vec<_> = address.iter().collect();
+    let ip = match parts.first()? {
+        Protocol::Ip4(ip) => (*ip).into(),
+        Protocol::Ip6(ip) => (*ip).into(),
+        _ => return None,
+    };
+    match Transport::read(&parts[1..])? {
+        (transport, port, []) => Some((ip, port, transport)),
+        _ => None,
+    }
+}
+
+/// An address without the peer id at its end, if it has one.
+pub fn without_peer(address: Multiaddr) -> Multiaddr {
+    address.into_iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
 }
 
 #[cfg(test)]
@@ -300,12 +284,12 @@ mod tests {
             ("300.1.1.1", "neither an IP address nor a host name"),
             ("1.2.3", "neither an IP address nor a host name"),
             ("-x.example", "neither an IP address nor a host name"),
-            ("host:", "no port"),
-            ("host:99999", "no port"),
+            ("host:", "not a port"),
+            ("host:99999", "not a port"),
             ("host:0", "port from 1"),
             ("[::1", "square brackets"),
             ("[1.2.3.4]", "square brackets"),
-            ("/ip4/300.1.1.1/tcp/1", "no multiaddr"),
+            ("/ip4/300.1.1.1/tcp/1", "not a multiaddr"),
             ("/ip4/1.1.1.1", "continues with /tcp/PORT"),
             ("/ip4/1.1.1.1/udp/1", "continues with /tcp/PORT"),
             ("/ip4/1.1.1.1/tcp/0", "port from 1"),
@@ -316,7 +300,7 @@ mod tests {
             ("0.0.0.0", "every address"),
             ("[fe80::1%eth0]:1", "no zone"),
             ("/ip6/fe80::1/tcp/1", "link-local"),
-            ("/ip4/1.1.1.1/tcp/1/p2p/oops", "no multiaddr"),
+            ("/ip4/1.1.1.1/tcp/1/p2p/oops", "not a multiaddr"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text:?}: {error}");
@@ -327,5 +311,22 @@ mod tests {
     async fn localhost_resolves_and_an_impossible_name_does_not() {
         assert!(parse("localhost").unwrap().resolve().await.unwrap().iter().all(IpAddr::is_loopback));
         assert!(parse("name.invalid").unwrap().resolve().await.is_err());
+    }
+
+    #[test]
+    fn only_a_definite_answer_is_certain() {
+        let error = |text: &str| io::Error::other(format!("failed to lookup address information: {text}"));
+        assert!(is_certain(&error("Name or service not known")));
+        assert!(!is_certain(&error("Temporary failure in name resolution")));
+    }
+
+    #[test]
+    fn an_endpoint_is_an_ip_address_and_a_transport_alone() {
+        let endpoint = |text: &str| endpoint(&text.parse().unwrap());
+        assert_eq!(endpoint("/ip4/10.0.0.1/tcp/5"), Some(([10, 0, 0, 1].into(), 5, Transport::Tcp)));
+        assert_eq!(endpoint("/ip4/10.0.0.1/udp/5/quic-v1"), Some(([10, 0, 0, 1].into(), 5, Transport::Quic)));
+        for other in ["/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/5", "/dns/host/tcp/5", "/ip4/10.0.0.1/tcp/5/ws"] {
+            assert_eq!(endpoint(other), None, "{other}");
+        }
     }
 }

@@ -1,40 +1,30 @@
-//! What the ping server and the ping client share: the contract on the wire and the libp2p node under it.
+//! What the ping server and the ping client share: the contract on the wire, the actor, and the libp2p node under them.
 //!
-//! - [`protocol`]: the messages to the actor, and its name.
-//! - [`actor`]: the [`PingActor`](actor::PingActor), which counts them, and its supervisor.
-//! - [`runs`]: what it has counted of each client's run, so that a ping which is sent again is counted once.
-//! - [`node`]: one libp2p swarm in a task of its own, and the handle that programs hold. Under it, `transport` makes
-//!   connections, over transports that are built `on_demand` and `coalesce` small writes, `mux` carries many streams on one, `guard` keeps from
-//!   Kameo what it would misunderstand, by the rules of `admission`, and what would make it panic, by `contain`, and `keep_alive` tells whether a peer is still there.
-//! - [`stream`]: many pings on one long-lived stream, where Kameo would open one for each.
-//! - [`behaviour`]: the protocols that a node runs, and their limits; `crowd` counts connections, `budget` what requests take up of memory.
-//! - [`dial`]: why a connection could not be made.
-//! - [`identity`]: the Ed25519 key file that gives a node the same peer id after every restart.
-//! - [`secret`]: the file with the pre-shared key of a private network.
-//! - [`address`]: server addresses as people write them.
-//! - [`logging`]: `tracing` set up the same way for every program.
-//! - [`signals`]: how a program is asked to stop.
+//! In the order of a ping, from the wire up:
+//! - [`protocol`]: every message, name and limit on the wire.
+//! - [`transport`]: how two nodes connect, and [`address`], how people write where.
+//! - [`hardening`]: what keeps a node alive and bounded, whatever its peers send.
+//! - [`stream`]: many pings on one long-lived stream, where Kameo opens one for each.
+//! - [`actor`]: the [`PingActor`] that counts them, its count and its supervisor.
+//! - [`node`]: one swarm in a task of its own, which runs all of these, and the handle that programs hold.
+//!
+//! And for the programs around it:
+//! - [`keys`]: the files of a node's identity and of a private network's secret.
+//! - [`program`]: logging, output that never blocks, and stop signals.
+//!
+//! `examples/hello.rs` shows the least of distributed Kameo: two nodes, one actor, one ask.
 
 pub mod actor;
 pub mod address;
-mod admission;
-pub mod behaviour;
-mod budget;
-mod coalesce;
-mod complaints;
-mod contain;
-mod crowd;
-pub mod dial;
-mod guard;
-pub mod identity;
-mod keep_alive;
-pub mod logging;
-mod mux;
+pub mod hardening;
+pub mod keys;
 pub mod node;
-mod on_demand;
+pub mod program;
 pub mod protocol;
-pub mod runs;
-pub mod secret;
-pub mod signals;
 pub mod stream;
-mod transport;
+pub mod transport;
+
+pub use actor::PingActor;
+pub use address::ServerAddress;
+pub use node::{Connection, DialError, Event, Node, Options};
+pub use transport::Transport;

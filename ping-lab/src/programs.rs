@@ -30,7 +30,7 @@ fn target_folder() -> PathBuf {
 
 fn build() {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["build", "--quiet", "--workspace", "--bins", "--examples"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if target_folder().ends_with("release") {
         cargo.arg("--release");
     } else {

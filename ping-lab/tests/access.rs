@@ -109,7 +109,7 @@ fn what_would_not_be_private_is_refused() {
         (["--allow", &missing], "neither an identity"),
         (["--allow", &wrong], "line 1 of"),
         (["--state", folder.path().to_str().unwrap()], "state file"),
-        (["--state", &wrong], "something else"),
+        (["--state", &wrong], "not a state file"),
     ] {
         let run = server(&[&listen[..], &arguments].concat());
         assert_eq!(run.code, Some(2), "{run}");

@@ -155,12 +155,12 @@ fn a_cable_that_is_cut_is_noticed_once_and_the_run_goes_on_when_it_is_back() {
         let server = lan.server(0, &[]);
         let client = pinging(&lan, server.address(transport));
         ip(&format!("-n {} link set eth0 down", lan.hosts[0]));
-        client.log_with("connecting again");
+        client.log_with("reconnecting");
         ip(&format!("-n {} link set eth0 up", lan.hosts[0]));
         loop {
             let line = client.log().expect("the client goes on");
-            assert!(!line.contains("connecting again"), "it is said once: {line}");
-            if line.contains("Connected again") {
+            assert!(!line.contains("reconnecting"), "it is said once: {line}");
+            if line.contains("Reconnected") {
                 break;
             }
         }
@@ -235,9 +235,36 @@ fn a_name_is_resolved_afresh_when_its_server_has_moved() {
         drop(server);
         hosts.say("10.98.0.3 moving.example\n");
         let _moved = at("10.98.0.3");
-        client.log_with("Connected again");
+        client.log_with("Reconnected");
         client.log_with("Received PONG");
     }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_name_that_does_not_resolve_yet_is_tried_again() {
+    let lan = Lan::new();
+    let hosts = Hosts::new(&lan.hosts[1]);
+    // A name server that never answers.
+    fs::write(hosts.0.join("resolv.conf"), "nameserver 10.98.0.9\noptions timeout:1 attempts:1\n").unwrap();
+    let _server = lan.server(0, &[]);
+    let client = Process::start(&mut lan.client_command(1, &["-c", "1", "--server", "late.example"]));
+    client.log_with("does not resolve");
+    hosts.say("10.98.0.1 late.example\n");
+    assert_eq!(client.result()["pings"]["received"], 1);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_search_ends_when_the_actor_is_found() {
+    let lan = Lan::new();
+    let (_server, other) = (lan.server(0, &[]), lan.server(0, &["--port", "0", "--name", "other"]));
+    let client = Process::start(&mut lan.client_command(1, &["-i", "1s", "-c", "0"]));
+    client.log_with("Received PONG");
+    // The client stays with the server that it found, and no longer asks the other one.
+    other.process.event("client_connected");
+    other.process.event("client_disconnected");
+    client.log_with("Received PONG");
 }
 
 #[test]

@@ -58,6 +58,25 @@ fn a_run_ends_with_its_count_or_time_though_the_server_does_not_come_back() {
 }
 
 #[test]
+fn no_ping_is_logged_as_sent_while_there_is_no_connection() {
+    let mut lasting = Lasting::start("tcp");
+    let client = start_client(lasting.server(), &["-i", "100ms", "-c", "0"]);
+    client.log_with("Received PONG");
+    lasting.kill();
+    client.log_with("reconnecting");
+    client.log_with("there was no connection");
+    lasting.start_again();
+    loop {
+        let line = client.log().expect("the client continues");
+        assert!(!line.contains("Sending PING"), "{line}");
+        if line.contains("Reconnected") {
+            break;
+        }
+    }
+    client.log_with("Received PONG");
+}
+
+#[test]
 fn another_identity_in_the_same_place_ends_the_run() {
     let mut lasting = Lasting::start("tcp");
     let client = start_client(lasting.server(), &["-i", "0", "-c", "0"]);

@@ -68,13 +68,13 @@ fn an_identity_file_must_be_readable_and_a_key() {
     {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
-        refuses(&["--identity", &text], &["can be read by other users (mode 0644)", "chmod 600"]);
+        refuses(&["--identity", &text], &["other users can read", "(mode 0644)", "chmod 600"]);
         fs::set_permissions(&text, fs::Permissions::from_mode(0o600)).unwrap();
     }
     refuses(&["--identity", &text], &["holds no Ed25519 key", "--identity"]);
     refuses(&["--identity", folder.path().to_str().unwrap()], &["identity file", "--ephemeral"]);
     #[cfg(unix)]
-    refuses(&["--identity", "/dev/null"], &["no regular file", "--ephemeral"]);
+    refuses(&["--identity", "/dev/null"], &["not a regular file", "--ephemeral"]);
     refuses(&["--identity", &text, "--ephemeral"], &["cannot be used with"]);
 }
 

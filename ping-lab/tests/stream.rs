@@ -102,10 +102,10 @@ fn a_stream_that_is_spoiled_ends_with_its_reason_and_no_other_does() {
         ("00000000", "a frame of 0 bytes"),
         ("ffffffff", "a frame of 4294967295 bytes"),
         ("0000000907", "unknown kind 0x07"),
-        ("000000080100", "wrong length of 8"),
+        ("000000080100", "wrong length 8"),
         // A reply is not sent to a server.
-        ("00000011810000000000000001 0000000000000001", "kind 0x81 where none belongs"),
-        ("0000000901000000", "cut off within a frame"),
+        ("00000011810000000000000001 0000000000000001", "unexpected frame of kind 0x81"),
+        ("0000000901000000", "ended within a frame"),
     ] {
         let back = say(server.address("tcp"), &sent.replace(' ', ""));
         let hex: String = reason.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -124,8 +124,8 @@ fn the_server_logs_why_it_ended_a_stream_and_how_many() {
     let line = server.log_with("Connection address: ");
     let address = line.rsplit(' ').next().unwrap();
     say(address, "00000000");
-    let line = server.log_with("Ended a stream of");
-    assert!(line.contains("a frame of 0 bytes") && line.contains("(1 such so far)"), "{line}");
+    let line = server.log_with("Ended a stream from");
+    assert!(line.contains("a frame of 0 bytes") && line.contains("(1 so far)"), "{line}");
 }
 
 #[test]

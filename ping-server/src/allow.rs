@@ -20,11 +20,8 @@ impl FromStr for Allow {
     }
 }
 
-/// The identities that are allowed, or nothing if everybody is.
-///
-/// # Errors
-///
-/// When a file cannot be read, or a line of it is no identity.
+/// The identities that are allowed; `None` for everyone. Fails if a file cannot be read, or a line of it is not an
+/// identity.
 pub(crate) fn allowed(values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
     if values.is_empty() {
         return Ok(None);
@@ -36,12 +33,14 @@ pub(crate) fn allowed(values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
             Allow::File(path) => {
                 let name = path.display();
                 let text = fs::read_to_string(path).with_context(|| {
-                    format!("--allow {name} is neither an identity, such as 12D3Koo…, nor a file that can be read")
+                    format!("--allow {name} is neither an identity, such as 12D3Koo…, nor a readable file")
                 })?;
                 let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).zip(1..);
                 for (line, number) in lines.filter(|(line, _)| !line.is_empty()) {
                     let peer = line.parse().map_err(|_| {
-                        anyhow!("line {number} of {name} is no identity; write one in each line, as ping-client id prints it")
+                        anyhow!(
+                            "line {number} of {name} is not an identity. Write one per line, as from ping-client id."
+                        )
                     })?;
                     peers.insert(peer);
                 }
@@ -56,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identities_stand_alone_or_in_files_with_remarks() {
+    fn identities_are_given_directly_or_in_files_with_comments() {
         let [one, two] = [PeerId::random(), PeerId::random()];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("allowed");

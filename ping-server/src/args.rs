@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, value_parser};
 use libp2p::Multiaddr;
 use ping_core::{
-    behaviour::Limits,
+    hardening::Limits,
     protocol::{self, DEFAULT_NAME, DEFAULT_PORT},
 };
 
@@ -13,62 +13,63 @@ use crate::allow::Allow;
 
 /// Hosts an actor that counts pings, for ping-client to find.
 ///
-/// Prints the addresses at which it can be reached. Give one of them to a client on another machine, as in
+/// Prints the addresses at which it can be reached. Give one of them to a client on another machine:
 ///
 ///     ping-client --server /ip4/192.168.1.9/tcp/36341/p2p/12D3Koo...
 ///
-/// On the same local network, a client finds the server by itself.
+/// On the same local network, a client finds the server without an address.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// The port to listen on, by TCP and by QUIC, IPv4 and IPv6 (0 to 65535; 0 lets the system choose)
+    /// Port to listen on, for TCP and QUIC, IPv4 and IPv6 (0 to 65535; 0 lets the system choose)
     #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     pub(crate) port: u16,
 
-    /// Listen on this address instead, as in /ip4/127.0.0.1/tcp/36341 or /ip6/::/udp/36341/quic-v1 (repeatable)
+    /// Listen on this address instead, such as /ip4/127.0.0.1/tcp/36341 or /ip6/::/udp/36341/quic-v1 (repeatable)
     #[arg(long, value_name = "MULTIADDR", conflicts_with = "port", value_parser = multiaddr)]
     pub(crate) listen: Vec<Multiaddr>,
 
-    /// Register the actor under this name (1 to 255 bytes)
+    /// Name to register the actor under (1 to 255 bytes)
     #[arg(long, default_value = DEFAULT_NAME, value_parser = protocol::parse_name)]
     pub(crate) name: String,
 
-    /// The file that holds this server's Ed25519 key; made on first use [default: kameo-ping/identity.key in the
-    /// user's state directory]
+    /// File with this server's Ed25519 key, created on first use [default: kameo-ping/identity.key in the user's state
+    /// directory]
     #[arg(long, value_name = "FILE", conflicts_with = "ephemeral")]
     pub(crate) identity: Option<PathBuf>,
 
-    /// Use a new identity that no file keeps; the connection addresses change with every start
+    /// Use a new identity that is not stored; the connection addresses change with every start
     #[arg(long)]
     pub(crate) ephemeral: bool,
 
-    /// Keep what is counted in this file: no ping is answered before its count would survive the end of the process
+    /// Store the count in this file; a ping is answered only after its count is stored
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Let only this client in: its identity, as `ping-client id` prints it, or a file with one in each line (repeatable)
+    /// Accept only this client: its identity, as `ping-client id` prints it, or a file with one per line (repeatable)
     #[arg(long, value_name = "PEER_ID|FILE")]
     pub(crate) allow: Vec<Allow>,
 
-    /// Be reachable only for clients that have the same pre-shared key, which this file holds; by TCP alone
+    /// File with the pre-shared key of a private network: accept only clients that have the same, over TCP
     #[arg(long, value_name = "FILE")]
     pub(crate) secret: Option<PathBuf>,
 
-    /// How many connections to hold at most; one IP address may have three quarters of them (1 to 1000000)
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::CONNECTIONS, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    /// Limit of connections; one IP address may have three quarters of them (1 to 1000000)
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::DEFAULT_CONNECTIONS,
+        value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
 
-    /// Print one JSON object a line on stdout for everything that happens
+    /// Print one line of JSON on stdout for every event
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Stop when standard input ends, so as not to outlive the program that started this one
+    /// Stop when standard input ends, so that the server does not outlive the program that started it
     #[arg(long)]
     pub(crate) stop_on_eof: bool,
 }
 
 fn multiaddr(text: &str) -> Result<Multiaddr, String> {
-    text.parse().map_err(|_| "that is no multiaddr; write it as /ip4/127.0.0.1/tcp/36341".into())
+    text.parse().map_err(|_| "that is not a multiaddr; write it as /ip4/127.0.0.1/tcp/36341".into())
 }
 
 #[cfg(test)]

@@ -9,18 +9,15 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use ping_core::{
-    address::Transport,
-    node::{Event, Node},
-};
+use ping_core::{Event, Node, Transport, address::endpoint};
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
 
-/// How long to wait for the listeners to report the addresses that the system says this machine has. They report
-/// within a few milliseconds; an interface that vanishes in this moment must not hold the start up.
-const REPORT_DEADLINE: Duration = Duration::from_secs(1);
+/// How long to wait until the listeners report the addresses that this machine has. They report within milliseconds; an
+/// interface that vanishes in this moment must not delay the start.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many ports to try when the system chooses one for TCP that is then taken for QUIC.
+/// How many ports to try when the system chooses one for TCP that is taken for QUIC.
 const PORT_ATTEMPTS: u32 = 16;
 
 /// What to listen on.
@@ -29,11 +26,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// These transports, by IPv4 and IPv6, all on one port number; 0 stands for one that is free on all of them.
-    ///
-    /// # Errors
-    ///
-    /// When the port is taken or not allowed; the text names the address and the mend.
+    /// These transports, over IPv4 and IPv6, all on one port; 0 stands for one that is free on all of them. Fails if
+    /// the port is taken or not allowed.
     pub(crate) fn on_port(port: u16, transports: &[Transport]) -> Result<Self> {
         let mut attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
         loop {
@@ -46,40 +40,33 @@ impl Plan {
         }
     }
 
-    /// Just these addresses, which must be of these transports.
-    ///
-    /// # Errors
-    ///
-    /// When one of them cannot be listened on; the text names it and the mend.
+    /// Only these addresses, which must be of these transports. Fails if the server cannot listen on one of them.
     pub(crate) fn explicit(addresses: Vec<Multiaddr>, transports: &[Transport]) -> Result<Self> {
         for address in &addresses {
-            let (ip, port, transport) = parts(address).ok_or_else(|| {
+            let (ip, port, transport) = endpoint(address).ok_or_else(|| {
                 anyhow!(
-                    "cannot listen on {address}: it is neither of the form /ip4/IP/tcp/PORT nor \
+                    "cannot listen on {address}: its form is neither /ip4/IP/tcp/PORT nor \
                      /ip4/IP/udp/PORT/quic-v1 (or /ip6). Give --listen such an address."
                 )
             })?;
             if !transports.contains(&transport) {
                 bail!(
-                    "cannot listen on {address} with --secret: QUIC cannot be made private by a pre-shared key. Listen by TCP alone."
+                    "cannot listen on {address} with --secret: a pre-shared key cannot make {transport} private. \
+                     Listen on TCP only."
                 );
             }
-            try_bind(ip, port, transport).map_err(|error| explain(address, &error))?;
+            transport.try_bind(SocketAddr::new(ip, port)).map_err(|error| explain(address, &error))?;
         }
         Ok(Self { addresses })
     }
 
     /// Whether other machines could reach any of these addresses.
     pub(crate) fn beyond_loopback(&self) -> bool {
-        self.addresses.iter().filter_map(parts).any(|(ip, ..)| !ip.is_loopback())
+        self.addresses.iter().filter_map(endpoint).any(|(ip, ..)| !ip.is_loopback())
     }
 
-    /// Listens, and returns the addresses at which this machine is now reachable, best first, and what else happened
-    /// meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// When the system refuses one of the addresses after all.
+    /// Listens. Returns the addresses at which this machine can be reached, best first, and the other events of that
+    /// time. Fails if the system refuses one of the addresses after all.
     pub(crate) async fn listen(
         self,
         node: &Node,
@@ -95,17 +82,17 @@ impl Plan {
                 match events.recv().await {
                     Some(Event::Listening(address)) => {
                         expected.remove(&address);
-                        // A port that the system chose is known only now.
+                        // Only now is a port known that the system chose.
                         expected.retain(|open| !is_chosen_port_of(&address, open));
                         listening.push(address);
                     }
                     Some(other) => others.push(other),
-                    // The node is gone; whoever watches it says why.
+                    // The node has failed, which the server notices.
                     None => break,
                 }
             }
         };
-        if timeout(REPORT_DEADLINE, collect).await.is_err() {
+        if timeout(REPORT_TIMEOUT, collect).await.is_err() {
             debug!(?expected, "some addresses were not reported");
         }
         listening.retain(is_usable);
@@ -113,14 +100,14 @@ impl Plan {
         Ok((listening, others))
     }
 
-    /// The addresses that the listeners will report, by what the system says of its interfaces.
+    /// The addresses that the listeners will report, according to the system's interfaces.
     fn expected(&self) -> Result<BTreeSet<Multiaddr>> {
         let ours: Vec<IpAddr> = if_addrs::get_if_addrs()
             .context("cannot list this machine's network interfaces")?
             .iter()
             .map(if_addrs::Interface::ip)
             .collect();
-        let each = self.addresses.iter().filter_map(parts).flat_map(|(ip, port, transport)| {
+        let each = self.addresses.iter().filter_map(endpoint).flat_map(|(ip, port, transport)| {
             let ips = if ip.is_unspecified() {
                 ours.iter().copied().filter(|our| our.is_ipv4() == ip.is_ipv4()).collect()
             } else {
@@ -132,20 +119,20 @@ impl Plan {
     }
 }
 
-/// The address as a client is to be given it.
+/// The address to give to a client.
 pub(crate) fn connection_address(address: &Multiaddr, peer: PeerId) -> Multiaddr {
     address.clone().with(Protocol::P2p(peer))
 }
 
-/// Whether an address is of use to a client: link-local IPv6 addresses are not, because a multiaddr like the ones that
-/// are printed cannot say which of the client's interfaces to take.
+/// Whether a client can use an address. It cannot use a link-local IPv6 address, because a multiaddr does not name the
+/// interface.
 pub(crate) fn is_usable(address: &Multiaddr) -> bool {
     !matches!(address.iter().next(), Some(Protocol::Ip6(ip)) if ip.is_unicast_link_local())
 }
 
-/// Whether an address leads no further than this machine.
+/// Whether only this machine can reach an address.
 pub(crate) fn is_loopback(address: &Multiaddr) -> bool {
-    parts(address).is_some_and(|(ip, ..)| ip.is_loopback())
+    endpoint(address).is_some_and(|(ip, ..)| ip.is_loopback())
 }
 
 fn free_tcp_port() -> Result<u16> {
@@ -153,13 +140,13 @@ fn free_tcp_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// The wildcard addresses on one port, without those whose protocol this machine does not have.
+/// The wildcard addresses on one port, without those whose IP version this machine does not have.
 fn wildcards_on(port: u16, transports: &[Transport]) -> Result<Vec<Multiaddr>> {
     let mut usable = Vec::new();
     for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
         for &transport in transports {
             let address = transport.multiaddr(ip, port);
-            match try_bind(ip, port, transport) {
+            match transport.try_bind(SocketAddr::new(ip, port)) {
                 Ok(()) => usable.push(address),
                 Err(error) if is_taken_or_forbidden(&error) => return Err(explain(&address, &error)),
                 Err(error) => debug!(%address, %error, "not available on this machine"),
@@ -167,19 +154,9 @@ fn wildcards_on(port: u16, transports: &[Transport]) -> Result<Vec<Multiaddr>> {
         }
     }
     if usable.is_empty() {
-        bail!("this machine has neither IPv4 nor IPv6. Set up a network, if only the loopback one.");
+        bail!("this machine has neither IPv4 nor IPv6. Set up a network, at least the loopback interface.");
     }
     Ok(usable)
-}
-
-/// Finds out whether an address is free. The TCP transport alone would not notice: it lets several programs of one
-/// user share a port, and the system then deals the clients out among them.
-fn try_bind(ip: IpAddr, port: u16, transport: Transport) -> io::Result<()> {
-    let socket = SocketAddr::new(ip, port);
-    match transport {
-        Transport::Tcp => TcpListener::bind(socket).map(drop),
-        Transport::Quic => UdpSocket::bind(socket).map(drop),
-    }
 }
 
 fn is_taken_or_forbidden(error: &io::Error) -> bool {
@@ -202,45 +179,32 @@ fn explain(address: &Multiaddr, error: &io::Error) -> anyhow::Error {
     }
 }
 
-fn parts(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
-    let mut parts = address.iter();
-    let ip = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match (parts.next()?, parts.next(), parts.next()) {
-        (Protocol::Tcp(port), None, None) => Some((ip, port, Transport::Tcp)),
-        (Protocol::Udp(port), Some(Protocol::QuicV1), None) => Some((ip, port, Transport::Quic)),
-        _ => None,
-    }
-}
-
-/// Whether `address` is what became of `open`, an address with port 0.
+/// Whether `address` results from `open`, an address with port 0.
 fn is_chosen_port_of(address: &Multiaddr, open: &Multiaddr) -> bool {
-    match (parts(address), parts(open)) {
+    match (endpoint(address), endpoint(open)) {
         (Some((ip, _, transport)), Some((open_ip, 0, open_transport))) => ip == open_ip && transport == open_transport,
         _ => false,
     }
 }
 
-/// Puts the addresses first that most clients can use: the one by which this machine reaches others, then its other
-/// LAN addresses, IPv6, and loopback last; TCP, which firewalls let through more often, before QUIC.
+/// Sorts the addresses by how many clients can use them: first the one from which this machine reaches others, then
+/// its other IPv4 addresses, then IPv6, then loopback; TCP, which firewalls let through more often, before other
+/// transports.
 fn rank(addresses: &mut [Multiaddr]) {
     let primary = primary_ip();
     addresses.sort_by_key(|address| {
-        let parts = parts(address);
+        let parts = endpoint(address);
         let place = parts.map(|(ip, ..)| match ip {
             ip if Some(ip) == primary => 0,
             ip if ip.is_loopback() => 3 + u8::from(ip.is_ipv6()),
             ip => 1 + u8::from(ip.is_ipv6()),
         });
-        (place, parts.map(|(ip, _, transport)| (ip, transport == Transport::Quic)))
+        (place, parts.map(|(ip, _, transport)| (ip, transport != Transport::Tcp)))
     });
 }
 
-/// The address of this machine from which its packets to the rest of the world go out. No packet is sent to find out:
-/// connecting a UDP socket only looks the route up. 192.0.2.1 belongs to no one (RFC 5737).
+/// The address from which this machine reaches the rest of the world. No packet is sent to find out: connecting a UDP
+/// socket only looks up the route. 192.0.2.1 belongs to nobody (RFC 5737).
 fn primary_ip() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
@@ -281,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_noticed_whoever_shares_it() {
+    fn a_taken_port_is_noticed_even_if_it_could_be_shared() {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = held.local_addr().unwrap().port();
         let error = Plan::explicit(vec![Transport::Tcp.multiaddr(Ipv4Addr::LOCALHOST.into(), port)], &Transport::ALL)
@@ -291,14 +255,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_listen_address_is_refused() {
+    fn anything_but_a_listen_address_is_rejected() {
         for text in ["/ip4/1.2.3.4", "/dns/localhost/tcp/1", "/ip4/127.0.0.1/tcp/1/ws", "/ip4/127.0.0.1/udp/1"] {
             assert!(Plan::explicit(vec![address(text)], &Transport::ALL).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn link_local_ipv6_is_not_for_pasting() {
+    fn link_local_ipv6_is_not_shown_to_clients() {
         assert!(!is_usable(&address("/ip6/fe80::1/tcp/1")));
         assert!(is_usable(&address("/ip6/fd00::1/tcp/1")));
     }

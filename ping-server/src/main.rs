@@ -2,10 +2,10 @@
 
 mod allow;
 mod args;
-#[cfg(unix)]
-mod files;
+mod events;
 mod listen;
-mod report;
+#[cfg(unix)]
+mod open_files;
 mod server;
 mod state;
 
@@ -13,21 +13,28 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
+use ping_core::program;
 
-/// Gives the system back what is not used any more. The C library's keeps most of what a peer that meant harm has once made it take.
-/// Without huge pages, in which a thousand connections would take twice the memory.
+/// glibc keeps most freed memory after a burst; mimalloc returns it to the system. Without huge pages, with which a
+/// thousand connections would take twice the memory.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// One thread: a ping costs a handful of wake-ups, and between threads each of them is dearer than the work it brings.
+/// One thread: a ping costs a handful of wake-ups, and between threads each costs more than the work it brings.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = args::Args::parse();
-    ping_core::logging::init(tracing::Level::INFO);
-    match server::run(args).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let outcome = match program::init_logging(None) {
+        Ok(()) => server::run(args).await,
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => {
+            program::flush_log();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            ping_core::logging::last_words("ping-server", &format_args!("{error:#}"));
+            program::last_words("ping-server", &format_args!("{error:#}"));
             ExitCode::from(2)
         }
     }

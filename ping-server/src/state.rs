@@ -1,62 +1,76 @@
-//! `--state`: a file that keeps what was counted, whatever becomes of the process.
+//! `--state`: a file that stores the count, so that it outlives the process.
 //!
-//! A thread of its own writes. What comes while it syncs is written together with the next sync, so that many pings share one.
+//! A thread of its own writes. What is counted during one sync is written with the next, so many pings share one.
 
-use std::{convert::Infallible, path::Path, thread, time::Instant};
+use std::{
+    path::Path,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
 
 use anyhow::{Result, anyhow};
 use ping_core::{
-    actor::{Count, Entry, Journal},
-    runs::{Run, RunId, Runs},
+    actor::{
+        Count, Entry, Journal,
+        runs::{Run, Runs},
+    },
+    protocol::RunId,
 };
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 use tokio::sync::{oneshot, watch};
 
-/// The total, under the one key there is.
+/// The total, under its only key.
 const TOTAL: TableDefinition<'_, (), u64> = TableDefinition::new("total");
 
 /// The parts of each run.
 const RUNS: TableDefinition<'_, (u64, u64), (u64, u64, Vec<u64>)> = TableDefinition::new("runs");
 
-/// How much of the file is kept in memory, in bytes: what it holds of some hundred runs that are under way.
-const CACHE: usize = 4 * 1024 * 1024;
+/// How much of the file is cached, in bytes: some hundred runs.
+const CACHE_SIZE: usize = 4 * 1024 * 1024;
 
-/// A file that is kept up to date. It is locked for as long as this process runs.
+/// A file that is kept up to date. It stays locked while this process runs.
 #[derive(Debug)]
 pub(crate) struct State {
     /// The total in the file.
     pub(crate) total: watch::Receiver<u64>,
-    /// Resolves to the reason when the file cannot be written any more. No ping is answered then.
+    /// Resolves to the reason when the file can no longer be written. Then no ping is answered.
     pub(crate) failed: oneshot::Receiver<anyhow::Error>,
+    writer: JoinHandle<()>,
 }
 
 impl State {
-    /// Opens the file, or makes it, and reads what was counted.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be opened, is something else, or is in use.
+    /// Opens the file, or creates it, and reads the count. Fails if it cannot be opened, is something else, or is in
+    /// use.
     pub(crate) fn open(path: &Path) -> Result<(Self, Count)> {
-        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(|error| explain(path, error))?;
+        let database =
+            Database::builder().set_cache_size(CACHE_SIZE).create(path).map_err(|error| explain(path, error))?;
         let (total, runs) = read(&database).map_err(|error| {
-            anyhow!("cannot read the state file {}: {error}. Name another one with --state.", path.display())
+            anyhow!("cannot read the state file {}: {error}. Name another file with --state.", path.display())
         })?;
-        let (count, journal) = Count::kept(total, runs);
+        let (count, journal) = Count::stored(total, runs);
         let (failing, failed) = oneshot::channel();
-        let (kept, total) = watch::channel(total);
+        let (stored, total) = watch::channel(total);
         let path = path.to_owned();
-        thread::Builder::new().name("state".into()).spawn(move || {
-            let Err(error) = keep(&database, &journal, &kept);
-            let _ = failing.send(unwritable(&path, &error));
+        let writer = thread::Builder::new().name("state".into()).spawn(move || {
+            if let Err(error) = store(&database, &journal, &stored) {
+                let _ = failing.send(unwritable(&path, &error));
+            }
         })?;
-        Ok((Self { total, failed }, count))
+        Ok((Self { total, failed, writer }, count))
+    }
+
+    /// Waits until the file is closed, so that it needs no repair when it is opened next. The count must be finished.
+    /// Returns why the file could not be written, if that is so.
+    pub(crate) async fn close(mut self) -> Option<anyhow::Error> {
+        let _ = tokio::task::spawn_blocking(|| self.writer.join()).await;
+        self.failed.try_recv().ok()
     }
 }
 
 fn unwritable(path: &Path, error: &redb::Error) -> anyhow::Error {
     anyhow!(
-        "cannot write the state file {}: {error}. Pings can no longer be kept, so none are answered. Make room, or name another file \
-         with --state, and start again.",
+        "cannot write the state file {}: {error}. Pings can no longer be stored, so none are answered. Make room, or \
+         name another file with --state, and start again.",
         path.display()
     )
 }
@@ -68,14 +82,14 @@ fn explain(path: &Path, error: DatabaseError) -> anyhow::Error {
             anyhow!("the state file {path} is in use by another process. Stop it, or name another file with --state.")
         }
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-            anyhow!("the file {path} is something else than a state file. Name another one with --state.")
+            anyhow!("the file {path} is not a state file. Name another file with --state.")
         }
-        error => anyhow!("cannot open the state file {path}: {error}. Name another one with --state."),
+        error => anyhow!("cannot open the state file {path}: {error}. Name another file with --state."),
     }
 }
 
 fn read(database: &Database) -> Result<(u64, Runs), redb::Error> {
-    // Tables exist from the first time that they are written to.
+    // Opening a table for writing creates it.
     let write = database.begin_write()?;
     write.open_table(TOTAL)?;
     write.open_table(RUNS)?;
@@ -91,16 +105,16 @@ fn read(database: &Database) -> Result<(u64, Runs), redb::Error> {
     Ok((total, runs))
 }
 
-/// Writes what there is to keep for as long as it can.
-fn keep(database: &Database, journal: &Journal, kept: &watch::Sender<u64>) -> Result<Infallible, redb::Error> {
-    loop {
-        let entry = journal.next();
+/// Stores the count until it is finished or that fails.
+fn store(database: &Database, journal: &Journal, stored: &watch::Sender<u64>) -> Result<(), redb::Error> {
+    while let Some(entry) = journal.next() {
         let write = database.begin_write()?;
         put(&write, &entry)?;
         write.commit()?;
-        kept.send_if_modified(|total| std::mem::replace(total, entry.total) != entry.total);
-        entry.is_kept();
+        stored.send_if_modified(|total| std::mem::replace(total, entry.total) != entry.total);
+        entry.stored();
     }
+    Ok(())
 }
 
 fn put(write: &WriteTransaction, entry: &Entry) -> Result<(), redb::Error> {
@@ -119,10 +133,14 @@ fn put(write: &WriteTransaction, entry: &Entry) -> Result<(), redb::Error> {
 #[allow(clippy::panic, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use ping_core::runs::Verdict;
+    use ping_core::protocol::Verdict;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
 
     #[test]
-    fn what_was_kept_is_there_again() {
+    fn what_was_stored_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         let mut first = Run::default();
@@ -147,13 +165,28 @@ mod tests {
         assert!(runs.get(RunId(2, 2), Instant::now()).is_none());
     }
 
+    #[tokio::test]
+    async fn a_closed_file_needs_no_repair() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let (state, count) = State::open(&path).unwrap();
+        count.finish().await;
+        assert!(state.close().await.is_none());
+        let is_repaired = Arc::new(AtomicBool::new(false));
+        let repaired = is_repaired.clone();
+        let mut builder = Database::builder();
+        builder.set_repair_callback(move |_| repaired.store(true, Ordering::SeqCst));
+        builder.open(&path).unwrap();
+        assert!(!is_repaired.load(Ordering::SeqCst));
+    }
+
     #[test]
-    fn a_file_that_is_something_else_is_left_alone() {
+    fn a_file_that_is_something_else_stays_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         std::fs::write(&path, "not a database, but somebody's notes").unwrap();
         let error = State::open(&path).unwrap_err().to_string();
-        assert!(error.contains("something else"), "{error}");
+        assert!(error.contains("not a state file"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "not a database, but somebody's notes");
         let error = State::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("--state"), "{error}");

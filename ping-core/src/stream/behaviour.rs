@@ -1,4 +1,4 @@
-//! How a stream is opened and accepted, as a part of the node.
+//! How a node opens and accepts streams.
 
 use std::{
     collections::VecDeque,
@@ -12,8 +12,11 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
-    core::upgrade::InboundUpgrade,
-    core::{Endpoint, UpgradeInfo, transport::PortUse, upgrade::ReadyUpgrade},
+    core::{
+        Endpoint, UpgradeInfo,
+        transport::PortUse,
+        upgrade::{InboundUpgrade, ReadyUpgrade},
+    },
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
         NotifyHandler, StreamUpgradeError, SubstreamProtocol, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -23,15 +26,18 @@ use libp2p::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::warn;
 
-use super::{Ended, MAX_STREAMS, PROTOCOL};
-use crate::complaints::Complaints;
+use super::Ended;
+use crate::{
+    hardening::LogLimit,
+    protocol::{MAX_STREAMS, STREAM_PROTOCOL},
+};
 
 /// A stream that a peer opened.
 pub struct Inbound {
     /// Who opened it.
     pub peer: PeerId,
     pub(super) stream: Stream,
-    /// The stream's place among those that its connection may have.
+    /// The place of the stream among those that its connection may have.
     pub(super) place: OwnedSemaphorePermit,
 }
 
@@ -41,10 +47,10 @@ impl fmt::Debug for Inbound {
     }
 }
 
-/// Who waits for a stream to be opened.
+/// Gets the stream that is being opened.
 pub(crate) type Opening = oneshot::Sender<Result<Stream, Ended>>;
 
-/// Where streams that peers open go, if the node takes any.
+/// Gets the streams that peers open, if the node accepts any.
 pub(crate) type Accepting = Option<mpsc::UnboundedSender<Inbound>>;
 
 /// Opens and accepts streams.
@@ -52,13 +58,13 @@ pub(crate) struct Behaviour {
     accepting: Accepting,
     openings: VecDeque<(PeerId, Opening)>,
     waker: Option<Waker>,
-    /// Streams that were one too many, on all connections.
-    refused: Arc<Mutex<Complaints>>,
+    /// Streams above the limit, on all connections.
+    rejections: Arc<Mutex<LogLimit>>,
 }
 
 impl Behaviour {
     pub(crate) fn new(accepting: Accepting) -> Self {
-        Self { accepting, openings: VecDeque::new(), waker: None, refused: Arc::default() }
+        Self { accepting, openings: VecDeque::new(), waker: None, rejections: Arc::default() }
     }
 
     /// Opens a stream to a connected peer. If there is no connection, `opening` is dropped.
@@ -70,8 +76,14 @@ impl Behaviour {
     }
 
     fn handler(&self, peer: PeerId) -> Handler {
-        let (accepting, refused) = (self.accepting.clone(), self.refused.clone());
-        Handler { peer, accepting, refused, places: Arc::new(Semaphore::new(MAX_STREAMS)), openings: VecDeque::new() }
+        let (accepting, rejections) = (self.accepting.clone(), self.rejections.clone());
+        Handler {
+            peer,
+            accepting,
+            rejections,
+            places: Arc::new(Semaphore::new(MAX_STREAMS)),
+            openings: VecDeque::new(),
+        }
     }
 }
 
@@ -115,7 +127,7 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// What is accepted from the other side: the protocol, or nothing.
+/// The inbound protocol, if streams are accepted.
 pub(crate) struct Accept(Option<StreamProtocol>);
 
 impl UpgradeInfo for Accept {
@@ -142,14 +154,14 @@ pub(crate) struct Handler {
     peer: PeerId,
     accepting: Accepting,
     places: Arc<Semaphore>,
-    refused: Arc<Mutex<Complaints>>,
+    rejections: Arc<Mutex<LogLimit>>,
     openings: VecDeque<Opening>,
 }
 
 impl Handler {
-    fn refuse(&self) {
-        if let Some(count) = self.refused.lock().unwrap_or_else(PoisonError::into_inner).add() {
-            warn!("Refused a stream of {}: it has {MAX_STREAMS} already ({count} such so far)", self.peer);
+    fn log_rejection(&self) {
+        if let Some(count) = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).count() {
+            warn!("Rejected a stream from {}: it has {MAX_STREAMS} already ({count} so far)", self.peer);
         }
     }
 }
@@ -163,17 +175,17 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = Opening;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(Accept(self.accepting.as_ref().map(|_| PROTOCOL)), ())
+        SubstreamProtocol::new(Accept(self.accepting.as_ref().map(|_| STREAM_PROTOCOL)), ())
     }
 
     fn poll(
         &mut self,
         _: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opening, Self::ToBehaviour>> {
-        // A connection polls its handlers again after each event from the behaviour, so nothing need wake it.
+        // A connection polls its handlers after each event from the behaviour, so nothing needs to wake it.
         match self.openings.pop_front() {
             Some(opening) => {
-                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), opening);
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(STREAM_PROTOCOL), opening);
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
             }
             None => Poll::Pending,
@@ -192,11 +204,11 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
                 match (&self.accepting, self.places.clone().try_acquire_owned()) {
                     (Some(accepting), Ok(place)) => {
-                        // A program that takes no more streams is about to end.
+                        // A program that accepts no more streams is about to end.
                         let _ = accepting.send(Inbound { peer: self.peer, stream, place });
                     }
-                    // One too many is reset by being dropped.
-                    (Some(_), Err(_)) => self.refuse(),
+                    // Dropping a stream resets it.
+                    (Some(_), Err(_)) => self.log_rejection(),
                     (None, _) => {}
                 }
             }

@@ -1,60 +1,60 @@
-//! What is written into the stream. `docs/stream.md` describes the same byte by byte.
+//! The frames of a stream. `docs/stream.md` describes them byte by byte.
 
 use std::{error, fmt};
 
 use bytes::{BufMut, Bytes};
 
-use crate::runs::RunId;
+use crate::protocol::RunId;
 
-/// The most bytes of a payload that one frame carries: as many as yamux and Noise put into one frame of theirs. Between
-/// two parts of a large payload there is room for small pings.
-pub const MAX_PART: usize = 16 * 1024;
+/// How many bytes of payload one frame carries: as many as yamux and Noise put in one frame. Small pings fit between
+/// two parts of a large payload.
+pub const MAX_PART_SIZE: usize = 16 * 1024;
 
 /// The length of a frame's own length field, in bytes.
 pub(crate) const LENGTH: usize = 4;
 
 /// The largest value of the length field: kind, one number, and payload.
-const MAX_LENGTH: usize = 1 + 8 + MAX_PART;
+const MAX_LENGTH: usize = 1 + 8 + MAX_PART_SIZE;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
-    /// A ping, or the end of one whose payload went before: count it and send a pong.
+    /// A ping, or the end of one whose payload came before: count it and send a pong.
     Ask {
-        /// The client's own number for this ping. The pong repeats it.
+        /// The client's number for this ping. The pong repeats it.
         id: u64,
     },
-    /// A ping, or the end of one whose payload went before: count it.
+    /// A ping, or the end of one whose payload came before: count it.
     Tell {
-        /// The client's own number for this ping.
+        /// The client's number for this ping.
         id: u64,
     },
-    /// A part of the payload of a ping whose [`Ask`](Self::Ask) is yet to come: send it back.
+    /// A part of the payload of a ping whose [`Ask`](Self::Ask) follows: send it back.
     AskPart {
         /// The number of that ping.
         id: u64,
-        /// From 1 to [`MAX_PART`] bytes.
+        /// From 1 to [`MAX_PART_SIZE`] bytes.
         payload: Bytes,
     },
-    /// A part of the payload of a ping whose [`Tell`](Self::Tell) is yet to come.
+    /// A part of the payload of a ping whose [`Tell`](Self::Tell) follows.
     TellPart {
         /// The number of that ping.
         id: u64,
-        /// From 1 to [`MAX_PART`] bytes.
+        /// From 1 to [`MAX_PART_SIZE`] bytes.
         payload: Bytes,
     },
-    /// The pings of this stream belong to a run, and are counted once each. It is the first frame that a client sends, or
-    /// is not sent.
+    /// The pings of this stream belong to a run, and are counted once each. Only the first frame of a client can be
+    /// one.
     Run {
         /// The run.
         run: RunId,
     },
-    /// No ping of the run below this number will be sent again.
-    Settled {
+    /// The client will not send any ping of the run below this number again.
+    SettledBelow {
         /// That number.
-        below: u64,
+        floor: u64,
     },
-    /// The server is ready. It is the first frame that it sends.
+    /// The server is ready. Its first frame.
     Welcome {
         /// How many pings the actor has counted so far.
         total: u64,
@@ -66,23 +66,23 @@ pub enum Frame {
         /// How many pings the actor has counted, from all clients, this one included.
         total: u64,
     },
-    /// How many [`Tell`](Self::Tell)s have been counted, in the order in which they came.
+    /// How many [`Tell`](Self::Tell)s are counted, in their order of arrival.
     Counted {
         /// How many on this stream.
         tells: u64,
         /// How many pings of all kinds, from all clients, these included.
         total: u64,
     },
-    /// An [`AskPart`](Self::AskPart)'s payload on its way back.
+    /// The payload of an [`AskPart`](Self::AskPart), sent back.
     Part {
         /// The number of the ping.
         id: u64,
-        /// From 1 to [`MAX_PART`] bytes.
+        /// From 1 to [`MAX_PART_SIZE`] bytes.
         payload: Bytes,
     },
-    /// The server ends the stream. It is the last frame that it sends.
+    /// The server ends the stream. Its last frame.
     End {
-        /// Why, in UTF-8, from 1 to [`MAX_PART`] bytes.
+        /// Why, in UTF-8, from 1 to [`MAX_PART_SIZE`] bytes.
         reason: Bytes,
     },
 }
@@ -96,7 +96,7 @@ enum Kind {
     AskPart = 0x03,
     TellPart = 0x04,
     Run = 0x05,
-    Settled = 0x06,
+    SettledBelow = 0x06,
     Welcome = 0x80,
     Pong = 0x81,
     Counted = 0x82,
@@ -112,7 +112,7 @@ impl Kind {
             0x03 => Self::AskPart,
             0x04 => Self::TellPart,
             0x05 => Self::Run,
-            0x06 => Self::Settled,
+            0x06 => Self::SettledBelow,
             0x80 => Self::Welcome,
             0x81 => Self::Pong,
             0x82 => Self::Counted,
@@ -125,7 +125,7 @@ impl Kind {
     /// How many numbers a frame of this kind has, and whether a payload follows them.
     fn layout(self) -> (usize, bool) {
         match self {
-            Self::Ask | Self::Tell | Self::Settled | Self::Welcome => (1, false),
+            Self::Ask | Self::Tell | Self::SettledBelow | Self::Welcome => (1, false),
             Self::Run | Self::Pong | Self::Counted => (2, false),
             Self::AskPart | Self::TellPart | Self::Part => (1, true),
             Self::End => (0, true),
@@ -133,7 +133,7 @@ impl Kind {
     }
 }
 
-/// The fixed part of a frame: all of it but the payload.
+/// The fixed part of a frame: everything but the payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     kind: Kind,
@@ -145,11 +145,11 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Reads the fixed part of the frame that these bytes begin with, or nothing if it is not all there.
+    /// Reads the fixed part of the frame that these bytes start with; `None` if it is not complete.
     ///
     /// # Errors
     ///
-    /// When no frame begins like this, as soon as that can be told.
+    /// When no frame starts like this, as soon as the bytes show it.
     pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
         let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
@@ -161,7 +161,7 @@ impl Head {
         let (count, carries) = kind.layout();
         let fixed = 1 + 8 * count;
         let payload = length.checked_sub(fixed).ok_or(Malformed::Short { kind: kind as u8, length })?;
-        if carries != (payload > 0) || payload > MAX_PART {
+        if carries != (payload > 0) || payload > MAX_PART_SIZE {
             return Err(Malformed::Short { kind: kind as u8, length });
         }
         let mut numbers = [0; 2];
@@ -182,7 +182,7 @@ impl Head {
             Kind::AskPart => Frame::AskPart { id: first, payload },
             Kind::TellPart => Frame::TellPart { id: first, payload },
             Kind::Run => Frame::Run { run: RunId(first, second) },
-            Kind::Settled => Frame::Settled { below: first },
+            Kind::SettledBelow => Frame::SettledBelow { floor: first },
             Kind::Welcome => Frame::Welcome { total: first },
             Kind::Pong => Frame::Pong { id: first, total: second },
             Kind::Counted => Frame::Counted { tells: first, total: second },
@@ -193,14 +193,14 @@ impl Head {
 }
 
 impl Frame {
-    /// Takes the frame apart: the fixed part is written out, the payload is returned.
+    /// Writes the fixed part of the frame to `out`, and returns the payload.
     pub(crate) fn encode(self, out: &mut Vec<u8>) -> Bytes {
         let kind = self.kind_of();
         let none = Bytes::new();
         let (numbers, payload) = match self {
             Self::Ask { id } | Self::Tell { id } => ([id, 0], none),
             Self::Run { run: RunId(high, low) } => ([high, low], none),
-            Self::Settled { below: number } | Self::Welcome { total: number } => ([number, 0], none),
+            Self::SettledBelow { floor: number } | Self::Welcome { total: number } => ([number, 0], none),
             Self::Pong { id, total } => ([id, total], none),
             Self::Counted { tells, total } => ([tells, total], none),
             Self::AskPart { id, payload } | Self::TellPart { id, payload } | Self::Part { id, payload } => {
@@ -209,7 +209,7 @@ impl Frame {
             Self::End { reason } => ([0, 0], reason),
         };
         let (count, _) = kind.layout();
-        debug_assert!(payload.len() <= MAX_PART, "a part is at most MAX_PART bytes long");
+        debug_assert!(payload.len() <= MAX_PART_SIZE, "a part is at most MAX_PART_SIZE bytes long");
         // At most MAX_LENGTH, which fits.
         out.put_u32((1 + 8 * count + payload.len()) as u32);
         out.put_u8(kind as u8);
@@ -217,7 +217,7 @@ impl Frame {
         payload
     }
 
-    /// The frame's kind as it stands on the wire.
+    /// The frame's kind on the wire.
     pub(crate) fn kind(&self) -> u8 {
         self.kind_of() as u8
     }
@@ -229,7 +229,7 @@ impl Frame {
             Self::AskPart { .. } => Kind::AskPart,
             Self::TellPart { .. } => Kind::TellPart,
             Self::Run { .. } => Kind::Run,
-            Self::Settled { .. } => Kind::Settled,
+            Self::SettledBelow { .. } => Kind::SettledBelow,
             Self::Welcome { .. } => Kind::Welcome,
             Self::Pong { .. } => Kind::Pong,
             Self::Counted { .. } => Kind::Counted,
@@ -239,14 +239,14 @@ impl Frame {
     }
 }
 
-/// Bytes that are no frame, or a frame that does not belong where it came.
+/// Bytes that are not a frame, or a frame that is not allowed where it arrived.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Malformed {
     /// No frame has this length.
     Length(usize),
     /// There is no such kind.
     Kind(u8),
-    /// A frame of this kind is not of this length.
+    /// A frame of this kind does not have this length.
     Short {
         /// The kind's byte.
         kind: u8,
@@ -257,7 +257,7 @@ pub enum Malformed {
     Unexpected(u8),
     /// A ping of a run whose number is below those that may still be sent, or too far above them.
     Outside(u64),
-    /// A count of tells that is higher than what was sent, or lower than the count before it.
+    /// A count of tells that exceeds what was sent, or is lower than the count before it.
     Miscounted(u64),
     /// The stream ended within a frame.
     Cut,
@@ -266,13 +266,13 @@ pub enum Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Length(length) => write!(f, "a frame of {length} bytes, where 1 to {MAX_LENGTH} are allowed"),
+            Self::Length(length) => write!(f, "a frame of {length} bytes (allowed: 1 to {MAX_LENGTH})"),
             Self::Kind(kind) => write!(f, "a frame of unknown kind {kind:#04x}"),
-            Self::Short { kind, length } => write!(f, "a frame of kind {kind:#04x} with a wrong length of {length}"),
-            Self::Unexpected(kind) => write!(f, "a frame of kind {kind:#04x} where none belongs"),
-            Self::Outside(id) => write!(f, "a ping of number {id}, which its run cannot send"),
-            Self::Miscounted(tells) => write!(f, "a count of {tells} told pings, which cannot be"),
-            Self::Cut => write!(f, "the stream was cut off within a frame"),
+            Self::Short { kind, length } => write!(f, "a frame of kind {kind:#04x} with the wrong length {length}"),
+            Self::Unexpected(kind) => write!(f, "an unexpected frame of kind {kind:#04x}"),
+            Self::Outside(id) => write!(f, "ping number {id} is outside the window of its run"),
+            Self::Miscounted(tells) => write!(f, "an impossible count of {tells} told pings"),
+            Self::Cut => write!(f, "the stream ended within a frame"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Frames out of and into a stream's bytes.
+//! Frames to and from the bytes of a stream.
 
 use std::{
     collections::VecDeque,
@@ -10,30 +10,30 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{AsyncRead, AsyncWrite, future::poll_fn};
 
-use super::frame::{Frame, Head, MAX_PART, Malformed};
+use super::frame::{Frame, Head, MAX_PART_SIZE, Malformed};
 
 /// How many bytes are read at a time: a few parts of a payload, or some thousand small pings.
-const READ: usize = 64 * 1024;
+const READ_SIZE: usize = 64 * 1024;
 
-/// Below this much room no read is worth its while.
-const LITTLE: usize = 8 * 1024;
+/// The least room that a read is made with; below it, the buffer is replaced.
+const MIN_READ: usize = 8 * 1024;
 
-/// Payloads up to this size are copied behind their frame's head; that is cheaper than to keep them apart.
-const SMALL: usize = 512;
+/// Payloads up to this size are copied behind their frame's head, which is cheaper than writing them separately.
+const MAX_COPIED: usize = 512;
 
 /// Turns bytes into frames.
 ///
-/// Payloads are not copied: they are views into the memory that was read into. It holds at most one read's bytes and one
+/// Payloads are not copied: they are views of the memory that was read into. A reader holds at most one read and one
 /// incomplete frame, about 80 KiB.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// What was read and not yet taken, and behind it room to read into.
+    /// What was read and not yet taken, followed by room to read into.
     buffer: BytesMut,
     filled: usize,
 }
 
 impl Reader {
-    /// Reads what there is, once; resolves to how many bytes, with 0 for the end of the stream.
+    /// Reads once; resolves to the number of bytes, 0 at the end of the stream.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl Reader {
         context: &mut Context<'_>,
         mut stream: impl AsyncRead + Unpin,
     ) -> Poll<io::Result<usize>> {
-        if self.buffer.len() - self.filled < LITTLE {
+        if self.buffer.len() - self.filled < MIN_READ {
             self.make_room();
         }
         let length = ready!(Pin::new(&mut stream).poll_read(context, &mut self.buffer[self.filled..]))?;
@@ -51,25 +51,25 @@ impl Reader {
         Poll::Ready(Ok(length))
     }
 
-    /// Moves what is left to the front of new memory. The old is freed with the last payload that views it.
+    /// Moves what is left to new memory. The old memory is freed with the last payload that views it.
     fn make_room(&mut self) {
-        let mut buffer = BytesMut::zeroed(READ.max(self.filled + MAX_PART));
+        let mut buffer = BytesMut::zeroed(READ_SIZE.max(self.filled + MAX_PART_SIZE));
         buffer[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
         self.buffer = buffer;
     }
 
-    /// Takes bytes as if they had been read.
+    /// Adds bytes as if they had been read.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.truncate(self.filled);
         self.buffer.extend_from_slice(bytes);
         self.filled = self.buffer.len();
     }
 
-    /// The next frame, if all of it has been read.
+    /// The next frame, if it is complete.
     ///
     /// # Errors
     ///
-    /// When what was read is no frame. Nothing that follows can be read then.
+    /// When what was read is not a frame. Nothing after it can be read.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
         let Some(head) = Head::read(&self.buffer[..self.filled])? else { return Ok(None) };
         let length = head.fixed + head.payload;
@@ -90,12 +90,12 @@ impl Reader {
 
 /// Turns frames into bytes.
 ///
-/// It holds whatever it is given; who uses it must stop at some [`len`](Self::len).
+/// It holds whatever is pushed; its owner must stop at some [`len`](Self::len).
 #[derive(Debug, Default)]
 pub struct Writer {
-    /// Complete stretches, to be written before the tail.
+    /// Complete chunks, written before the tail.
     queue: VecDeque<Bytes>,
-    /// Small frames, one behind the other.
+    /// Small frames, one after the other.
     tail: Vec<u8>,
     /// How much of the tail has been written. It is 0 while the queue is not empty.
     written: usize,
@@ -103,12 +103,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Adds a frame to what is to be written.
+    /// Queues a frame.
     pub fn push(&mut self, frame: Frame) {
         let before = self.tail.len();
         let payload = frame.encode(&mut self.tail);
         self.length += self.tail.len() - before + payload.len();
-        if payload.len() <= SMALL {
+        if payload.len() <= MAX_COPIED {
             self.tail.extend_from_slice(&payload);
         } else {
             let tail = mem::take(&mut self.tail);
@@ -127,13 +127,13 @@ impl Writer {
         self.length == 0
     }
 
-    /// All that is still to be written.
+    /// Everything that is still to be written.
     pub fn into_bytes(self) -> Vec<u8> {
-        let stretches = self.queue.iter().map(|stretch| &stretch[..]);
-        stretches.chain([&self.tail[self.written..]]).flatten().copied().collect()
+        let chunks = self.queue.iter().map(|chunk| &chunk[..]);
+        chunks.chain([&self.tail[self.written..]]).flatten().copied().collect()
     }
 
-    /// Writes as much as the stream takes; resolves when nothing is left.
+    /// Writes as much as the stream takes; resolves when nothing is left and all is flushed.
     ///
     /// # Errors
     ///
@@ -179,18 +179,18 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runs::RunId;
+    use crate::protocol::RunId;
 
     fn every_kind() -> Vec<Frame> {
         let payload = Bytes::from_static(b"payload");
-        let large = Bytes::from(vec![7; MAX_PART]);
+        let large = Bytes::from(vec![7; MAX_PART_SIZE]);
         vec![
             Frame::Ask { id: 1 },
             Frame::Tell { id: u64::MAX },
             Frame::AskPart { id: 2, payload: payload.clone() },
             Frame::TellPart { id: 3, payload: large.clone() },
             Frame::Run { run: RunId(u64::MAX, 1) },
-            Frame::Settled { below: 3 },
+            Frame::SettledBelow { floor: 3 },
             Frame::Welcome { total: 4 },
             Frame::Pong { id: 5, total: 6 },
             Frame::Counted { tells: 7, total: 8 },
@@ -234,7 +234,7 @@ mod tests {
             Frame::Pong { id: 2, total: 43 },
             Frame::Counted { tells: 1, total: 44 },
         ];
-        let of_run = vec![Frame::Run { run: RunId(1, 2) }, Frame::Ask { id: 7 }, Frame::Settled { below: 8 }];
+        let of_run = vec![Frame::Run { run: RunId(1, 2) }, Frame::Ask { id: 7 }, Frame::SettledBelow { floor: 8 }];
         let documented = documented();
         assert_eq!(documented.len(), 3);
         for (bytes, frames) in documented.into_iter().zip([requests, replies, of_run]) {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_frame_comes_out_as_it_went_in_however_it_is_cut() {
+    async fn every_frame_survives_however_its_bytes_are_split() {
         let bytes = written(every_kind()).await;
         for step in [1, 2, 13, 1000, bytes.len()] {
             let mut reader = Reader::default();
@@ -265,30 +265,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_from_a_stream_fits_whatever_is_left() {
+    async fn a_read_fits_however_much_is_left_of_the_last() {
         let many: Vec<_> = std::iter::repeat_with(every_kind).take(50).flatten().collect();
         let bytes = written(many.clone()).await;
         let (mut reader, mut frames) = (Reader::default(), Vec::new());
         let mut stream = futures::io::Cursor::new(&bytes);
         while poll_fn(|context| reader.poll_read(context, &mut stream)).await.unwrap() > 0 {
             frames.extend(read(&mut reader));
-            assert!(reader.buffer.len() <= READ + MAX_PART);
+            assert!(reader.buffer.len() <= READ_SIZE + MAX_PART_SIZE);
         }
         assert_eq!(frames, many);
     }
 
     #[test]
-    fn what_is_no_frame_is_told_as_soon_as_possible() {
+    fn bytes_that_are_not_a_frame_are_rejected_as_soon_as_possible() {
         for (bytes, malformed) in [
             (&[0, 0, 0, 0][..], Malformed::Length(0)),
             (&[0xff; 4], Malformed::Length(0xffff_ffff)),
-            (&[0, 0, 0x40, 0x0a], Malformed::Length(MAX_PART + 10)),
+            (&[0, 0, 0x40, 0x0a], Malformed::Length(MAX_PART_SIZE + 10)),
             (&[0, 0, 0, 9, 0x07], Malformed::Kind(7)),
             (&[0, 0, 0, 8, 0x01], Malformed::Short { kind: 1, length: 8 }),
             (&[0, 0, 0, 10, 0x01], Malformed::Short { kind: 1, length: 10 }),
             // A part without a payload.
             (&[0, 0, 0, 9, 0x03], Malformed::Short { kind: 3, length: 9 }),
-            (&[0, 0, 0x40, 0x09, 0x84], Malformed::Short { kind: 0x84, length: MAX_PART + 9 }),
+            (&[0, 0, 0x40, 0x09, 0x84], Malformed::Short { kind: 0x84, length: MAX_PART_SIZE + 9 }),
         ] {
             let mut reader = Reader::default();
             reader.feed(bytes);

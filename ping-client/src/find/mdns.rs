@@ -1,0 +1,123 @@
+//! From the local network to the actor: mDNS names peers, and the first that has the actor is taken.
+
+use std::{cell::RefCell, collections::HashMap, future::pending, rc::Rc, time::Duration};
+
+use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use ping_core::{Event, address::without_peer};
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use super::{Finder, Found};
+use crate::error::Error;
+
+/// How many peers are tried, and at how many addresses each. Anyone on the network can announce any number of them.
+const MAX_PEERS: usize = 256;
+const MAX_ADDRESSES: usize = 16;
+
+/// A search on the local network. After its success it tries each other peer once more, to name the other servers.
+///
+/// It reads the node's events, and passes on the round trips among them.
+pub(crate) struct Search<'a> {
+    finder: &'a Finder<'a>,
+    events: mpsc::UnboundedReceiver<Event>,
+    /// The addresses that each peer announced, shared with the attempt to reach it.
+    peers: HashMap<PeerId, Rc<RefCell<Vec<Multiaddr>>>>,
+    attempts: FuturesUnordered<LocalBoxFuture<'a, Result<Found, Error>>>,
+}
+
+/// Gets the peer and the time of each round trip that the node measures.
+pub(crate) type OnRoundTrip<'a> = &'a mut dyn FnMut(PeerId, Duration);
+
+impl<'a> Search<'a> {
+    /// A search among the peers that the node's events name.
+    pub(crate) fn new(finder: &'a Finder<'a>, events: mpsc::UnboundedReceiver<Event>) -> Self {
+        Self { finder, events, peers: HashMap::new(), attempts: FuturesUnordered::new() }
+    }
+
+    /// The finder that it searches with.
+    pub(crate) fn finder(&self) -> &'a Finder<'a> {
+        self.finder
+    }
+
+    /// Waits for the next peer that has the actor. An error with one peer is remembered; the next may appear at any
+    /// time.
+    pub(crate) async fn next(&mut self, on_round_trip: OnRoundTrip<'_>) -> Found {
+        loop {
+            tokio::select! {
+                event = receive(&mut self.events) => self.on_event(event, on_round_trip),
+                Some(outcome) = self.attempts.next() => match outcome {
+                    Ok(found) => return found,
+                    Err(error) => self.finder.note(error),
+                },
+            }
+        }
+    }
+
+    /// Names the other servers that have the actor, and calls `block` with them. Never ends.
+    pub(crate) async fn name_others(
+        &mut self,
+        block: impl Fn(PeerId),
+        on_round_trip: OnRoundTrip<'_>,
+    ) -> std::convert::Infallible {
+        loop {
+            let Found { connection, .. } = self.next(on_round_trip).await;
+            let address = connection.address.with(Protocol::P2p(connection.peer));
+            info!("Another server on this network has the actor too: {address}");
+            block(connection.peer);
+        }
+    }
+
+    /// Handles the next event of the node.
+    pub(crate) async fn next_event(&mut self, on_round_trip: OnRoundTrip<'_>) {
+        let event = receive(&mut self.events).await;
+        self.on_event(event, on_round_trip);
+    }
+
+    fn on_event(&mut self, event: Event, on_round_trip: OnRoundTrip<'_>) {
+        match event {
+            Event::RoundTrip { peer, time } => on_round_trip(peer, time),
+            Event::Discovered { peer, address } => self.on_discovered(peer, without_peer(address)),
+            other => debug!(?other, "event"),
+        }
+    }
+
+    /// Starts one search for each peer; it tries all addresses that are known by then.
+    fn on_discovered(&mut self, peer: PeerId, address: Multiaddr) {
+        if !is_reachable_from_here(&address) {
+            return;
+        }
+        if let Some(addresses) = self.peers.get(&peer) {
+            let mut addresses = addresses.borrow_mut();
+            if addresses.len() < MAX_ADDRESSES {
+                addresses.push(address);
+            }
+            return;
+        }
+        if self.peers.len() >= MAX_PEERS {
+            return;
+        }
+        let addresses = Rc::new(RefCell::new(vec![address]));
+        self.peers.insert(peer, Rc::clone(&addresses));
+        let finder = self.finder;
+        self.attempts.push(Box::pin(async move { finder.at_peer(peer, &addresses).await }));
+    }
+}
+
+/// The next event of the node. Never resolves once the node has failed, which the session notices.
+async fn receive(events: &mut mpsc::UnboundedReceiver<Event>) -> Event {
+    match events.recv().await {
+        Some(event) => event,
+        None => pending().await,
+    }
+}
+
+/// Whether an address that a peer announced can lead to it from here. Its loopback addresses cannot, and its link-local
+/// IPv6 addresses lack the interface.
+fn is_reachable_from_here(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => !ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        _ => false,
+    }
+}

@@ -1,0 +1,214 @@
+//! From an address, or nothing but the local network, to the actor: resolve, connect, look up, and time each step.
+//!
+//! - `connect`: from an address to a connection.
+//! - `look_up`: from a connection to the actor.
+//! - `mdns`: from the local network to peers to try.
+
+mod connect;
+mod look_up;
+mod mdns;
+
+use std::{
+    cell::{Cell, RefCell},
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream::FuturesUnordered, stream::LocalBoxStream};
+use kameo::actor::RemoteActorRef;
+use libp2p::{Multiaddr, PeerId};
+use ping_core::{Connection, DialError, Node, PingActor, ServerAddress};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use crate::{backoff::Backoff, error::Error};
+
+pub(crate) use mdns::Search;
+
+/// How long an attempt to reconnect may stay unanswered before another one is made beside it. Its packets may have been
+/// lost with the link, and TCP would resend them only after a second, and then after two more.
+const NEXT_ATTEMPT_AFTER: Duration = Duration::from_millis(300);
+
+/// How many such attempts are made at a time. The node gives up each after ten seconds.
+const MAX_ATTEMPTS: usize = 32;
+
+/// Within this time one of several transports usually answers, even on a slow link.
+const USUAL_ANSWER: Duration = Duration::from_secs(1);
+
+/// The actor, and how it was found.
+pub(crate) struct Found {
+    pub(crate) actor: RemoteActorRef<PingActor>,
+    /// The other peers that registered an actor under the name, as far as the registry knows. It may take a while.
+    pub(crate) others: LocalBoxStream<'static, PeerId>,
+    pub(crate) connection: Connection,
+    /// When an address to connect to was known.
+    pub(crate) address_known: Instant,
+    /// When the connection was established.
+    pub(crate) connected: Instant,
+    /// When the registry named the actor.
+    pub(crate) looked_up: Instant,
+}
+
+/// Finds an actor by name, and remembers what stood in the way.
+#[derive(Debug)]
+pub(crate) struct Finder<'a> {
+    node: &'a Node,
+    name: &'a str,
+    time_limit: Duration,
+    started: Instant,
+    /// The most telling error so far.
+    error: RefCell<Option<Error>>,
+    /// How many attempts have failed.
+    failures: watch::Sender<u32>,
+    has_warned: Cell<bool>,
+    /// Whether the address leaves the transport open.
+    tries_all_transports: Cell<bool>,
+    /// Whether the actor was found. Then nothing is tried twice.
+    is_over: Cell<bool>,
+    /// When the server's name was first resolved.
+    address_known: Cell<Option<Instant>>,
+}
+
+impl<'a> Finder<'a> {
+    /// Looks for the actor `name` for at most `time_limit`.
+    pub(crate) fn new(node: &'a Node, name: &'a str, time_limit: Duration) -> Self {
+        Self {
+            node,
+            name,
+            time_limit,
+            started: Instant::now(),
+            error: RefCell::new(None),
+            failures: watch::Sender::new(0),
+            has_warned: Cell::new(false),
+            tries_all_transports: Cell::new(false),
+            is_over: Cell::new(false),
+            address_known: Cell::new(None),
+        }
+    }
+
+    /// Runs a search until it succeeds, cannot succeed, or the time is up. Then its error is the most telling one, or
+    /// `otherwise`.
+    pub(crate) async fn within_limit(
+        &self,
+        search: impl Future<Output = Result<Found, Error>>,
+        otherwise: impl FnOnce() -> Error,
+    ) -> Result<Found, Error> {
+        match timeout(self.time_limit, search).await {
+            Ok(outcome) => {
+                self.is_over.set(true);
+                if outcome.is_ok() && self.has_warned.get() {
+                    info!("Found after {:.1} s", self.started.elapsed().as_secs_f64());
+                }
+                outcome
+            }
+            Err(_) => Err(self.error().unwrap_or_else(otherwise)),
+        }
+    }
+
+    /// The most telling error so far.
+    pub(crate) fn error(&self) -> Option<Error> {
+        self.error.borrow().clone()
+    }
+
+    /// Finds the actor on the server at this address. Fails only if another attempt could not succeed.
+    pub(crate) async fn at(&self, server: &ServerAddress) -> Result<Found, Error> {
+        self.tries_all_transports.set(server.transport.is_none());
+        let known = || self.address_known.get().unwrap_or(self.started);
+        let search = self.retrying(|| self.connect(server), known);
+        let Some(asked) = server.transport else { return search.await };
+        tokio::select! {
+            outcome = search => outcome,
+            error = self.try_other_transports(server, asked) => Err(error),
+        }
+    }
+
+    /// Finds the actor on this peer, at one of these addresses; more may be added during the search. Fails only if
+    /// another attempt could not succeed, or if the search is over.
+    async fn at_peer(&self, peer: PeerId, addresses: &RefCell<Vec<Multiaddr>>) -> Result<Found, Error> {
+        let known = Instant::now();
+        let connect = async || {
+            let addresses = addresses.borrow().clone();
+            let server = addresses.first().map(ToString::to_string).unwrap_or_default();
+            self.dial_all(addresses, Some(peer), server).await
+        };
+        self.retrying(connect, || known).await
+    }
+
+    /// Reconnects to a server and looks up its actor, for as long as it takes. The user has been told already. Fails
+    /// only if another identity answers there now, or this node has failed.
+    pub(crate) async fn again(&self, server: &ServerAddress) -> Result<Found, Error> {
+        self.has_warned.set(true);
+        let mut attempts = FuturesUnordered::new();
+        let mut backoff = Backoff::new();
+        loop {
+            if attempts.len() < MAX_ATTEMPTS {
+                attempts.push(self.attempt(|| self.connect_once(server), || self.started));
+            }
+            tokio::select! {
+                Some(outcome) = attempts.next() => match outcome {
+                    Err(Error::Dial { error: DialError::WrongPeer { .. } | DialError::Stopped, .. }) | Ok(_) => {
+                        return outcome;
+                    }
+                    Err(error) => {
+                        debug!(%error, "reconnecting");
+                        backoff.wait().await;
+                    }
+                },
+                () = sleep(NEXT_ATTEMPT_AFTER) => {}
+            }
+        }
+    }
+
+    /// Connects and looks up repeatedly, until the actor is found or another attempt could not succeed.
+    async fn retrying(
+        &self,
+        connect: impl AsyncFn() -> Result<Connection, Error>,
+        address_known: impl Fn() -> Instant,
+    ) -> Result<Found, Error> {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.attempt(&connect, &address_known).await {
+                Err(error) if !error.is_final() && !self.is_over.get() => self.note(error),
+                outcome => return outcome,
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        connect: impl AsyncFn() -> Result<Connection, Error>,
+        address_known: impl Fn() -> Instant,
+    ) -> Result<Found, Error> {
+        let mut connection = connect().await?;
+        let connected = Instant::now();
+        let (actor, others) = tokio::select! {
+            actor = self.look_up(connection.peer, &connection.address) => actor?,
+            _ = &mut connection.closed => {
+                return Err(Error::TurnedAway { peer: connection.peer, ours: self.node.peer() });
+            }
+        };
+        Ok(Found { actor, others, connection, address_known: address_known(), connected, looked_up: Instant::now() })
+    }
+
+    /// Remembers an error, and tells the user of the first one.
+    fn note(&self, error: Error) {
+        debug!(%error, "trying again");
+        self.failures.send_modify(|failures| *failures += 1);
+        if error.weight() == 0 || self.is_over.get() {
+            return;
+        }
+        // While several transports are tried, one that is refused says little: another may still answer.
+        let is_early = self.tries_all_transports.get() && self.started.elapsed() < USUAL_ANSWER;
+        if !is_early && !self.has_warned.replace(true) {
+            let left = self.time_limit.saturating_sub(self.started.elapsed());
+            warn!("{error}; trying for another {:.0} s", left.as_secs_f64());
+        }
+        let mut known = self.error.borrow_mut();
+        if known.as_ref().is_none_or(|known| known.weight() <= error.weight()) {
+            *known = Some(error);
+        }
+    }
+}

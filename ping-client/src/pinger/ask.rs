@@ -1,0 +1,186 @@
+//! `--mode ask` and `tell`: Kameo's own messages, each a request on a substream of its own.
+
+use std::{
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use kameo::actor::RemoteActorRef;
+use ping_core::{
+    PingActor,
+    protocol::{Echo, MAX_IN_FLIGHT, Once, Ping, RunId, Verdict},
+};
+use tokio::time::sleep;
+
+use super::{Answer, Counters, Outcome, Pinger, PingerPlan, Progress, payloads::Payloads};
+use crate::error::{Error, PingError};
+
+/// How many bytes of payload may be in flight. Each is held several times on its way through Kameo, and all of them
+/// share the connection: the fewer there are, the sooner each arrives.
+const MAX_BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
+
+/// The pause after the first "busy"; each further one is twice as long.
+const FIRST_BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest pause after a "busy".
+const MAX_BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one ping brought: its number, how often the actor was busy, and its outcome.
+type Resolved = (u64, u64, Outcome);
+
+/// Pings by Kameo's ask or tell.
+pub(super) struct AskPinger {
+    actor: RemoteActorRef<PingActor>,
+    tells: bool,
+    payloads: Payloads,
+    width: usize,
+    timeout: Duration,
+    /// The run that the pings belong to, if they are counted once.
+    run: Option<RunId>,
+    /// No ping below this number will be sent again.
+    settled_below: u64,
+    busy: u64,
+    in_flight: FuturesUnordered<BoxFuture<'static, Resolved>>,
+    /// Whether Kameo says that the connection is gone. The layer around learns it within a moment; until then, every
+    /// further ping would fail at once.
+    is_lost: bool,
+}
+
+impl AskPinger {
+    /// A pinger for this actor, which takes payloads of up to `max_payload` bytes. Fails if that is too little.
+    pub(super) fn new(
+        actor: RemoteActorRef<PingActor>,
+        tells: bool,
+        max_payload: u64,
+        run: Option<RunId>,
+        plan: &PingerPlan,
+    ) -> Result<Self, Error> {
+        if plan.size > max_payload {
+            return Err(Error::Unsupported { size: plan.size, limit: max_payload });
+        }
+        let by_bytes = MAX_BYTES_IN_FLIGHT.checked_div(plan.size).unwrap_or(u64::MAX).max(1);
+        let width = usize::try_from(by_bytes.min(MAX_IN_FLIGHT.into())).unwrap_or(usize::MAX);
+        Ok(Self {
+            actor,
+            tells,
+            payloads: Payloads::new(plan.size),
+            width,
+            timeout: plan.timeout,
+            run,
+            settled_below: 0,
+            busy: 0,
+            in_flight: FuturesUnordered::new(),
+            is_lost: false,
+        })
+    }
+
+    fn message(&self, sequence: u64) -> Message {
+        let payload: Vec<u8> = self.payloads.of(sequence).into();
+        match self.run {
+            Some(run) => Message::Once(Once { run, settled_below: self.settled_below, sequence, payload }),
+            None if payload.is_empty() => Message::Ping(Ping { message: "PING".into(), sequence }),
+            None => Message::Echo(Echo { sequence, payload }),
+        }
+    }
+}
+
+impl Pinger for AskPinger {
+    fn has_room(&self) -> bool {
+        !self.is_lost && self.in_flight.len() < self.width
+    }
+
+    fn send(&mut self, sequence: u64) {
+        let (actor, tells, timeout) = (self.actor.clone(), self.tells, self.timeout);
+        let message = self.message(sequence);
+        let ping = async move {
+            let started = Instant::now();
+            let (mut pause, mut busy) = (FIRST_BUSY_PAUSE, 0);
+            loop {
+                let outcome = if tells { message.tell(&actor).await } else { message.ask(&actor).await };
+                // A busy actor has not counted the ping.
+                if outcome != Err(PingError::Busy) || started.elapsed() + pause >= timeout {
+                    return (sequence, busy, outcome);
+                }
+                busy += 1;
+                sleep(pause).await;
+                pause = (pause * 2).min(MAX_BUSY_PAUSE);
+            }
+        };
+        self.in_flight.push(ping.boxed());
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
+        while let Poll::Ready(Some((sequence, busy, outcome))) = self.in_flight.poll_next_unpin(context) {
+            self.busy += busy;
+            self.is_lost |= outcome == Err(PingError::ConnectionLost);
+            resolved.push((sequence, outcome));
+        }
+        if resolved.is_empty() { Poll::Pending } else { Poll::Ready(Ok(Progress::Resolved)) }
+    }
+
+    /// The next pings say it.
+    fn settle_below(&mut self, floor: u64) {
+        self.settled_below = floor;
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { busy: self.busy, ..Counters::default() }
+    }
+}
+
+/// The message that carries a ping.
+enum Message {
+    Ping(Ping),
+    Echo(Echo),
+    Once(Once),
+}
+
+impl Message {
+    async fn ask(&self, actor: &RemoteActorRef<PingActor>) -> Outcome {
+        let failed = |error| PingError::from_kameo(&error);
+        match self {
+            Self::Ping(ping) => {
+                let pong = actor.ask(ping).try_send().await.map_err(failed)?;
+                check_sequence(ping.sequence, pong.sequence)?;
+                Ok(Answer { total: Some(pong.total_pings) })
+            }
+            Self::Echo(echo) => {
+                let echoed = actor.ask(echo).try_send().await.map_err(failed)?;
+                check_sequence(echo.sequence, echoed.sequence)?;
+                check_payload(echo.sequence, &echo.payload, &echoed.payload)?;
+                Ok(Answer { total: Some(echoed.total_pings) })
+            }
+            Self::Once(once) => {
+                let reply = actor.ask(once).try_send().await.map_err(|error| PingError::from_kameo(&error))?;
+                match reply.verdict {
+                    Verdict::Fresh | Verdict::Again => {}
+                    Verdict::UnknownRun => return Err(PingError::UnknownRun),
+                    Verdict::Settled | Verdict::Outside => {
+                        return Err(PingError::Outside { sequence: once.sequence });
+                    }
+                }
+                check_sequence(once.sequence, reply.sequence)?;
+                check_payload(once.sequence, &once.payload, &reply.payload)?;
+                Ok(Answer { total: Some(reply.total_pings) })
+            }
+        }
+    }
+
+    async fn tell(&self, actor: &RemoteActorRef<PingActor>) -> Outcome {
+        let told = match self {
+            Self::Ping(ping) => actor.tell(ping).try_send_ack().await,
+            Self::Echo(echo) => actor.tell(echo).try_send_ack().await,
+            Self::Once(once) => actor.tell(once).try_send_ack().await,
+        };
+        told.map(|()| Answer { total: None }).map_err(|error| PingError::from_kameo(&error))
+    }
+}
+
+fn check_payload(sequence: u64, sent: &[u8], got: &[u8]) -> Result<(), PingError> {
+    if sent == got { Ok(()) } else { Err(PingError::Damaged { sequence }) }
+}
+
+fn check_sequence(sent: u64, got: u64) -> Result<(), PingError> {
+    if sent == got { Ok(()) } else { Err(PingError::WrongPong { sent, got }) }
+}

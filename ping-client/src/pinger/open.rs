@@ -1,0 +1,267 @@
+//! Opens a pinger on a connection, and notices when the connection is gone.
+
+use std::{
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, future::LocalBoxFuture};
+use kameo::actor::RemoteActorRef;
+use libp2p::PeerId;
+use ping_core::{
+    Connection, Node, PingActor, ServerAddress,
+    protocol::{RunId, Step},
+};
+use tokio::{
+    sync::{
+        oneshot::{self, error::TryRecvError},
+        watch,
+    },
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{
+    About, ActorHandle, Counters, Mode, Outcome, Pinger, PingerPlan, Progress, about, ask::AskPinger,
+    questions::about_run, quic_restart, stream::StreamPinger,
+};
+use crate::{
+    error::Error,
+    find::{Finder, Found},
+};
+
+/// How long to wait before reconnecting to a server that answers, but does not serve.
+const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+
+/// Opens pingers, one connection after the other.
+pub(crate) struct Opener<'a> {
+    node: &'a Node,
+    name: &'a str,
+    find_timeout: Duration,
+    /// The server to reconnect to. Its name is resolved each time; its identity is that of the first connection.
+    server: Option<ServerAddress>,
+    plan: PingerPlan,
+    /// When the server last gave a sign of life.
+    last_heard: watch::Receiver<Option<Instant>>,
+    run: Option<RunState>,
+}
+
+/// The run whose pings are counted once.
+struct RunState {
+    id: RunId,
+    has_begun: bool,
+    /// Whether the actor once forgot it. It then continued under another id.
+    was_forgotten: bool,
+    /// Whether that has still to be reported.
+    is_unreported: bool,
+}
+
+/// What was learned when a pinger was opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// How the pings are carried; never [`Mode::Auto`].
+    pub(crate) mode: Mode,
+    /// How many pings the actor had counted before, if it said so.
+    pub(crate) total: Option<u64>,
+    /// What the actor says about itself, if it was asked.
+    pub(crate) about: About,
+}
+
+/// A pinger on a connection.
+pub(super) struct Connected<'a> {
+    pinger: Box<dyn Pinger + 'a>,
+    actor: ActorHandle,
+    closed: oneshot::Receiver<String>,
+    /// Resolves when the connection should be given up.
+    restarted: LocalBoxFuture<'a, String>,
+    pub(super) facts: Facts,
+    pub(super) remembers_run: bool,
+}
+
+impl<'a> Opener<'a> {
+    /// An opener for the actor `name` on `server`, if the address of the server is known, and else on the address of
+    /// `first`.
+    pub(crate) fn new(
+        node: &'a Node,
+        (name, find_timeout): (&'a str, Duration),
+        server: Option<&ServerAddress>,
+        first: &Connection,
+        plan: &PingerPlan,
+        last_heard: watch::Receiver<Option<Instant>>,
+    ) -> Self {
+        let server = server.cloned().or_else(|| first.address.to_string().parse().ok());
+        let run = RunState { id: random_run_id(), has_begun: false, was_forgotten: false, is_unreported: false };
+        Self {
+            node,
+            name,
+            find_timeout,
+            server: server.map(|server| server.with_peer(first.peer)).filter(|_| plan.reconnects),
+            plan: plan.clone(),
+            last_heard,
+            run: plan.retries.then_some(run),
+        }
+    }
+
+    /// Whether it can connect again.
+    pub(super) fn can_reopen(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// Opens a pinger on the first connection, or, if that is lost before anything can be sent, on another.
+    pub(super) async fn open_first(
+        &mut self,
+        actor: RemoteActorRef<PingActor>,
+        mut connection: Connection,
+    ) -> Result<Connected<'a>, Error> {
+        let error = match self.open(&actor, connection.peer).await {
+            Ok(opened) => return Ok(self.connected(opened, actor, connection)),
+            Err(error) => error,
+        };
+        if matches!(connection.closed.try_recv(), Err(TryRecvError::Empty)) || !self.can_reopen() {
+            return Err(error);
+        }
+        timeout(self.find_timeout, self.reopen()).await.unwrap_or(Err(error))
+    }
+
+    /// Reconnects to the server and opens a pinger, for as long as it takes. Fails if the server is not what it was.
+    pub(super) async fn reopen(&mut self) -> Result<Connected<'a>, Error> {
+        let Some(server) = self.server.clone() else { return Err(Error::Lost { reason: "it ended".into() }) };
+        loop {
+            // The stream may have ended before the connection under it, or the connection may be of no use.
+            server.peer.into_iter().for_each(|peer| self.node.disconnect(peer));
+            let finder = Finder::new(self.node, self.name, self.find_timeout);
+            let Found { actor, mut connection, .. } = finder.again(&server).await?;
+            let opened = tokio::select! {
+                opened = self.open(&actor, connection.peer) => opened,
+                reason = &mut connection.closed => Err(Error::Lost { reason: reason.unwrap_or_default() }),
+            };
+            match opened {
+                Ok(opened) => return Ok(self.connected(opened, actor, connection)),
+                Err(error @ (Error::NoStream { .. } | Error::NoRetry | Error::Unsupported { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    debug!(%error, "lost again");
+                    sleep(REOPEN_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Opens a pinger to an actor that was found.
+    async fn open(
+        &mut self,
+        actor: &RemoteActorRef<PingActor>,
+        peer: PeerId,
+    ) -> Result<(Box<dyn Pinger + 'a>, Facts), Error> {
+        if let Some(run) = &mut self.run {
+            run.join(actor).await?;
+        }
+        let run = self.run.as_ref().map(|run| run.id);
+        let (mode, size) = (self.plan.mode, self.plan.size);
+        if mode.streams() {
+            match StreamPinger::open(self.node, peer, mode == Mode::StreamTell, size, run).await {
+                Ok((pinger, total)) => {
+                    self.plan.mode = if mode == Mode::Auto { Mode::Stream } else { mode };
+                    let facts = Facts { mode: self.plan.mode, total: Some(total), about: About::Unknown };
+                    return Ok((Box::new(pinger), facts));
+                }
+                Err(error @ Error::NoStream { .. }) if mode == Mode::Auto => {
+                    warn!("{error}; using Kameo's ask instead");
+                    self.plan.mode = Mode::Ask;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mode = self.plan.mode;
+        // The question costs a round trip, and any Kameo node can answer an ask without a payload.
+        let about = if size > 0 || mode == Mode::Tell { about(actor).await? } else { About::Unknown };
+        let max_payload = about.card().map_or(0, |card| card.max_payload);
+        let pinger = AskPinger::new(actor.clone(), mode == Mode::Tell, max_payload, run, &self.plan)?;
+        let facts = Facts { mode, total: about.card().map(|card| card.total_pings), about };
+        Ok((Box::new(pinger), facts))
+    }
+
+    fn connected(
+        &mut self,
+        (pinger, facts): (Box<dyn Pinger + 'a>, Facts),
+        actor: RemoteActorRef<PingActor>,
+        connection: Connection,
+    ) -> Connected<'a> {
+        let Connection { peer, address, closed } = connection;
+        let restarted = quic_restart::detect(self.node, peer, address, self.last_heard.clone()).boxed_local();
+        let remembers_all = self.run.as_ref().is_none_or(|run| !run.was_forgotten);
+        let run = self.run.as_ref().map(|run| run.id);
+        let remembers_run = self.run.as_mut().is_none_or(|run| !std::mem::take(&mut run.is_unreported));
+        let actor = ActorHandle { actor, run, remembers_run: remembers_all };
+        Connected { pinger, actor, closed, restarted, facts, remembers_run }
+    }
+}
+
+impl RunState {
+    /// Begins the run, or continues it. If the actor forgot it, it continues under another id.
+    async fn join(&mut self, actor: &RemoteActorRef<PingActor>) -> Result<(), Error> {
+        if self.has_begun && about_run(actor, self.id, Step::Look).await?.counted.is_none() {
+            *self = Self { id: random_run_id(), has_begun: false, was_forgotten: true, is_unreported: true };
+        }
+        if !self.has_begun {
+            about_run(actor, self.id, Step::Begin).await?;
+            self.has_begun = true;
+        }
+        Ok(())
+    }
+}
+
+/// 128 bits that no other client chooses.
+fn random_run_id() -> RunId {
+    // Without the system's random numbers no connection could be secured either.
+    let half = || getrandom::u64().unwrap_or_default();
+    RunId(half(), half())
+}
+
+impl Pinger for Connected<'_> {
+    fn has_room(&self) -> bool {
+        self.pinger.has_room()
+    }
+
+    fn send(&mut self, sequence: u64) {
+        self.pinger.send(sequence);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
+        match self.pinger.poll(context, resolved) {
+            Poll::Ready(Err(Error::Lost { reason })) => {
+                // What the pinger noticed first, the connection can often explain.
+                let reason = self.closed.try_recv().unwrap_or(reason);
+                return Poll::Ready(Err(Error::Lost { reason }));
+            }
+            Poll::Pending => {}
+            ready => return ready,
+        }
+        let reason = match self.closed.poll_unpin(context) {
+            Poll::Ready(reason) => reason.unwrap_or_else(|_| "the node stopped".into()),
+            Poll::Pending => ready!(self.restarted.poll_unpin(context)),
+        };
+        Poll::Ready(Err(Error::Lost { reason }))
+    }
+
+    fn give_up(&mut self, sequence: u64) {
+        self.pinger.give_up(sequence);
+    }
+
+    fn forget(&mut self, sequence: u64) {
+        self.pinger.forget(sequence);
+    }
+
+    fn settle_below(&mut self, floor: u64) {
+        self.pinger.settle_below(floor);
+    }
+
+    fn counters(&self) -> Counters {
+        self.pinger.counters()
+    }
+
+    fn actor(&self) -> Option<ActorHandle> {
+        Some(self.actor.clone())
+    }
+}

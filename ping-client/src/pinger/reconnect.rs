@@ -1,0 +1,177 @@
+//! Opens another pinger when the connection is lost.
+
+use std::{
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use futures::{FutureExt, future::LocalBoxFuture};
+use kameo::actor::RemoteActorRef;
+use ping_core::{Connection, PingActor};
+use tracing::{info, warn};
+
+use super::{ActorHandle, Counters, Facts, Opener, Outcome, Pinger, Progress, open::Connected};
+use crate::error::{Error, PingError};
+
+/// A pinger over one connection after the other.
+pub(crate) struct Reconnect<'a> {
+    state: State<'a>,
+    /// Whether pings without a connection fail at once. If not, they wait for one.
+    is_impatient: bool,
+    last_sequence: u64,
+    /// Pings that found no connection.
+    failed: Vec<u64>,
+    /// The last ping before this connection was made.
+    last_before: u64,
+    settled_below: u64,
+    /// What happened on the connections before this one.
+    counters: Counters,
+}
+
+#[allow(clippy::large_enum_variant, reason = "there is one in a session")]
+enum State<'a> {
+    Up(Connected<'a>, Opener<'a>),
+    Down(Connecting<'a>, Instant),
+    /// Between the two, and after a failure.
+    Nothing,
+}
+
+/// Opens a pinger on a new connection, and gives the opener back.
+type Connecting<'a> = LocalBoxFuture<'a, (Opener<'a>, Result<Connected<'a>, Error>)>;
+
+impl<'a> Reconnect<'a> {
+    /// Opens a pinger on the first connection. Fails if the actor cannot do what the plan asks for.
+    pub(crate) async fn open(
+        mut opener: Opener<'a>,
+        actor: RemoteActorRef<PingActor>,
+        connection: Connection,
+        is_impatient: bool,
+    ) -> Result<(Self, Facts), Error> {
+        let connected = opener.open_first(actor, connection).await?;
+        let facts = connected.facts.clone();
+        let reconnect = Self {
+            state: State::Up(connected, opener),
+            is_impatient,
+            last_sequence: 0,
+            failed: Vec::new(),
+            last_before: 0,
+            settled_below: 0,
+            counters: Counters::default(),
+        };
+        Ok((reconnect, facts))
+    }
+
+    /// Starts to reconnect, if the opener can.
+    fn on_lost(&mut self, error: Error) -> Result<Progress, Error> {
+        let state = std::mem::replace(&mut self.state, State::Nothing);
+        let (State::Up(connected, mut opener), Error::Lost { .. }) = (state, &error) else { return Err(error) };
+        let busy = connected.counters().busy;
+        self.counters.busy += busy;
+        if !opener.can_reopen() {
+            return Err(error);
+        }
+        warn!("{error}; reconnecting");
+        let connecting = async move {
+            let connected = opener.reopen().await;
+            (opener, connected)
+        };
+        self.state = State::Down(connecting.boxed_local(), Instant::now());
+        Ok(Progress::Lost)
+    }
+
+    fn on_connected(&mut self, mut connected: Connected<'a>, opener: Opener<'a>, since: Instant) -> Progress {
+        let down = since.elapsed();
+        self.counters.reconnects += 1;
+        self.counters.down += down;
+        info!("Reconnected after {:.3} s", down.as_secs_f64());
+        connected.settle_below(self.settled_below);
+        let remembers_run = connected.remembers_run;
+        self.last_before = self.last_sequence;
+        self.state = State::Up(connected, opener);
+        Progress::Reconnected { remembers_run }
+    }
+}
+
+impl Pinger for Reconnect<'_> {
+    fn has_room(&self) -> bool {
+        match &self.state {
+            State::Up(connected, _) => connected.has_room(),
+            State::Down(..) => self.is_impatient,
+            State::Nothing => false,
+        }
+    }
+
+    fn send(&mut self, sequence: u64) {
+        self.last_sequence = self.last_sequence.max(sequence);
+        match &mut self.state {
+            State::Up(connected, _) => connected.send(sequence),
+            _ => self.failed.push(sequence),
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
+        match &mut self.state {
+            State::Up(connected, _) => match connected.poll(context, resolved) {
+                Poll::Ready(Err(error)) => Poll::Ready(self.on_lost(error)),
+                polled => polled,
+            },
+            State::Down(connecting, since) => {
+                let since = *since;
+                let connected = connecting.poll_unpin(context);
+                let failed = self.failed.drain(..);
+                resolved.extend(failed.map(|sequence| (sequence, Err(PingError::NotConnected))));
+                match connected {
+                    Poll::Ready((opener, Ok(connected))) => {
+                        Poll::Ready(Ok(self.on_connected(connected, opener, since)))
+                    }
+                    Poll::Ready((_, Err(error))) => {
+                        self.state = State::Nothing;
+                        Poll::Ready(Err(error))
+                    }
+                    Poll::Pending if resolved.is_empty() => Poll::Pending,
+                    Poll::Pending => Poll::Ready(Ok(Progress::Resolved)),
+                }
+            }
+            State::Nothing => Poll::Pending,
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        matches!(self.state, State::Up(..))
+    }
+
+    fn give_up(&mut self, sequence: u64) {
+        if let State::Up(connected, _) = &mut self.state {
+            connected.give_up(sequence);
+        }
+    }
+
+    fn forget(&mut self, sequence: u64) {
+        // A ping of an earlier connection takes up no room on this one.
+        if let State::Up(connected, _) = &mut self.state
+            && sequence > self.last_before
+        {
+            connected.forget(sequence);
+        }
+    }
+
+    fn settle_below(&mut self, floor: u64) {
+        self.settled_below = floor;
+        if let State::Up(connected, _) = &mut self.state {
+            connected.settle_below(floor);
+        }
+    }
+
+    fn drop_connection(&mut self, reason: String) -> Result<Progress, Error> {
+        self.on_lost(Error::Lost { reason })
+    }
+
+    fn counters(&self) -> Counters {
+        let busy = if let State::Up(connected, _) = &self.state { connected.counters().busy } else { 0 };
+        Counters { busy: self.counters.busy + busy, ..self.counters }
+    }
+
+    fn actor(&self) -> Option<ActorHandle> {
+        if let State::Up(connected, _) = &self.state { connected.actor() } else { None }
+    }
+}

@@ -1,0 +1,163 @@
+//! What the command line asks for, with every default and every rule applied. Nothing below sees the command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use ping_core::{ServerAddress, Transport};
+
+use crate::{
+    args::Args,
+    output::OutputArgs,
+    pinger::PingerPlan,
+    run::{Limit, Pace},
+};
+
+/// How many pings are sent when nothing else limits them.
+const DEFAULT_COUNT: u64 = 100;
+
+/// The time between two pings when nothing else sets the pace.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A session, from the search to the reports.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) find: FindPlan,
+    pub(crate) run: RunPlan,
+    pub(crate) pinger: PingerPlan,
+    /// When the whole session ends, counted from the start.
+    pub(crate) deadline: Option<Duration>,
+    /// How many pongs make the session a success; `None` for any.
+    pub(crate) required: Option<u64>,
+    pub(crate) output: OutputArgs,
+}
+
+/// Where to find the actor, and as whom.
+#[derive(Debug)]
+pub(crate) struct FindPlan {
+    /// The server; `None` for one on the local network.
+    pub(crate) server: Option<ServerAddress>,
+    /// Whether to start the server first.
+    pub(crate) demo: bool,
+    pub(crate) name: String,
+    pub(crate) timeout: Duration,
+    /// The file of the client's identity.
+    pub(crate) identity: Option<PathBuf>,
+    /// The file of the private network's key.
+    pub(crate) secret: Option<PathBuf>,
+}
+
+/// Which pings to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunPlan {
+    pub(crate) pace: Pace,
+    pub(crate) limit: Limit,
+    /// How many pings to send before those that are reported, or for how long.
+    pub(crate) warm_up: Option<Limit>,
+    /// How long a ping may take.
+    pub(crate) timeout: Duration,
+}
+
+impl From<Args> for Plan {
+    fn from(args: Args) -> Self {
+        let limit = limit(&args);
+        let server = args.server.clone().map(|server| match args.secret {
+            Some(_) if !server.transports().iter().all(|transport| transport.takes_secret()) => {
+                server.with_transport(Transport::Tcp)
+            }
+            _ => server,
+        });
+        Self {
+            run: RunPlan { pace: pace(&args), limit, warm_up: args.warmup, timeout: args.timeout },
+            pinger: PingerPlan {
+                mode: args.mode,
+                size: args.size,
+                timeout: args.timeout,
+                reconnects: !args.no_reconnect && !args.demo,
+                retries: args.retry,
+            },
+            // As ping(8): with both a count and a deadline, every ping must be answered.
+            required: args.count.filter(|&count| count > 0 && args.deadline.is_some()),
+            deadline: args.deadline,
+            find: FindPlan {
+                server,
+                demo: args.demo,
+                name: args.name,
+                timeout: args.find_timeout,
+                identity: args.identity,
+                secret: args.secret,
+            },
+            output: args.output,
+        }
+    }
+}
+
+/// How pings follow each other.
+fn pace(args: &Args) -> Pace {
+    match (args.rate, args.concurrency, args.interval) {
+        (Some(rate), ..) => Pace::Rate(rate),
+        (None, Some(senders), _) => Pace::Closed(senders),
+        (None, None, Some(Duration::ZERO)) => Pace::Closed(1),
+        (None, None, Some(interval)) => Pace::Interval(interval),
+        (None, None, None) if args.demo => Pace::Closed(1),
+        (None, None, None) => Pace::Interval(DEFAULT_INTERVAL),
+    }
+}
+
+/// When to stop sending.
+fn limit(args: &Args) -> Limit {
+    let count = match (args.count, args.duration) {
+        (Some(0), _) | (None, Some(_)) => None,
+        (count, _) => Some(count.unwrap_or(DEFAULT_COUNT)),
+    };
+    Limit { count, duration: args.duration }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn plan(arguments: &[&str]) -> Plan {
+        Args::try_parse_from([&["ping-client"], arguments].concat()).unwrap().into()
+    }
+
+    #[test]
+    fn the_pace_is_slow_unless_load_is_asked_for() {
+        let pace = |arguments: &[&str]| plan(arguments).run.pace;
+        assert_eq!(pace(&[]), Pace::Interval(Duration::from_secs(2)));
+        assert_eq!(pace(&["--demo"]), Pace::Closed(1));
+        assert_eq!(pace(&["--demo", "-i", "1s"]), Pace::Interval(Duration::from_secs(1)));
+        assert_eq!(pace(&["-i", "0"]), Pace::Closed(1));
+        assert_eq!(pace(&["-n", "64"]), Pace::Closed(64));
+        assert_eq!(pace(&["--rate", "2.5"]), Pace::Rate(2.5));
+    }
+
+    #[test]
+    fn a_run_ends_by_count_by_time_or_never() {
+        let limit = |arguments: &[&str]| (plan(arguments).run.limit.count, plan(arguments).run.limit.duration);
+        assert_eq!(limit(&[]), (Some(100), None));
+        assert_eq!(limit(&["-c", "0"]), (None, None));
+        assert_eq!(limit(&["--duration", "2s"]), (None, Some(Duration::from_secs(2))));
+        assert_eq!(limit(&["--duration", "2s", "-c", "5"]), (Some(5), Some(Duration::from_secs(2))));
+    }
+
+    #[test]
+    fn every_pong_is_required_only_with_both_a_count_and_a_deadline() {
+        for (arguments, required) in [
+            (&[][..], None),
+            (&["-c", "5"], None),
+            (&["-w", "2s"], None),
+            (&["-c", "0", "-w", "1s"], None),
+            (&["--duration", "1s", "-w", "20s"], None),
+            (&["-c", "5", "-w", "2s"], Some(5)),
+            (&["-c", "5", "--duration", "1s", "-w", "2s"], Some(5)),
+        ] {
+            assert_eq!(plan(arguments).required, required, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_leaves_the_transports_that_take_it() {
+        let server = plan(&["--server", "host", "--secret", "key"]).find.server.unwrap();
+        assert_eq!(server.transports(), [Transport::Tcp]);
+    }
+}

@@ -1,0 +1,273 @@
+//! A run: pings, sent as the schedule says, until all outcomes are known or something stops it.
+
+mod in_flight;
+mod observer;
+mod schedule;
+
+use std::{
+    any::Any,
+    future::poll_fn,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::future::OptionFuture;
+use tokio::time::sleep_until;
+
+use crate::{
+    error::{Error, PingError},
+    pinger::{Outcome, Pinger, Progress},
+};
+use in_flight::{InFlight, Ping, State};
+use schedule::wait_until;
+
+pub(crate) use in_flight::LATE_GRACE;
+pub(crate) use observer::{Observer, Sample, Sending};
+pub(crate) use schedule::{Limit, Pace, Schedule};
+
+/// What can stop a run from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Stop {
+    /// The user interrupted it.
+    Interrupted,
+    /// The user's deadline passed.
+    Deadline(Duration),
+    /// This program's node failed.
+    NodeFailed(String),
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// All outcomes are known.
+    Complete,
+    /// Something stopped it.
+    Stopped(Stop),
+    /// The pinger is of no more use.
+    Failed(Error),
+}
+
+/// What a run leaves, besides what its observer saw.
+#[derive(Debug)]
+pub(crate) struct RunResult {
+    pub(crate) end: End,
+    /// The pinger's sequence number of the last ping, with which the next run continues.
+    pub(crate) last_sequence: u64,
+}
+
+/// Sends the pings of a schedule until all outcomes are known, the pinger fails, or `stop` resolves.
+///
+/// `after` is the pinger's sequence number of the last ping of the run before, or 0. The observer sees numbers from 1.
+pub(crate) async fn run(
+    pinger: &mut dyn Pinger,
+    (schedule, after): (Schedule, u64),
+    timeout: Duration,
+    observer: &mut dyn Observer,
+    mut stop: Pin<&mut (impl Future<Output = Stop> + ?Sized)>,
+) -> RunResult {
+    let mut run =
+        Run { pinger, observer, schedule, after, timeout, in_flight: InFlight::new(timeout), resolved: vec![] };
+    // One timer for all pings: they have the same timeout, so the one that was sent first expires first.
+    let mut expiry = pin!(OptionFuture::from(None));
+    let mut is_armed = false;
+    let end = loop {
+        let next = match run.send_due(Instant::now()) {
+            Next::Complete => break End::Complete,
+            Next::At(due) => Some(due),
+            Next::OnEvent => None,
+        };
+        if !is_armed && let Some(next) = run.in_flight.next_expiry() {
+            expiry.set(Some(sleep_until(next.into())).into());
+            is_armed = true;
+        }
+        let mut progress = Ok(Progress::Resolved);
+        tokio::select! {
+            biased;
+            polled = poll_fn(|context| run.poll(context)) => progress = polled,
+            Some(()) = &mut expiry, if is_armed => is_armed = false,
+            Some(()) = OptionFuture::from(next.map(wait_until)) => {}
+            stop = &mut stop => break End::Stopped(stop),
+        }
+        let is_lost = progress.as_ref().map_or(true, |progress| *progress == Progress::Lost);
+        run.settle(Instant::now(), is_lost);
+        if let Err(error) = progress {
+            break End::Failed(error);
+        }
+    };
+    RunResult { end, last_sequence: after + run.schedule.sent() }
+}
+
+/// When there is more to do.
+enum Next {
+    Complete,
+    At(Instant),
+    OnEvent,
+}
+
+/// A run in progress.
+struct Run<'a> {
+    pinger: &'a mut dyn Pinger,
+    observer: &'a mut dyn Observer,
+    schedule: Schedule,
+    after: u64,
+    timeout: Duration,
+    in_flight: InFlight,
+    /// Outcomes that are known and not handled yet, by the pinger's sequence number.
+    resolved: Vec<(u64, Outcome)>,
+}
+
+impl Run<'_> {
+    /// Sends the pings that are due and find room.
+    fn send_due(&mut self, now: Instant) -> Next {
+        loop {
+            let (in_flight, has_room) = (self.in_flight.len(), self.pinger.has_room());
+            match self.schedule.due(now) {
+                // The pinger reconnects, or pings that have expired take up its room.
+                Some(_) if in_flight == 0 && !has_room => {
+                    let next = self.schedule.end().into_iter().chain(self.in_flight.next_forgotten()).min();
+                    return next.map_or(Next::OnEvent, Next::At);
+                }
+                Some(_) if in_flight >= self.schedule.width() || !has_room => return Next::OnEvent,
+                Some(due) if due > now => return Next::At(due),
+                Some(due) => {
+                    let sequence = self.schedule.take();
+                    self.observer.sending(Sending { sequence, now, is_connected: self.pinger.is_connected() });
+                    self.in_flight.add(sequence, due, now);
+                    self.pinger.send(self.after + sequence);
+                }
+                None if in_flight == 0 => return Next::Complete,
+                None => return Next::OnEvent,
+            }
+        }
+    }
+
+    /// Polls the pinger. A panic in it, which Kameo can cause, is an error of the run, so that what was measured is
+    /// reported.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Progress, Error>> {
+        match catch_unwind(AssertUnwindSafe(|| self.pinger.poll(context, &mut self.resolved))) {
+            Ok(polled) => polled,
+            Err(panic) => Poll::Ready(Err(Error::Bug { reason: panic_message(&*panic) })),
+        }
+    }
+
+    /// Passes on the outcomes that are known now.
+    fn settle(&mut self, now: Instant, is_lost: bool) {
+        let mut resolved = mem::take(&mut self.resolved);
+        for (sequence, outcome) in resolved.drain(..) {
+            let Some(sequence) = sequence.checked_sub(self.after) else { continue };
+            match (self.in_flight.resolve(sequence), outcome) {
+                (Some(ping), outcome) if ping.state == State::InFlight => {
+                    let late = outcome.as_ref().ok().copied().filter(|_| now > ping.sent + self.timeout);
+                    let outcome = if late.is_some() { Err(self.timed_out()) } else { outcome };
+                    self.observe(sequence, ping, now, outcome);
+                    if let Some(answer) = late {
+                        self.observer.late(sequence, answer);
+                    }
+                }
+                (Some(ping), Ok(answer)) if ping.state == State::Expired => self.observer.late(sequence, answer),
+                // It failed long after it had expired, or belongs to the run before.
+                _ => {}
+            }
+        }
+        // Its memory is used again.
+        self.resolved = resolved;
+        let (unanswered, error) = match is_lost {
+            true => (self.in_flight.abandon(), PingError::ConnectionLost),
+            false => (self.in_flight.expire(now), self.timed_out()),
+        };
+        for sequence in self.in_flight.forget(now) {
+            self.pinger.forget(self.after + sequence);
+        }
+        for (sequence, ping) in unanswered {
+            self.pinger.give_up(self.after + sequence);
+            self.observe(sequence, ping, now, Err(error.clone()));
+        }
+    }
+
+    fn timed_out(&self) -> PingError {
+        PingError::TimedOut { timeout: Some(self.timeout) }
+    }
+
+    fn observe(&mut self, sequence: u64, Ping { due, sent, .. }: Ping, ended: Instant, outcome: Outcome) {
+        let from = self.schedule.latency_from(due, sent);
+        self.observer.outcome(&Sample { sequence, due, sent, from, ended, outcome });
+    }
+}
+
+/// What a panic says.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{figures::Figures, pinger::Answer};
+
+    /// A pinger that answers every ping at once, until it does what it is told.
+    struct Scripted {
+        queue: Vec<u64>,
+        answers: u64,
+        then: fn() -> Poll<Result<Progress, Error>>,
+    }
+
+    impl Pinger for Scripted {
+        fn has_room(&self) -> bool {
+            self.queue.is_empty()
+        }
+
+        fn send(&mut self, sequence: u64) {
+            self.queue.push(sequence);
+        }
+
+        fn poll(&mut self, _: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
+            if self.answers == 0 {
+                return (self.then)();
+            }
+            self.answers -= 1;
+            resolved.extend(self.queue.drain(..).map(|sequence| (sequence, Ok(Answer { total: Some(sequence) }))));
+            Poll::Ready(Ok(Progress::Resolved))
+        }
+    }
+
+    async fn ping(
+        answers: u64,
+        then: fn() -> Poll<Result<Progress, Error>>,
+        stop: impl Future<Output = Stop>,
+    ) -> (Figures, End) {
+        let mut pinger = Scripted { queue: Vec::new(), answers, then };
+        let mut figures = Figures::new();
+        let limit = Limit { count: Some(10), duration: None };
+        let schedule = Schedule::start(Pace::Closed(1), limit, Instant::now());
+        let timeout = Duration::from_secs(60 * 60);
+        let result = run(&mut pinger, (schedule, 0), timeout, &mut figures, pin!(stop)).await;
+        (figures, result.end)
+    }
+
+    #[tokio::test]
+    async fn a_run_is_complete_when_all_outcomes_are_known() {
+        let (figures, end) = ping(10, || Poll::Pending, std::future::pending()).await;
+        assert!(matches!(end, End::Complete), "{end:?}");
+        assert_eq!((figures.sent, figures.received), (10, 10));
+    }
+
+    #[tokio::test]
+    async fn what_was_measured_survives_a_panic_of_the_pinger() {
+        #[allow(clippy::panic, reason = "the test is about a panic")]
+        let (figures, end) = ping(3, || panic!("unexpected response"), std::future::pending()).await;
+        assert!(matches!(&end, End::Failed(Error::Bug { reason }) if reason == "unexpected response"), "{end:?}");
+        assert_eq!((figures.sent, figures.received), (4, 3));
+    }
+
+    #[tokio::test]
+    async fn what_was_measured_survives_the_death_of_the_node() {
+        let died = async { Stop::NodeFailed("it panicked".into()) };
+        let (figures, end) = ping(3, || Poll::Pending, died).await;
+        assert!(matches!(&end, End::Stopped(Stop::NodeFailed(_))), "{end:?}");
+        assert_eq!((figures.sent, figures.received), (4, 3));
+    }
+}

@@ -1,0 +1,49 @@
+//! Who sees what happens in a run, as it happens.
+
+use std::{io, time::Instant};
+
+use crate::pinger::{Answer, Outcome};
+
+/// One ping and what became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// Its number, counted from 1.
+    pub(crate) sequence: u64,
+    /// When the schedule wanted it sent.
+    pub(crate) due: Instant,
+    /// When it was sent. Pings that are sent together share one reading of the clock.
+    pub(crate) sent: Instant,
+    /// When its latency starts.
+    pub(crate) from: Instant,
+    /// When its outcome was known. Outcomes that become known together share one reading of the clock.
+    pub(crate) ended: Instant,
+    /// What became of it.
+    pub(crate) outcome: Outcome,
+}
+
+/// A ping that is sent now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    /// Its number, counted from 1.
+    pub(crate) sequence: u64,
+    pub(crate) now: Instant,
+    /// Whether there is a connection to send it on.
+    pub(crate) is_connected: bool,
+}
+
+/// Sees what happens in a run.
+pub(crate) trait Observer {
+    /// A ping is sent.
+    fn sending(&mut self, sending: Sending);
+
+    /// A ping's outcome is known.
+    fn outcome(&mut self, sample: &Sample);
+
+    /// A ping that had timed out was answered after all.
+    fn late(&mut self, sequence: u64, answer: Answer);
+
+    /// The run is over. Fails if something that was seen could not be recorded.
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

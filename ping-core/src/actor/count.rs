@@ -1,0 +1,110 @@
+//! The count: what outlives the actor, and what a restart of it goes on with.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use tokio::sync::watch;
+
+use super::{
+    batch::Item,
+    journal::{Journal, Pending, lock},
+    runs::Runs,
+};
+use crate::protocol::{AboutRun, RunCard, RunId, Step, Verdict};
+
+/// What the actor has counted. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Count {
+    total: watch::Sender<u64>,
+    runs: Arc<Mutex<Runs>>,
+    pub(super) journal: Option<Arc<Pending>>,
+}
+
+impl Count {
+    /// A count of nothing, kept in memory alone.
+    pub fn new() -> Self {
+        Self { total: watch::Sender::new(0), runs: Arc::default(), journal: None }
+    }
+
+    /// A count that continues from an earlier one. The actor answers a ping only after the journal's reader has stored
+    /// the count with it.
+    pub fn stored(total: u64, mut runs: Runs) -> (Self, Journal) {
+        runs.track_changes();
+        let pending = Arc::new(Pending::default());
+        let (total, runs) = (watch::Sender::new(total), Arc::new(Mutex::new(runs)));
+        let journal = Journal::new(total.clone(), runs.clone(), pending.clone());
+        (Self { total, runs, journal: Some(pending) }, journal)
+    }
+
+    /// The total; wakes its holder when it changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.total.subscribe()
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        *self.total.borrow()
+    }
+
+    /// Counts pings; returns the total with them.
+    pub(super) fn add(&self, pings: u64) -> u64 {
+        self.total.send_if_modified(|total| {
+            *total += pings;
+            pings > 0
+        });
+        self.total()
+    }
+
+    /// Counts pings of a run, each unless it was counted before; returns the total and one verdict for each ping.
+    pub(super) fn add_once(&self, id: RunId, items: impl IntoIterator<Item = Item>) -> (u64, Vec<Verdict>) {
+        let mut runs = lock(&self.runs);
+        let mut run = runs.get(id, Instant::now());
+        let mut verdicts = Vec::new();
+        for item in items {
+            match (item, &mut run) {
+                (Item::Ping(sequence), Some(run)) => verdicts.push(run.count(sequence)),
+                (Item::Ping(_), None) => verdicts.push(Verdict::UnknownRun),
+                (Item::SettledBelow(floor), Some(run)) => run.settle_below(floor),
+                (Item::SettledBelow(_), None) => {}
+            }
+        }
+        // Under the lock, so that the journal never sees a run without its share of the total.
+        (self.add(fresh(&verdicts)), verdicts)
+    }
+
+    /// Begins, reports or ends a run.
+    pub(super) fn about_run(&self, about: AboutRun) -> RunCard {
+        let AboutRun { run: id, step, settled_below } = about;
+        let (mut runs, now) = (lock(&self.runs), Instant::now());
+        if step == Step::Begin {
+            runs.begin(id, now);
+        }
+        let counted = runs.get(id, now).map(|run| {
+            run.settle_below(settled_below);
+            run.counted()
+        });
+        if step == Step::End {
+            runs.end(id);
+        }
+        RunCard { counted, total_pings: self.total() }
+    }
+
+    /// Waits until everything counted so far is stored, or cannot be, and closes the journal.
+    pub async fn finish(&self) {
+        if let Some(pending) = &self.journal {
+            pending.finish().await;
+        }
+    }
+}
+
+impl Default for Count {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How many of these pings arrived for the first time.
+pub(crate) fn fresh(verdicts: &[Verdict]) -> u64 {
+    verdicts.iter().filter(|verdict| **verdict == Verdict::Fresh).count() as u64
+}

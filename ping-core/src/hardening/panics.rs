@@ -1,0 +1,130 @@
+//! Panic isolation: a connection handler that panics costs its own connection and nothing else.
+//!
+//! Handlers decode what a peer sends in a task of their connection. If that task panics, the swarm never hears that
+//! the connection ended, and the peer stays connected in name. (Kameo 0.22 panics on an actor id of fewer than eight
+//! bytes.) Here the panic is caught, the handler is never used again, and the connection is closed like any other.
+
+use std::{
+    cell::Cell,
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::Once,
+    task::{Context, Poll},
+};
+
+use libp2p::swarm::{
+    ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol,
+    handler::{ConnectionEvent, UpgradeInfoSend},
+};
+use tracing::debug;
+
+thread_local! {
+    /// Whether this thread runs a handler whose panic is caught.
+    static ISOLATED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Logs panics that are caught here instead of printing them, because a peer can cause them without end. All other
+/// panics are printed as before.
+pub(crate) fn silence_isolated_panics() {
+    static SILENCED: Once = Once::new();
+    SILENCED.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| if ISOLATED.get() { debug!("isolated: {panic}") } else { print(panic) }));
+    });
+}
+
+/// A handler that is never used again once it has panicked.
+pub(crate) struct Isolated<H> {
+    handler: H,
+    state: State,
+}
+
+#[derive(PartialEq)]
+enum State {
+    Running,
+    /// It has panicked, and the behaviour does not know yet.
+    Panicked,
+    Reported,
+}
+
+/// What an isolated handler tells its behaviour.
+#[derive(Debug)]
+pub(crate) enum FromHandler<T> {
+    /// An event of the handler itself.
+    Event(T),
+    /// The handler has panicked; its connection should be closed.
+    Panicked,
+}
+
+impl<H> Isolated<H> {
+    pub(crate) fn new(handler: H) -> Self {
+        Self { handler, state: State::Running }
+    }
+
+    /// Calls the handler; `None` if it has panicked, now or before.
+    ///
+    /// A panic may leave the handler in any state, which does not matter: it is only dropped after that.
+    fn attempt<T>(&mut self, action: impl FnOnce(&mut H) -> T) -> Option<T> {
+        if self.state != State::Running {
+            return None;
+        }
+        ISOLATED.set(true);
+        let done = catch_unwind(AssertUnwindSafe(|| action(&mut self.handler)));
+        ISOLATED.set(false);
+        done.map_err(|_| self.state = State::Panicked).ok()
+    }
+}
+
+impl<H: ConnectionHandler> ConnectionHandler for Isolated<H>
+where
+    H::InboundProtocol: UpgradeInfoSend,
+{
+    type FromBehaviour = H::FromBehaviour;
+    type ToBehaviour = FromHandler<H::ToBehaviour>;
+    type InboundProtocol = H::InboundProtocol;
+    type OutboundProtocol = H::OutboundProtocol;
+    type InboundOpenInfo = H::InboundOpenInfo;
+    type OutboundOpenInfo = H::OutboundOpenInfo;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
+        self.handler.listen_protocol()
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.state == State::Running && self.handler.connection_keep_alive()
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
+        if let Some(polled) = self.attempt(|handler| handler.poll(context)) {
+            return polled.map(|event| event.map_custom(FromHandler::Event));
+        }
+        if self.state == State::Panicked {
+            self.state = State::Reported;
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(FromHandler::Panicked));
+        }
+        Poll::Pending
+    }
+
+    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Option<Self::ToBehaviour>> {
+        let closed = self.attempt(|handler| handler.poll_close(context));
+        closed.unwrap_or(Poll::Ready(None)).map(|event| event.map(FromHandler::Event))
+    }
+
+    fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
+        self.attempt(|handler| handler.on_behaviour_event(event));
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<
+            Self::InboundProtocol,
+            Self::OutboundProtocol,
+            Self::InboundOpenInfo,
+            Self::OutboundOpenInfo,
+        >,
+    ) {
+        self.attempt(|handler| handler.on_connection_event(event));
+    }
+}

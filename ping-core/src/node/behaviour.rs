@@ -1,0 +1,67 @@
+//! The protocols that a node runs.
+
+use std::io;
+
+use kameo::remote;
+use libp2p::{
+    allow_block_list::{self, AllowedPeers, BlockedPeers},
+    identity::PublicKey,
+    mdns, ping,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use super::{keep_alive::KeepAlive, options::Options};
+use crate::{
+    hardening::{ConnectionLimits, GuardedKameo},
+    protocol::{MAX_IN_FLIGHT, MAX_REQUEST_SIZE},
+    stream,
+};
+
+/// The protocols of one node.
+///
+/// The limits come first: the others never see what they deny.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
+    allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
+    limits: ConnectionLimits,
+    pub(super) kameo: GuardedKameo,
+    pub(super) streams: stream::behaviour::Behaviour,
+    keep_alive: KeepAlive,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+impl Behaviour {
+    /// Composes the protocols of the node with this key.
+    ///
+    /// # Errors
+    ///
+    /// When mDNS is wanted and the system does not let this process watch the network interfaces.
+    pub(super) fn new(key: &PublicKey, options: Options) -> io::Result<Self> {
+        let peer = key.to_peer_id();
+        let messaging = remote::messaging::Config::default()
+            .with_request_timeout(options.request_timeout)
+            // A request's stream lives a little longer than the request.
+            .with_max_concurrent_streams(2 * MAX_IN_FLIGHT as usize)
+            .with_request_size_maximum(MAX_REQUEST_SIZE);
+        let allowed = options.allowed.map(|peers| {
+            let mut allowed = allow_block_list::Behaviour::<AllowedPeers>::default();
+            for peer in peers {
+                allowed.allow_peer(peer);
+            }
+            allowed
+        });
+        let keep_alive =
+            ping::Config::new().with_interval(options.keep_alive_interval).with_timeout(options.keep_alive_timeout);
+        let mdns = options.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
+        Ok(Self {
+            blocked: allow_block_list::Behaviour::default(),
+            allowed: allowed.into(),
+            limits: ConnectionLimits::new(options.limits),
+            kameo: GuardedKameo::new(remote::Behaviour::new(peer, messaging)),
+            streams: stream::behaviour::Behaviour::new(options.streams),
+            keep_alive: KeepAlive::new(keep_alive),
+            mdns: mdns.into(),
+        })
+    }
+}

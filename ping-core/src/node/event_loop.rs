@@ -1,0 +1,260 @@
+//! The task that owns the swarm.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    error::Error as _,
+    io,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::ConnectedPoint,
+    mdns, ping,
+    swarm::{
+        ConnectionError, ConnectionId, ListenError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+use super::{
+    Command, Connection, DialError, Event,
+    behaviour::{Behaviour, BehaviourEvent},
+};
+use crate::{address::without_peer, hardening::LogLimit};
+
+/// How long a node that stops waits until its connections are closed.
+///
+/// Long enough for the last packets to leave this machine, and short enough that stopping feels immediate.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How many peers that mDNS announced are remembered. Above that all are forgotten; those that are there are found
+/// again.
+const MAX_DISCOVERED: usize = 1024;
+
+/// Why a connection that fell silent was closed.
+const SILENCE: &str = "the other side went silent";
+
+/// A dial in progress.
+struct Dial {
+    expected: Option<PeerId>,
+    reply: oneshot::Sender<Result<Connection, DialError>>,
+}
+
+pub(super) struct EventLoop {
+    swarm: Swarm<Behaviour>,
+    events: mpsc::UnboundedSender<Event>,
+    dials: HashMap<ConnectionId, Dial>,
+    /// Gets the reason when a connection that this node made closes.
+    closings: HashMap<ConnectionId, oneshot::Sender<String>>,
+    /// Connections that this node closes because their other side is silent.
+    silent: HashSet<ConnectionId>,
+    /// The connected peers, with the address that each was reported with.
+    peers: HashMap<PeerId, Multiaddr>,
+    rejections: LogLimit,
+    accept_failures: LogLimit,
+}
+
+impl EventLoop {
+    pub(super) fn new(swarm: Swarm<Behaviour>, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self {
+            swarm,
+            events,
+            dials: HashMap::new(),
+            closings: HashMap::new(),
+            silent: HashSet::new(),
+            peers: HashMap::new(),
+            rejections: LogLimit::default(),
+            accept_failures: LogLimit::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                command = inbox.recv() => match command {
+                    Some(Command::Stop) | None => break,
+                    Some(command) => self.on_command(command),
+                },
+            }
+        }
+        if timeout(FAREWELL_TIMEOUT, self.close_connections()).await.is_err() {
+            debug!("some peers did not learn that this node stops");
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Listen { address, reply } => {
+                let _ = reply.send(self.swarm.listen_on(address).map(drop).map_err(io::Error::other));
+            }
+            Command::Dial { address, expected, reply } => self.dial(address, Dial { expected, reply }),
+            Command::OpenStream { peer, opening } => self.swarm.behaviour_mut().streams.open(peer, opening),
+            Command::Disconnect(peer) => drop(self.swarm.disconnect_peer_id(peer)),
+            Command::Block(peer) => {
+                self.swarm.behaviour_mut().blocked.block_peer(peer);
+                // This also gives up the dials in progress.
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn dial(&mut self, address: Multiaddr, dial: Dial) {
+        let options = match dial.expected {
+            Some(peer) => DialOpts::peer_id(peer)
+                .addresses(vec![address])
+                .condition(PeerCondition::Always)
+                .allocate_new_port()
+                .build(),
+            None => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
+        };
+        let id = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => drop(self.dials.insert(id, dial)),
+            Err(error) => drop(dial.reply.send(Err(DialError::from_libp2p(&error, dial.expected)))),
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::NewListenAddr { address, .. } => self.tell(Event::Listening(address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.tell(Event::StoppedListening(address)),
+            SwarmEvent::ListenerError { error, .. } => {
+                if let Some(count) = self.accept_failures.count() {
+                    self.tell(Event::AcceptFailed { error: error.to_string(), count });
+                }
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+                self.on_closed(peer_id, connection_id, num_established, cause.as_ref());
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                debug!(%error, "dial failed");
+                if let Some(dial) = self.dials.remove(&connection_id) {
+                    let _ = dial.reply.send(Err(DialError::from_libp2p(&error, dial.expected)));
+                }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error: ListenError::Denied { cause }, .. } => {
+                if let Some(count) = self.rejections.count() {
+                    let reason = cause.source().map_or_else(|| cause.to_string(), ToString::to_string);
+                    warn!("Rejected a connection from {send_back_addr}: {reason} ({count} so far)");
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(event)) => self.on_keep_alive(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(peers))) => self.on_discovered(peers),
+            other => debug!(event = ?other, "swarm"),
+        }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        let address = without_peer(endpoint.get_remote_address().clone());
+        if endpoint.is_dialer() {
+            // The registry asks only peers whose address it knows. An inbound connection comes from a port that nothing
+            // listens on, so its address is of no use.
+            self.swarm.behaviour_mut().kameo.learn(peer, &address);
+        }
+        if let Some(dial) = self.dials.remove(&id) {
+            let (closing, closed) = oneshot::channel();
+            if dial.reply.send(Ok(Connection { peer, address: address.clone(), closed })).is_err() {
+                self.swarm.close_connection(id);
+            } else {
+                self.closings.insert(id, closing);
+            }
+        }
+        if let Entry::Vacant(entry) = self.peers.entry(peer) {
+            entry.insert(address.clone());
+            self.tell(Event::PeerConnected { peer, address });
+        }
+    }
+
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId, remaining: u32, cause: Option<&ConnectionError>) {
+        let reason = match cause {
+            _ if self.silent.remove(&id) => SILENCE.into(),
+            Some(cause) => explain(cause),
+            None => "it was closed".into(),
+        };
+        debug!(%peer, reason, "connection closed");
+        if let Some(closing) = self.closings.remove(&id) {
+            let _ = closing.send(reason);
+        }
+        if remaining == 0
+            && let Some(address) = self.peers.remove(&peer)
+        {
+            self.tell(Event::PeerDisconnected { peer, address });
+        }
+    }
+
+    /// Reports a sign of life, or closes a connection whose other side gives none. Any other failure is ignored: with
+    /// lazy negotiation, a peer that does not speak the keep-alive protocol, like many Kameo nodes, looks like an I/O
+    /// error.
+    fn on_keep_alive(&mut self, ping::Event { peer, connection, result }: ping::Event) {
+        match result {
+            Ok(time) => self.tell(Event::RoundTrip { peer, time }),
+            Err(ping::Failure::Timeout) => {
+                if self.swarm.close_connection(connection) {
+                    self.silent.insert(connection);
+                }
+            }
+            Err(failure) => debug!(%failure, "keep-alive failed"),
+        }
+    }
+
+    fn on_discovered(&mut self, peers: Vec<(PeerId, Multiaddr)>) {
+        for (peer, address) in peers {
+            self.tell(Event::Discovered { peer, address });
+        }
+        // mDNS itself remembers every announcement for as long as the announcement says.
+        if let Some(mdns) = self.swarm.behaviour_mut().mdns.as_mut()
+            && mdns.discovered_nodes().len() > MAX_DISCOVERED
+        {
+            let peers: HashSet<PeerId> = mdns.discovered_nodes().copied().collect();
+            #[allow(deprecated, reason = "there is no other way, and it works")]
+            peers.iter().for_each(|peer| mdns.expire_node(peer));
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // The program may have dropped its receiver.
+        let _ = self.events.send(event);
+    }
+
+    /// Closes all connections in order, and waits until they are closed.
+    async fn close_connections(&mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        while self.swarm.network_info().num_peers() > 0 {
+            let event = self.swarm.select_next_some().await;
+            self.on_event(event);
+        }
+    }
+}
+
+/// The end of a connection in plain words.
+fn explain(cause: &ConnectionError) -> String {
+    match cause {
+        ConnectionError::KeepAliveTimeout => "it was idle for too long".into(),
+        ConnectionError::IO(error) => {
+            let text = error.to_string();
+            // TCP, yamux, TLS, Noise and QUIC each have words of their own for the same two things.
+            if text.contains("timed out") {
+                SILENCE.into()
+            } else if ["closed", "reset", "Broken pipe", "end of file", "eof"].iter().any(|end| text.contains(end)) {
+                "the other side closed it".into()
+            } else {
+                text
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! One libp2p swarm in a task of its own, and the handle that programs hold.
+//!
+//! The swarm belongs to its task, `event_loop`. Programs send it commands through [`Node`] and get [`Event`]s back;
+//! actors reach it through Kameo, which has one swarm for the whole process.
+
+mod behaviour;
+mod dial_error;
+mod event_loop;
+mod keep_alive;
+mod options;
+
+use std::{io, time::Duration};
+
+use libp2p::{Multiaddr, PeerId, Stream, Swarm, core::upgrade::Version, identity::Keypair, swarm};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    hardening::silence_isolated_panics,
+    stream::{Ended, behaviour::Opening},
+    transport,
+};
+use behaviour::Behaviour;
+use event_loop::EventLoop;
+
+pub use dial_error::DialError;
+pub use options::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
+
+/// How long an idle connection lives: for ever, in effect. A client may ping once an hour; the keep-alive finds out
+/// whether it is still there.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
+/// What a node tells its program, in the order in which it happens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The node can be reached at this address of this machine.
+    Listening(Multiaddr),
+    /// The node can no longer be reached at this address.
+    StoppedListening(Multiaddr),
+    /// The system did not let the node accept a connection. Reported at most once a second.
+    AcceptFailed {
+        /// The error of the system.
+        error: String,
+        /// How often it has happened so far.
+        count: u64,
+    },
+    /// A peer connected that had no connection.
+    PeerConnected {
+        /// Its identity.
+        peer: PeerId,
+        /// The address that it came from, or was reached at.
+        address: Multiaddr,
+    },
+    /// The last connection to a peer closed.
+    PeerDisconnected {
+        /// Its identity.
+        peer: PeerId,
+        /// The address that it was reported with when it connected.
+        address: Multiaddr,
+    },
+    /// A peer gave a sign of life.
+    RoundTrip {
+        /// Its identity.
+        peer: PeerId,
+        /// The round trip of the connection: libp2p's ping protocol, without any actor.
+        time: Duration,
+    },
+    /// mDNS found a peer on the local network.
+    Discovered {
+        /// Its identity.
+        peer: PeerId,
+        /// One of the addresses that it says it listens on.
+        address: Multiaddr,
+    },
+}
+
+/// A connection that this node made.
+#[derive(Debug)]
+pub struct Connection {
+    /// The identity that the other side proved.
+    pub peer: PeerId,
+    /// The address at which it was reached, without the `/p2p/` part.
+    pub address: Multiaddr,
+    /// Resolves to the reason when the connection closes.
+    pub closed: oneshot::Receiver<String>,
+}
+
+/// What a program asks of its node.
+enum Command {
+    Listen { address: Multiaddr, reply: oneshot::Sender<io::Result<()>> },
+    Dial { address: Multiaddr, expected: Option<PeerId>, reply: oneshot::Sender<Result<Connection, DialError>> },
+    OpenStream { peer: PeerId, opening: Opening },
+    Disconnect(PeerId),
+    Block(PeerId),
+    Stop,
+}
+
+/// The handle of a running node. Dropping it stops the node.
+#[derive(Debug)]
+pub struct Node {
+    peer: PeerId,
+    is_private: bool,
+    commands: mpsc::UnboundedSender<Command>,
+    /// The reason why the node's task has ended, once it has.
+    ended: watch::Receiver<Option<String>>,
+}
+
+impl Node {
+    /// Starts the process's node, and makes it the one that Kameo sends and receives through. From then on, panics that
+    /// the node isolates are logged instead of printed.
+    ///
+    /// # Errors
+    ///
+    /// When this process has a node already, or mDNS cannot be set up.
+    pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
+        silence_isolated_panics();
+        let key = keypair.public();
+        let is_private = options.secret.is_some();
+        let transport = transport::new(keypair, options.listens, options.secret);
+        let behaviour = Behaviour::new(&key, options)?;
+        behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
+        let config = swarm::Config::with_tokio_executor()
+            // A request follows right behind the name of its protocol: one round trip, not two.
+            .with_substream_upgrade_protocol_override(Version::V1Lazy)
+            .with_idle_connection_timeout(IDLE_TIMEOUT);
+        let swarm = Swarm::new(transport, behaviour, key.to_peer_id(), config);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (events, outbox) = mpsc::unbounded_channel();
+        let task = tokio::spawn(EventLoop::new(swarm, events).run(inbox));
+        let (ending, ended) = watch::channel(None);
+        tokio::spawn(async move {
+            let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());
+            ending.send_replace(Some(reason));
+        });
+        Ok((Self { peer: key.to_peer_id(), is_private, commands, ended }, outbox))
+    }
+
+    /// This node's own identity.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Whether the node has the key of a private network.
+    pub fn is_private(&self) -> bool {
+        self.is_private
+    }
+
+    /// Starts to listen on an address; a wildcard IP address stands for every address of this machine.
+    ///
+    /// Each address that results is reported as [`Event::Listening`].
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses, or the address names no transport that the node uses.
+    pub async fn listen(&self, address: Multiaddr) -> io::Result<()> {
+        self.ask(|reply| Command::Listen { address, reply })
+            .await
+            .unwrap_or_else(|| Err(io::Error::other("the node stopped")))
+    }
+
+    /// Connects to an address, to the peer `expected` there or to any.
+    ///
+    /// The registry then knows the peer. Dropping the future gives up the attempt: if a connection comes of it after
+    /// all, it is closed.
+    ///
+    /// # Errors
+    ///
+    /// Says why the one attempt failed; it is not repeated.
+    pub async fn dial(&self, address: Multiaddr, expected: Option<PeerId>) -> Result<Connection, DialError> {
+        self.ask(|reply| Command::Dial { address, expected, reply }).await.unwrap_or(Err(DialError::Stopped))
+    }
+
+    /// Opens a [`stream`](crate::stream) to a connected peer.
+    ///
+    /// # Errors
+    ///
+    /// When there is no connection, or it fails. That the peer does not speak the protocol may show only when the
+    /// stream is read.
+    pub async fn open_stream(&self, peer: PeerId) -> Result<Stream, Ended> {
+        self.ask(|opening| Command::OpenStream { peer, opening }).await.unwrap_or(Err(Ended::NotConnected))
+    }
+
+    /// Closes every connection to a peer.
+    pub fn disconnect(&self, peer: PeerId) {
+        let _ = self.commands.send(Command::Disconnect(peer));
+    }
+
+    /// Closes every connection to a peer, and allows no more.
+    pub fn block(&self, peer: PeerId) {
+        let _ = self.commands.send(Command::Block(peer));
+    }
+
+    /// Closes every connection in order, and stops the node.
+    pub async fn stop(self) {
+        let _ = self.commands.send(Command::Stop);
+        self.failed().await;
+    }
+
+    /// Waits until the node's task ends, which only a panic causes by itself, and returns the reason. The node is of no
+    /// use after that.
+    pub async fn failed(&self) -> String {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "its runtime ended".into(),
+        }
+    }
+
+    /// Sends a command and waits for its answer; `None` if the node is gone.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).ok()?;
+        answer.await.ok()
+    }
+}

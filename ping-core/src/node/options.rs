@@ -1,0 +1,59 @@
+//! What distinguishes one node from another.
+
+use std::{collections::HashSet, time::Duration};
+
+use libp2p::{PeerId, pnet::PreSharedKey};
+use tokio::sync::mpsc;
+
+use crate::{hardening::Limits, stream::Inbound};
+
+/// How often a node asks a peer for a sign of life by default.
+///
+/// A peer whose machine or link died without a word is dropped after at most twice the sum of this and
+/// [`KEEP_ALIVE_TIMEOUT`]: libp2p's ping protocol forgives the first failure.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a node waits for a sign of life by default.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer to a request may take by default.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The options of a node. The default is a node that only dials.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether the node accepts connections.
+    pub listens: bool,
+    /// Whether the node finds peers on the local network by mDNS, and can be found.
+    pub mdns: bool,
+    /// How many connections the node has at most.
+    pub limits: Limits,
+    /// How often the node asks a peer for a sign of life, and with it measures the round trip of the connection.
+    pub keep_alive_interval: Duration,
+    /// How long the node waits for a sign of life. A peer that misses two in a row is gone.
+    pub keep_alive_timeout: Duration,
+    /// How long an answer to a request may take before the request fails.
+    pub request_timeout: Duration,
+    /// The peers that may connect; `None` for everyone.
+    pub allowed: Option<HashSet<PeerId>>,
+    /// The key of a private network; `None` for the open one. Transports that it cannot make private are not used.
+    pub secret: Option<PreSharedKey>,
+    /// Gets the [`stream`](crate::stream)s that peers open; with `None`, the node accepts none.
+    pub streams: Option<mpsc::UnboundedSender<Inbound>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listens: false,
+            mdns: false,
+            limits: Limits::DIALER,
+            keep_alive_interval: KEEP_ALIVE_INTERVAL,
+            keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
+            request_timeout: REQUEST_TIMEOUT,
+            allowed: None,
+            secret: None,
+            streams: None,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Log lines: `tracing` set up the same way for every program.
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt::Display,
+    io::{self, IsTerminal, Write, stderr},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use tracing::{Level, level_filters::LevelFilter, warn};
+use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use super::LineQueue;
+
+/// How long a program that ends waits for the reader of its log.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The queue of the process's log.
+static LOG: OnceLock<LineQueue> = OnceLock::new();
+
+/// Sends log lines of `level` and above to stderr, in colour only on a terminal that wants it.
+///
+/// Without a level, `RUST_LOG` decides, and may name any module of this program and its libraries; without that, the
+/// level is INFO. A reader of stderr that pauses never blocks the program: lines that find no room are counted.
+///
+/// # Errors
+///
+/// When the system does not start the thread that writes.
+pub fn init_logging(level: Option<Level>) -> io::Result<()> {
+    let lost_line = |lost| format!("({lost} log lines were lost because nothing read them)\n").into();
+    // A stderr that takes nothing is no reason to end, and there is nowhere to say so.
+    let queue = LineQueue::new(stderr(), lost_line, drop)?;
+    let queue = LOG.get_or_init(|| queue).clone();
+    let from_environment = env::var("RUST_LOG").ok().filter(|text| level.is_none() && !text.is_empty());
+    let parsed = from_environment.as_deref().map(str::parse);
+    let default = || default_targets(level.unwrap_or(Level::INFO));
+    let (targets, wrong) = match parsed {
+        Some(Ok(targets)) => (targets, false),
+        Some(Err(_)) => (default(), true),
+        None => (default(), false),
+    };
+    let layer = fmt::layer()
+        .with_target(false)
+        .with_ansi(stderr().is_terminal() && use_colour(env::var_os("NO_COLOR"), env::var_os("TERM")))
+        .with_writer(move || Line(queue.clone()))
+        .log_internal_errors(false);
+    tracing_subscriber::registry().with(targets).with(layer).init();
+    if wrong {
+        warn!("RUST_LOG is ignored: write it as debug, or as ping_core=debug,libp2p_swarm=info");
+    }
+    Ok(())
+}
+
+/// This project's lines, and only errors of the libraries.
+///
+/// libp2p's mDNS reports every interface that it cannot send on as an error, even one whose cable was just unplugged.
+/// None of that concerns the user while one interface works.
+fn default_targets(level: Level) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::ERROR)
+        .with_target("libp2p_mdns", LevelFilter::OFF)
+        .with_targets(["ping_core", "ping_server", "ping_client"].map(|module| (module, level)))
+}
+
+/// Whether the user wants colour, by `NO_COLOR` (<https://no-color.org>) and `TERM`.
+fn use_colour(no_color: Option<OsString>, term: Option<OsString>) -> bool {
+    no_color.is_none_or(|value| value.is_empty()) && term.is_none_or(|term| term != "dumb")
+}
+
+/// A log line: the subscriber writes each with one call.
+struct Line(LineQueue);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until the log is written, for half a second at most.
+pub fn flush_log() {
+    if let Some(log) = LOG.get() {
+        log.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// Prints the sentence that a program ends with on stderr, after the log.
+pub fn last_words(program: &str, sentence: &dyn Display) {
+    let line = format!("{program}: {sentence}\n");
+    match LOG.get() {
+        Some(log) => log.push(line.into()),
+        // Nothing can be done about a stderr that takes nothing.
+        None => drop(stderr().write_all(line.as_bytes())),
+    }
+    flush_log();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_color_and_a_dumb_terminal_turn_colour_off() {
+        let uses =
+            |no_color: Option<&str>, term: Option<&str>| use_colour(no_color.map(Into::into), term.map(Into::into));
+        assert!(uses(None, None) && uses(Some(""), Some("xterm")));
+        assert!(!uses(Some("1"), Some("xterm")));
+        assert!(!uses(None, Some("dumb")));
+    }
+}

@@ -1,0 +1,9 @@
+//! What every program needs: logging, output that never blocks, and the signals that stop it.
+
+mod line_queue;
+mod logging;
+mod signals;
+
+pub use line_queue::LineQueue;
+pub use logging::{flush_log, init_logging, last_words};
+pub use signals::StopSignals;

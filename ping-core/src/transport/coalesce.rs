@@ -1,0 +1,226 @@
+//! A byte stream that sends what was written in one turn of its task at once.
+//!
+//! A multiplexer flushes after every small frame, and each flush of a TCP stream is a system call and a packet: four
+//! for one ping. This layer keeps what is written until its task reads and finds nothing, the last thing that the
+//! task does before it sleeps. No time passes in between, so no ping waits for another; those sent in one turn share
+//! a packet.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+
+/// How many bytes are kept before they are sent, whatever the task does next: four of Noise's largest frames.
+const CAPACITY: usize = 256 * 1024;
+
+/// The smallest buffer that is given back when little of it is used.
+const SHRINK_ABOVE: usize = 16 * 1024;
+
+/// How many reads in a row may find data before what is kept is sent. A peer that never pauses must not delay its own
+/// answers.
+const MAX_READS: u32 = 16;
+
+/// A stream whose small writes leave together.
+///
+/// Its owner must read from it whenever it waits for anything, as every multiplexer and handshake does; otherwise
+/// what it wrote may stay here. Closing sends it all.
+pub(super) struct Coalesce<S> {
+    inner: S,
+    kept: Vec<u8>,
+    /// How much of `kept` has been sent.
+    sent: usize,
+    /// How many reads have found data since the last send.
+    reads: u32,
+}
+
+impl<S: AsyncWrite + Unpin> Coalesce<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner, kept: Vec::new(), sent: 0, reads: 0 }
+    }
+
+    /// Sends what is kept, as far as the inner stream takes it.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.kept.len() {
+            match ready!(Pin::new(&mut self.inner).poll_write(context, &self.kept[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => self.sent += length,
+            }
+        }
+        self.release();
+        self.sent = 0;
+        self.reads = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Empties the buffer. One that a large message made grow is given back as soon as a send needs less than a quarter
+    /// of it: the next small message, or the keep-alive of an idle connection.
+    fn release(&mut self) {
+        let (used, capacity) = (self.kept.len(), self.kept.capacity());
+        self.kept.clear();
+        if used > 0 && used < capacity / 4 && capacity > SHRINK_ABOVE {
+            self.kept.shrink_to(SHRINK_ABOVE);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalesce<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.reads >= MAX_READS
+            && let Poll::Ready(Err(error)) = self.poll_send(context)
+        {
+            return Poll::Ready(Err(error));
+        }
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if read.is_ready() {
+            self.reads += 1;
+        } else if let Poll::Ready(Err(error)) = self.poll_send(context) {
+            return Poll::Ready(Err(error));
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesce<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.kept.len() >= CAPACITY {
+            ready!(self.poll_send(context))?;
+        }
+        self.kept.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Leaves the sending to the next read; see the module's documentation.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context))?;
+        Pin::new(&mut self.inner).poll_close(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, future::join};
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn connected_pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = join(TcpStream::connect(address), listener.accept()).await;
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// A stream that counts the writes that reach it, and never has anything to read.
+    #[derive(Default)]
+    struct Counting {
+        written: Vec<Vec<u8>>,
+        closed: bool,
+    }
+
+    impl AsyncRead for Counting {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.written.push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.closed = true;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_leave_together_when_there_is_nothing_to_read() {
+        let mut stream = Coalesce::new(Counting::default());
+        for part in [&b"one "[..], b"two ", b"three"] {
+            stream.write_all(part).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        assert!(stream.inner.written.is_empty());
+        assert!(stream.read(&mut [0]).now_or_never().is_none());
+        assert_eq!(stream.inner.written, [b"one two three".to_vec()]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_pauses_is_answered() {
+        let (mut near, far) = connected_pair().await;
+        let mut stream = Coalesce::new(libp2p::tcp::tokio::TcpStream(far));
+        tokio::io::AsyncWriteExt::write_all(&mut near, &[1; 1000]).await.unwrap();
+        stream.write_all(b"answer").await.unwrap();
+        for _ in 0..=MAX_READS {
+            stream.read_exact(&mut [0]).await.unwrap();
+        }
+        let mut answer = [0; 6];
+        tokio::io::AsyncReadExt::read_exact(&mut near, &mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+    }
+
+    #[tokio::test]
+    async fn closing_sends_what_is_left() {
+        let mut stream = Coalesce::new(Counting::default());
+        stream.write_all(b"last words").await.unwrap();
+        stream.close().await.unwrap();
+        assert!(stream.inner.closed);
+        assert_eq!(stream.inner.written, [b"last words".to_vec()]);
+    }
+
+    #[tokio::test]
+    async fn no_more_than_its_capacity_is_kept() {
+        let mut stream = Coalesce::new(Counting::default());
+        let frame = vec![0; 64 * 1024];
+        for _ in 0..100 {
+            stream.write_all(&frame).await.unwrap();
+            assert!(stream.kept.len() <= CAPACITY);
+        }
+        assert!(!stream.inner.written.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_buffer_that_grew_shrinks_with_the_next_small_message() {
+        let mut stream = Coalesce::new(Counting::default());
+        let send = async |stream: &mut Coalesce<Counting>, length| {
+            stream.write_all(&vec![0; length]).await.unwrap();
+            assert!(stream.read(&mut [0]).now_or_never().is_none());
+        };
+        send(&mut stream, CAPACITY).await;
+        send(&mut stream, CAPACITY / 2).await;
+        assert!(stream.kept.capacity() >= CAPACITY, "it keeps what it needs again and again");
+        send(&mut stream, 100).await;
+        assert!(stream.kept.capacity() <= SHRINK_ABOVE);
+    }
+
+    #[tokio::test]
+    async fn megabytes_go_both_ways_at_once() {
+        const LENGTH: usize = 8 * 1024 * 1024;
+        let (near, far) = connected_pair().await;
+        let exchange = async |stream: TcpStream| {
+            let stream = libp2p::tcp::tokio::TcpStream(stream);
+            let (mut reader, mut writer) = Coalesce::new(stream).split();
+            let write = async {
+                writer.write_all(&vec![7; LENGTH]).await.unwrap();
+                writer.close().await.unwrap();
+            };
+            let mut received = Vec::new();
+            join(write, async { reader.read_to_end(&mut received).await.unwrap() }).await;
+            received.len()
+        };
+        let both = join(exchange(near), exchange(far)).await;
+        assert_eq!(both, (LENGTH, LENGTH));
+    }
+}

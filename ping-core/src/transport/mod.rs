@@ -1,0 +1,171 @@
+//! How two nodes connect.
+//!
+//! [`Transport`] is the one list of transports. To add one, add its file, a variant and a line in `kind`.
+//!
+//! - `tcp` secures a TCP connection by Noise or TLS 1.3, and multiplexes it by `yamux`. `coalesce` joins small writes.
+//! - `quic` brings its own TLS 1.3 and its own streams.
+//! - `lazy` builds a transport when it is first used.
+
+mod coalesce;
+mod lazy;
+mod quic;
+mod tcp;
+mod yamux;
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use libp2p::{
+    Multiaddr, PeerId, Transport as _,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, OptionalTransport, timeout::TransportTimeout},
+    },
+    identity::Keypair,
+    multiaddr::Protocol,
+    pnet::PreSharedKey,
+};
+
+use crate::hardening::RequestMemory;
+use lazy::Lazy;
+
+/// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
+///
+/// Five round trips of 2 s, and short enough that a peer which connects and then says nothing is soon dropped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a node connects to another.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Transport {
+    /// QUIC version 1, over UDP.
+    Quic,
+    /// TCP, secured by Noise or TLS and multiplexed by yamux.
+    Tcp,
+}
+
+/// What distinguishes one transport from another.
+trait Kind {
+    /// The name that people know it by.
+    fn name(&self) -> &'static str;
+
+    /// What follows the host in its multiaddrs.
+    fn path(&self, port: u16) -> Multiaddr;
+
+    /// Whether a pre-shared key can make it private.
+    fn takes_secret(&self) -> bool;
+
+    /// Fails if the system does not let this process listen on the socket address.
+    fn try_bind(&self, socket: SocketAddr) -> io::Result<()>;
+
+    /// Builds the transport.
+    fn build(&self, setup: &Setup) -> io::Result<Connections>;
+}
+
+/// A transport whose connections are secured and multiplexed.
+type Connections = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// What every transport of a node is built from.
+#[derive(Clone)]
+struct Setup {
+    keypair: Keypair,
+    listens: bool,
+    /// The key of a private network.
+    secret: Option<PreSharedKey>,
+    memory: Arc<RequestMemory>,
+}
+
+impl Transport {
+    /// Every transport.
+    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
+
+    const fn kind(self) -> &'static dyn Kind {
+        match self {
+            Self::Quic => &quic::Quic,
+            Self::Tcp => &tcp::Tcp,
+        }
+    }
+
+    /// All transports but this one.
+    pub fn others(self) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |other| *other != self)
+    }
+
+    /// The multiaddr of this transport at `ip` and `port`.
+    #[must_use]
+    pub fn multiaddr(self, ip: IpAddr, port: u16) -> Multiaddr {
+        Multiaddr::from(ip).into_iter().chain(&self.kind().path(port)).collect()
+    }
+
+    /// Reads the transport and the port that follow the host in a multiaddr; returns them with the parts after them.
+    pub(crate) fn read<'a, 'b>(parts: &'a [Protocol<'b>]) -> Option<(Self, u16, &'a [Protocol<'b>])> {
+        let (Protocol::Tcp(port) | Protocol::Udp(port)) = *parts.first()? else { return None };
+        Self::ALL.into_iter().find_map(|transport| {
+            let path = transport.kind().path(port);
+            let (start, rest) = parts.split_at_checked(path.iter().count())?;
+            path.iter().eq(start.iter().cloned()).then_some((transport, port, rest))
+        })
+    }
+
+    fn speaks(self, address: &Multiaddr) -> bool {
+        let parts: Vec<_> = address.iter().skip(1).collect();
+        Self::read(&parts).is_some_and(|(transport, ..)| transport == self)
+    }
+
+    /// Whether a pre-shared key can make its connections private.
+    pub fn takes_secret(self) -> bool {
+        self.kind().takes_secret()
+    }
+
+    /// Finds out whether a node can listen on a socket address.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken, not allowed, or not this machine's.
+    pub fn try_bind(self, socket: SocketAddr) -> io::Result<()> {
+        self.kind().try_bind(socket)
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind().name())
+    }
+}
+
+/// All transports of a node, or, with a secret, those that it can make private. With a secret, the node reaches only
+/// nodes that have the same.
+pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>) -> Connections {
+    let setup = Setup { keypair: keypair.clone(), listens, secret, memory: Arc::default() };
+    let usable = Transport::ALL.into_iter().filter(|transport| secret.is_none() || transport.takes_secret());
+    let none: Connections = OptionalTransport::<Connections>::none().boxed();
+    let all = usable.fold(none, |all, transport| {
+        let setup = setup.clone();
+        let next = Lazy::new(move |address| transport.speaks(address), move || transport.kind().build(&setup));
+        let either = all.or_transport(next);
+        either.map(|connection, _| connection.into_inner()).map_err(|error| error.into_inner()).boxed()
+    });
+    TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_transport_reads_the_addresses_that_it_writes_and_no_others() {
+        for transport in Transport::ALL {
+            let address = transport.multiaddr([192, 0, 2, 1].into(), 7).with(Protocol::P2p(PeerId::random()));
+            assert!(transport.speaks(&address));
+            assert!(transport.others().all(|other| !other.speaks(&address)));
+            let parts: Vec<_> = address.iter().skip(1).collect();
+            let (read, port, rest) = Transport::read(&parts).unwrap();
+            assert_eq!((read, port), (transport, 7));
+            assert!(matches!(rest, [Protocol::P2p(_)]));
+        }
+        assert!(Transport::ALL.iter().all(|transport| !transport.speaks(&"/ip4/192.0.2.1/udp/7".parse().unwrap())));
+    }
+}

@@ -1,0 +1,147 @@
+//! TCP, secured by Noise or TLS 1.3 and multiplexed by yamux. A pre-shared key encrypts everything on it once more.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use ::yamux::Mode;
+use futures::{AsyncRead, AsyncWrite, future::Either};
+use libp2p::{
+    Multiaddr, PeerId, Transport as _,
+    core::{
+        ConnectedPoint, UpgradeInfo,
+        muxing::StreamMuxerBox,
+        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
+    },
+    multiaddr::Protocol,
+    noise,
+    pnet::{PnetConfig, PreSharedKey},
+    tcp, tls,
+};
+use multistream_select::{Version, dialer_select_proto, listener_select_proto};
+use tokio::time::timeout;
+
+use super::{
+    Connections, Kind, Setup,
+    coalesce::Coalesce,
+    yamux::{self, Yamux},
+};
+use crate::hardening::RequestMemory;
+
+/// How long an established TCP connection may take to be secured and multiplexed: two round trips of 2 s.
+///
+/// Shorter than the whole handshake's limit, so that silence on a connection is told apart from no connection.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Tcp;
+
+impl Kind for Tcp {
+    fn name(&self) -> &'static str {
+        "TCP"
+    }
+
+    fn path(&self, port: u16) -> Multiaddr {
+        Multiaddr::empty().with(Protocol::Tcp(port))
+    }
+
+    fn takes_secret(&self) -> bool {
+        true
+    }
+
+    /// libp2p's transport would not notice that the address is taken: it lets several programs of one user share a
+    /// port, and the system then distributes the clients among them.
+    fn try_bind(&self, socket: SocketAddr) -> io::Result<()> {
+        TcpListener::bind(socket).map(drop)
+    }
+
+    fn build(&self, setup: &Setup) -> io::Result<Connections> {
+        let upgrade = Upgrade::new(setup)?;
+        Ok(tcp::tokio::Transport::new(tcp::Config::default())
+            .and_then(move |stream, endpoint| upgrade.run(stream, endpoint))
+            .map_err(|error| error.into_inner())
+            .boxed())
+    }
+}
+
+/// What a connection is made of.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
+
+/// Secures TCP connections and multiplexes them.
+///
+/// A listener accepts Noise and TLS. A dialer proposes Noise alone: a single proposal costs no round trip, because the
+/// handshake follows right behind it; a list of two costs one. Noise, because every Kameo node accepts it.
+#[derive(Clone)]
+struct Upgrade {
+    noise: noise::Config,
+    /// What a listener accepts besides Noise.
+    tls: Option<tls::Config>,
+    /// The key of a private network.
+    secret: Option<PreSharedKey>,
+    memory: Arc<RequestMemory>,
+}
+
+impl Upgrade {
+    fn new(setup: &Setup) -> io::Result<Self> {
+        Ok(Self {
+            noise: noise::Config::new(&setup.keypair).map_err(io::Error::other)?,
+            // Making the certificate takes time, which a node that only dials is spared.
+            tls: setup.listens.then(|| tls::Config::new(&setup.keypair)).transpose().map_err(io::Error::other)?,
+            secret: setup.secret,
+            memory: setup.memory.clone(),
+        })
+    }
+
+    async fn run(
+        self,
+        stream: tcp::tokio::TcpStream,
+        endpoint: ConnectedPoint,
+    ) -> io::Result<(PeerId, StreamMuxerBox)> {
+        let stream = Coalesce::new(stream);
+        let upgrade = async {
+            match self.secret {
+                None => self.secure(stream, &endpoint).await,
+                Some(secret) => {
+                    let stream = PnetConfig::new(secret).handshake(stream).await.map_err(io::Error::other)?;
+                    self.secure(stream, &endpoint).await
+                }
+            }
+        };
+        match timeout(UPGRADE_TIMEOUT, upgrade).await {
+            Ok(upgraded) => upgraded,
+            Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it accepts connections, but says nothing")),
+        }
+    }
+
+    async fn secure(self, stream: impl Wire, endpoint: &ConnectedPoint) -> io::Result<(PeerId, StreamMuxerBox)> {
+        if endpoint.is_dialer() { self.dial(stream).await } else { self.accept(stream).await }
+    }
+
+    async fn dial(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
+        let (name, stream) = dialer_select_proto(stream, self.noise.protocol_info(), Version::V1Lazy).await?;
+        let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
+        let (_, stream) = dialer_select_proto(stream, [yamux::PROTOCOL], Version::V1Lazy).await?;
+        Ok((peer, StreamMuxerBox::new(self.memory.meter(Yamux::new(stream, Mode::Client)))))
+    }
+
+    async fn accept(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
+        let tls = self.tls.iter().flat_map(UpgradeInfo::protocol_info);
+        let (name, stream) = listener_select_proto(stream, self.noise.protocol_info().chain(tls)).await?;
+        let (peer, stream) = match self.tls {
+            Some(tls) if tls.protocol_info().any(|tls| tls == name) => {
+                let (peer, stream) = tls.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
+                (peer, Either::Right(stream))
+            }
+            _ => {
+                let (peer, stream) = self.noise.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
+                (peer, Either::Left(stream))
+            }
+        };
+        let (_, stream) = listener_select_proto(stream, [yamux::PROTOCOL]).await?;
+        Ok((peer, StreamMuxerBox::new(self.memory.meter(Yamux::new(stream, Mode::Server)))))
+    }
+}

@@ -1,0 +1,197 @@
+//! What the server reports: log lines for people, or JSON lines for programs.
+
+use std::{future::pending, io, time::Duration};
+
+use anyhow::{Result, anyhow};
+use libp2p::{Multiaddr, PeerId};
+use ping_core::program::LineQueue;
+use serde::Serialize;
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::info;
+
+/// How many pings are reported one by one within a [`WINDOW`]; more are summed up at its end.
+const MAX_SINGLE_PINGS: u32 = 10;
+
+/// The shortest time between two summaries.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// How long the last lines may take when the server stops. A reader that does not read must not delay it.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Something that happened, as `--json` prints it.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum ServerEvent<'a> {
+    Listening { address: &'a Multiaddr, connection_address: &'a Multiaddr },
+    StoppedListening { address: &'a Multiaddr },
+    Ready { peer_id: PeerIdText, name: &'a str },
+    ClientConnected { peer_id: PeerIdText, address: &'a Multiaddr },
+    ClientDisconnected { peer_id: PeerIdText, address: &'a Multiaddr },
+    Pings { count: u64, total: u64 },
+    LinesLost { count: u64 },
+    Stopped { total: u64 },
+}
+
+/// A peer id in the form that people know.
+#[derive(Debug)]
+pub(crate) struct PeerIdText(pub(crate) PeerId);
+
+impl Serialize for PeerIdText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// Where events are reported.
+#[derive(Debug)]
+pub(crate) enum Reporter {
+    /// To the log.
+    Log,
+    /// To stdout, as JSON lines. A reader that pauses does not stop the server; the queue is bounded.
+    Json { lines: LineQueue, failed: oneshot::Receiver<io::Error> },
+}
+
+impl Reporter {
+    /// A reporter of JSON lines. Fails if the system does not start the thread that writes them.
+    pub(crate) fn json() -> Result<Self> {
+        let (failing, failed) = oneshot::channel();
+        let lost_line = |count| json_line(&ServerEvent::LinesLost { count });
+        let lines = LineQueue::new(io::stdout(), lost_line, |error| drop(failing.send(error)))?;
+        Ok(Self::Json { lines, failed })
+    }
+
+    /// Reports an event; never blocks.
+    pub(crate) fn report(&self, event: &ServerEvent<'_>) {
+        match self {
+            Self::Json { lines, .. } => lines.push(json_line(event)),
+            Self::Log => log(event),
+        }
+    }
+
+    /// Waits until an event could not be written, and says why.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        if let Self::Json { failed, .. } = self
+            && let Ok(error) = failed.await
+        {
+            return anyhow!("cannot write to standard output: {error}. Keep its reader open, or omit --json.");
+        }
+        pending().await
+    }
+
+    /// Waits until everything is written, but not for long.
+    pub(crate) fn finish(self) {
+        if let Self::Json { lines, .. } = self {
+            lines.flush(FLUSH_TIMEOUT);
+        }
+    }
+}
+
+fn json_line(event: &ServerEvent<'_>) -> Vec<u8> {
+    // Text and numbers always have a form in JSON.
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn log(event: &ServerEvent<'_>) {
+    match event {
+        ServerEvent::Listening { address, connection_address } => {
+            info!("Listening on {address}");
+            info!("Connection address: {connection_address}");
+        }
+        ServerEvent::StoppedListening { address } => info!("No longer listening on {address}"),
+        ServerEvent::Ready { name, .. } => info!("PingActor registered and ready! (name: {name})"),
+        ServerEvent::ClientConnected { peer_id, address } => info!("Client connected: {} from {address}", peer_id.0),
+        ServerEvent::ClientDisconnected { peer_id, .. } => info!("Client disconnected: {}", peer_id.0),
+        ServerEvent::Pings { count: 1, total } => info!("Received PING (total: {total})"),
+        ServerEvent::Pings { count, total } => info!("Received {count} PINGs (total: {total})"),
+        // The log counts its own.
+        ServerEvent::LinesLost { .. } => {}
+        ServerEvent::Stopped { total } => info!("Stopped. Total pings: {total}"),
+    }
+}
+
+/// Decides when the growing total is reported: at once while pings are few, once a second when they are many.
+#[derive(Debug)]
+pub(crate) struct PingReports {
+    reported: u64,
+    window_ends: Instant,
+    lines_left: u32,
+}
+
+impl PingReports {
+    /// Reports what is counted beyond this total.
+    pub(crate) fn after(reported: u64) -> Self {
+        Self { reported, window_ends: Instant::now(), lines_left: 0 }
+    }
+
+    /// Waits until there is something to report and it may be reported: at once, or at the end of a full window.
+    ///
+    /// Dropping the future loses nothing.
+    pub(crate) async fn wait(&self, total: &mut watch::Receiver<u64>) {
+        if total.wait_for(|total| *total > self.reported).await.is_err() {
+            // The count is gone.
+            pending().await
+        }
+        if self.lines_left == 0 {
+            sleep_until(self.window_ends).await;
+        }
+    }
+
+    /// What to report at this total, if there is anything.
+    pub(crate) fn next(&mut self, total: u64) -> Option<ServerEvent<'static>> {
+        let count = total - self.reported;
+        if count == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        if now >= self.window_ends {
+            self.window_ends = now + WINDOW;
+            // After a summary, the next one is a window away.
+            self.lines_left = if count > 1 { 1 } else { MAX_SINGLE_PINGS };
+        }
+        self.lines_left = self.lines_left.saturating_sub(1);
+        self.reported = total;
+        Some(ServerEvent::Pings { count, total })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn few_pings_are_reported_one_by_one_and_at_once() {
+        let (sender, mut total) = watch::channel(0);
+        let mut reports = PingReports::after(0);
+        for expected in 1..=5 {
+            sender.send_replace(expected);
+            let before = Instant::now();
+            reports.wait(&mut total).await;
+            assert_eq!(before, Instant::now());
+            assert!(matches!(reports.next(expected), Some(ServerEvent::Pings { count: 1, .. })));
+            advance(Duration::from_millis(300)).await;
+        }
+        assert!(reports.next(5).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_pings_are_summed_up_once_a_second() {
+        let (sender, mut total) = watch::channel(0);
+        let mut reports = PingReports::after(0);
+        for total in 1..=u64::from(MAX_SINGLE_PINGS) {
+            assert!(reports.next(total).is_some());
+        }
+        for expected in [5000, 9000] {
+            sender.send_replace(expected);
+            let before = Instant::now();
+            reports.wait(&mut total).await;
+            assert_eq!(Instant::now() - before, WINDOW);
+            assert!(matches!(reports.next(expected), Some(ServerEvent::Pings { count: 4000.., .. })));
+        }
+    }
+}
