@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
 
-    /// File with the pre-shared key of a private network: reach only servers that have the same, over TCP
+    /// File with the pre-shared key of a private network: reach only servers that have the same key, over TCP
     #[arg(long, value_name = "FILE", conflicts_with = "demo")]
     pub(crate) secret: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "TIME", value_parser = duration(Duration::ZERO..=HOUR))]
     pub(crate) interval: Option<Duration>,
 
-    /// How long to wait for the pong to one ping (1ms to 1h)
+    /// How long to wait for the pong to each ping (1ms to 1h)
     #[arg(short = 'W', long, value_name = "TIME", default_value = "10s", value_parser = duration(MILLISECOND..=HOUR))]
     pub(crate) timeout: Duration,
 
@@ -73,8 +73,8 @@ pub(crate) struct Args {
         help_heading = LOAD, conflicts_with_all = ["rate", "interval"])]
     pub(crate) concurrency: Option<u32>,
 
-    /// Send this many pings a second, each at its own time whatever happens to the others, and count its latency from
-    /// that time (0.001 to 10000000)
+    /// Send this many pings a second on a fixed schedule, whether or not earlier pings are answered; latency counts
+    /// from the scheduled time (0.001 to 10000000)
     #[arg(long, value_name = "PER_SECOND", value_parser = rate, help_heading = LOAD, conflicts_with = "interval")]
     pub(crate) rate: Option<f64>,
 
@@ -82,7 +82,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration(MILLISECOND..=DAY * 30), help_heading = LOAD)]
     pub(crate) duration: Option<Duration>,
 
-    /// Before that, send pings that are not reported, for a time or a number of pings, such as 2s or 1000
+    /// Send pings before the run that are not reported, for a time or a number of pings, such as 2s or 1000
     #[arg(long, value_name = "TIME|COUNT", value_parser = warm_up, help_heading = LOAD)]
     pub(crate) warmup: Option<Limit>,
 

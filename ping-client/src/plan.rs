@@ -1,4 +1,4 @@
-//! What the command line asks for, with every default and every rule applied. Nothing below sees the command line.
+//! What the command line asks for, with every default and every rule applied. Only `output` reads options of its own.
 
 use std::{path::PathBuf, time::Duration};
 

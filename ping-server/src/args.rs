@@ -50,11 +50,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PEER_ID|FILE")]
     pub(crate) allow: Vec<Allow>,
 
-    /// File with the pre-shared key of a private network: accept only clients that have the same, over TCP
+    /// File with the pre-shared key of a private network: accept only clients that have the same key, over TCP
     #[arg(long, value_name = "FILE")]
     pub(crate) secret: Option<PathBuf>,
 
-    /// Limit of connections; one IP address may have three quarters of them (1 to 1000000)
+    /// Maximum number of connections; one IP address may have three quarters of them (1 to 1000000)
     #[arg(long, value_name = "COUNT", default_value_t = Limits::DEFAULT_CONNECTIONS,
         value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,

@@ -178,10 +178,7 @@ async fn stop(
 /// Waits for the state file to fail, or for ever.
 async fn failure(state: &mut Option<State>) -> anyhow::Error {
     match state {
-        Some(State { failed, .. }) => match failed.await {
-            Ok(failure) => failure,
-            Err(_) => anyhow!("the thread that writes the state file ended. This is a bug; please report it."),
-        },
+        Some(state) => state.failed().await,
         None => pending().await,
     }
 }

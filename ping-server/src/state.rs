@@ -2,11 +2,7 @@
 //!
 //! A thread of its own writes. What is counted during one sync is written with the next, so many pings share one.
 
-use std::{
-    path::Path,
-    thread::{self, JoinHandle},
-    time::Instant,
-};
+use std::{future::pending, path::Path, thread, time::Instant};
 
 use anyhow::{Result, anyhow};
 use ping_core::{
@@ -33,9 +29,8 @@ const CACHE_SIZE: usize = 4 * 1024 * 1024;
 pub(crate) struct State {
     /// The total in the file.
     pub(crate) total: watch::Receiver<u64>,
-    /// Resolves to the reason when the file can no longer be written. Then no ping is answered.
-    pub(crate) failed: oneshot::Receiver<anyhow::Error>,
-    writer: JoinHandle<()>,
+    /// Resolves when the file is closed, to the reason if it could not be written. Then no ping is answered.
+    closed: Option<oneshot::Receiver<anyhow::Error>>,
 }
 
 impl State {
@@ -48,22 +43,34 @@ impl State {
             anyhow!("cannot read the state file {}: {error}. Name another file with --state.", path.display())
         })?;
         let (count, journal) = Count::stored(total, runs);
-        let (failing, failed) = oneshot::channel();
+        let (closing, closed) = oneshot::channel();
         let (stored, total) = watch::channel(total);
         let path = path.to_owned();
-        let writer = thread::Builder::new().name("state".into()).spawn(move || {
-            if let Err(error) = store(&database, &journal, &stored) {
-                let _ = failing.send(unwritable(&path, &error));
+        thread::Builder::new().name("state".into()).spawn(move || {
+            let outcome = store(&database, &journal, &stored);
+            // Closing the file spares the next start its repair.
+            drop((database, journal));
+            if let Err(error) = outcome {
+                let _ = closing.send(unwritable(&path, &error));
             }
         })?;
-        Ok((Self { total, failed, writer }, count))
+        Ok((Self { total, closed: Some(closed) }, count))
+    }
+
+    /// Waits until the file can no longer be written, and returns why.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        let Some(closed) = &mut self.closed else { return pending().await };
+        let failure = closed.await;
+        self.closed = None;
+        failure.unwrap_or_else(|_| {
+            anyhow!("the thread that writes the state file ended. This is a bug; please report it.")
+        })
     }
 
     /// Waits until the file is closed, so that it needs no repair when it is opened next. The count must be finished.
-    /// Returns why the file could not be written, if that is so.
-    pub(crate) async fn close(mut self) -> Option<anyhow::Error> {
-        let _ = tokio::task::spawn_blocking(|| self.writer.join()).await;
-        self.failed.try_recv().ok()
+    /// Returns why the file could not be written, unless [`failed`](Self::failed) has.
+    pub(crate) async fn close(self) -> Option<anyhow::Error> {
+        self.closed?.await.ok()
     }
 }
 

@@ -56,6 +56,11 @@ impl Error {
         Self::Dial { server: server.to_string(), error: DialError::TimedOut }
     }
 
+    /// This program's node failed.
+    pub(crate) fn node_failed(reason: &str) -> Self {
+        Self::Bug { reason: format!("the network task failed: {reason}") }
+    }
+
     /// Whether another attempt cannot succeed.
     pub(crate) fn is_final(&self) -> bool {
         match self {
@@ -136,7 +141,7 @@ impl Error {
             Self::Dial { error, .. } => dial_help(error),
             Self::OtherTransport { at, .. } => format!("Use --server {at}."),
             Self::NothingDiscovered => {
-                "Start ping-server on this network, or, where multicast is blocked, name its address with --server."
+                "Start ping-server on this network, or, where multicast is blocked, pass its address with --server."
                     .into()
             }
             Self::TurnedAway { .. } => {
@@ -144,9 +149,9 @@ impl Error {
                     .into()
             }
             Self::NotKameo { .. } => "Use the connection address that ping-server printed.".into(),
-            Self::NoSuchActor { .. } => "Give --name the name that ping-server was started with.".into(),
+            Self::NoSuchActor { .. } => "Set --name to the name that ping-server was started with.".into(),
             Self::ActorElsewhere { owner, .. } => format!("Use the connection address of {owner}."),
-            Self::OtherType { .. } => "Give --name the name of a PingActor.".into(),
+            Self::OtherType { .. } => "Set --name to the name of a PingActor.".into(),
             Self::Unsupported { limit: 0, .. } => "Omit --size, or use a ping-server of this version.".into(),
             Self::Unsupported { limit, .. } => format!("Give --size at most {limit}."),
             Self::NoStream { .. } => "Use --mode ask or auto, or a ping-server of this version.".into(),
@@ -214,7 +219,7 @@ impl fmt::Display for Error {
             }
             Self::NoRetry => write!(f, "the server cannot tell a resent ping from a new one"),
             Self::StreamEnded { reason } => write!(f, "the stream to the actor ended: {reason}"),
-            Self::NoAnswer { error } => write!(f, "the actor does not answer a question about itself: {error}"),
+            Self::NoAnswer { error } => write!(f, "the actor did not answer a query: {error}"),
             Self::Lost { reason } => write!(f, "the connection to the server was lost: {reason}"),
             Self::Deadline { deadline } => {
                 write!(

@@ -9,6 +9,8 @@ use kameo::error::RemoteSendError;
 pub(crate) enum PingError {
     /// No pong arrived in time.
     TimedOut { timeout: Option<Duration> },
+    /// No answer to another question than a ping arrived in time.
+    NoAnswer { timeout: Duration },
     /// The connection was lost before the pong arrived.
     ConnectionLost,
     /// The ping's own stream broke, maybe without the connection.
@@ -39,7 +41,7 @@ impl PingError {
     /// The name of the cause in `--json`.
     pub(crate) fn cause(&self) -> &'static str {
         match self {
-            Self::TimedOut { .. } => "timed_out",
+            Self::TimedOut { .. } | Self::NoAnswer { .. } => "timed_out",
             Self::ConnectionLost | Self::StreamBroke => "connection_lost",
             Self::NotConnected => "not_connected",
             Self::WrongPong { .. } => "wrong_pong",
@@ -88,6 +90,7 @@ impl fmt::Display for PingError {
                 write!(f, "no pong within {}", humantime::format_duration(*timeout))
             }
             Self::TimedOut { timeout: None } => write!(f, "no pong in time"),
+            Self::NoAnswer { timeout } => write!(f, "no answer within {}", humantime::format_duration(*timeout)),
             Self::ConnectionLost => write!(f, "the connection to the server was lost"),
             Self::StreamBroke => write!(f, "the ping's stream broke"),
             Self::NotConnected => write!(f, "there was no connection to the server"),

@@ -38,7 +38,7 @@ impl Finder<'_> {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            if error.is_final() || self.is_over.get() {
+            if error.is_final() || self.is_over() {
                 return Err(error);
             }
             if !is_kameo {

@@ -15,7 +15,7 @@ use crate::error::Error;
 const MAX_PEERS: usize = 256;
 const MAX_ADDRESSES: usize = 16;
 
-/// A search on the local network. After its success it tries each other peer once more, to name the other servers.
+/// A search on the local network. It continues for a moment after its success, to name the other servers.
 ///
 /// It reads the node's events, and passes on the round trips among them.
 pub(crate) struct Search<'a> {
@@ -23,7 +23,7 @@ pub(crate) struct Search<'a> {
     events: mpsc::UnboundedReceiver<Event>,
     /// The addresses that each peer announced, shared with the attempt to reach it.
     peers: HashMap<PeerId, Rc<RefCell<Vec<Multiaddr>>>>,
-    attempts: FuturesUnordered<LocalBoxFuture<'a, Result<Found, Error>>>,
+    attempts: FuturesUnordered<LocalBoxFuture<'a, (PeerId, Result<Found, Error>)>>,
 }
 
 /// Gets the peer and the time of each round trip that the node measures.
@@ -46,9 +46,12 @@ impl<'a> Search<'a> {
         loop {
             tokio::select! {
                 event = receive(&mut self.events) => self.on_event(event, on_round_trip),
-                Some(outcome) = self.attempts.next() => match outcome {
+                Some((peer, outcome)) = self.attempts.next() => match outcome {
                     Ok(found) => return found,
-                    Err(error) => self.finder.note(error),
+                    Err(error) => {
+                        self.finder.note(error);
+                        self.finder.node.disconnect(peer);
+                    }
                 },
             }
         }
@@ -100,7 +103,7 @@ impl<'a> Search<'a> {
         let addresses = Rc::new(RefCell::new(vec![address]));
         self.peers.insert(peer, Rc::clone(&addresses));
         let finder = self.finder;
-        self.attempts.push(Box::pin(async move { finder.at_peer(peer, &addresses).await }));
+        self.attempts.push(Box::pin(async move { (peer, finder.at_peer(peer, &addresses).await) }));
     }
 }
 

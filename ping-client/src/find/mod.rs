@@ -37,10 +37,14 @@ const MAX_ATTEMPTS: usize = 32;
 /// Within this time one of several transports usually answers, even on a slow link.
 const USUAL_ANSWER: Duration = Duration::from_secs(1);
 
+/// How long a search continues after its success, to name the other servers.
+const NAMING_TIME: Duration = Duration::from_secs(1);
+
 /// The actor, and how it was found.
 pub(crate) struct Found {
     pub(crate) actor: RemoteActorRef<PingActor>,
-    /// The other peers that registered an actor under the name, as far as the registry knows. It may take a while.
+    /// The other peers that registered an actor under the name, as far as the registry knows. The stream may take a
+    /// while to end.
     pub(crate) others: LocalBoxStream<'static, PeerId>,
     pub(crate) connection: Connection,
     /// When an address to connect to was known.
@@ -65,8 +69,8 @@ pub(crate) struct Finder<'a> {
     has_warned: Cell<bool>,
     /// Whether the address leaves the transport open.
     tries_all_transports: Cell<bool>,
-    /// Whether the actor was found. Then nothing is tried twice.
-    is_over: Cell<bool>,
+    /// When the actor was found.
+    found: Cell<Option<Instant>>,
     /// When the server's name was first resolved.
     address_known: Cell<Option<Instant>>,
 }
@@ -83,7 +87,7 @@ impl<'a> Finder<'a> {
             failures: watch::Sender::new(0),
             has_warned: Cell::new(false),
             tries_all_transports: Cell::new(false),
-            is_over: Cell::new(false),
+            found: Cell::new(None),
             address_known: Cell::new(None),
         }
     }
@@ -97,7 +101,7 @@ impl<'a> Finder<'a> {
     ) -> Result<Found, Error> {
         match timeout(self.time_limit, search).await {
             Ok(outcome) => {
-                self.is_over.set(true);
+                self.found.set(Some(Instant::now()));
                 if outcome.is_ok() && self.has_warned.get() {
                     info!("Found after {:.1} s", self.started.elapsed().as_secs_f64());
                 }
@@ -110,6 +114,11 @@ impl<'a> Finder<'a> {
     /// The most telling error so far.
     pub(crate) fn error(&self) -> Option<Error> {
         self.error.borrow().clone()
+    }
+
+    /// Whether the search is over. Other servers get a moment, because a server listens before it registers its actor.
+    fn is_over(&self) -> bool {
+        self.found.get().is_some_and(|found| found.elapsed() >= NAMING_TIME)
     }
 
     /// Finds the actor on the server at this address. Fails only if another attempt could not succeed.
@@ -170,7 +179,7 @@ impl<'a> Finder<'a> {
         let mut backoff = Backoff::new();
         loop {
             match self.attempt(&connect, &address_known).await {
-                Err(error) if !error.is_final() && !self.is_over.get() => self.note(error),
+                Err(error) if !error.is_final() && !self.is_over() => self.note(error),
                 outcome => return outcome,
             }
             backoff.wait().await;
@@ -197,7 +206,7 @@ impl<'a> Finder<'a> {
     fn note(&self, error: Error) {
         debug!(%error, "trying again");
         self.failures.send_modify(|failures| *failures += 1);
-        if error.weight() == 0 || self.is_over.get() {
+        if error.weight() == 0 || self.found.get().is_some() {
             return;
         }
         // While several transports are tried, one that is refused says little: another may still answer.

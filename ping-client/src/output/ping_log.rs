@@ -49,7 +49,7 @@ impl Observer for PingLog {
 
     fn late(&mut self, sequence: u64, _: Answer) {
         if self.logs_each {
-            info!("PONG #{sequence} arrived too late");
+            info!("The answer to PING #{sequence} arrived too late");
         }
     }
 }

@@ -26,7 +26,7 @@ const FIRST_BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause after a "busy".
 const MAX_BUSY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What one ping brought: its number, how often the actor was busy, and its outcome.
+/// What one ping returned: its number, how often the actor was busy, and its outcome.
 type Resolved = (u64, u64, Outcome);
 
 /// Pings by Kameo's ask or tell.

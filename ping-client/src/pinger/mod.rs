@@ -84,7 +84,7 @@ pub(crate) struct Answer {
 /// What became of one ping.
 pub(crate) type Outcome = Result<Answer, PingError>;
 
-/// What a poll of a [`Pinger`] brought.
+/// What a poll of a [`Pinger`] returned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Progress {
     /// Outcomes are known, or there is room again.
@@ -130,7 +130,7 @@ pub(crate) trait Pinger {
     ///
     /// # Errors
     ///
-    /// When the pinger is of no more use.
+    /// When the pinger can no longer be used.
     fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>>;
 
     /// Whether there is a connection.

@@ -22,8 +22,11 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    About, ActorHandle, Counters, Mode, Outcome, Pinger, PingerPlan, Progress, about, ask::AskPinger,
-    questions::about_run, quic_restart, stream::StreamPinger,
+    About, ActorHandle, Counters, Mode, Outcome, Pinger, PingerPlan, Progress, about,
+    ask::AskPinger,
+    questions::{about_run, no_answer},
+    quic_restart,
+    stream::StreamPinger,
 };
 use crate::{
     error::Error,
@@ -125,7 +128,9 @@ impl<'a> Opener<'a> {
 
     /// Reconnects to the server and opens a pinger, for as long as it takes. Fails if the server is not what it was.
     pub(super) async fn reopen(&mut self) -> Result<Connected<'a>, Error> {
-        let Some(server) = self.server.clone() else { return Err(Error::Lost { reason: "it ended".into() }) };
+        let Some(server) = self.server.clone() else {
+            return Err(Error::Lost { reason: "the address of the server is not known".into() });
+        };
         loop {
             // The stream may have ended before the connection under it, or the connection may be of no use.
             server.peer.into_iter().for_each(|peer| self.node.disconnect(peer));
@@ -133,7 +138,9 @@ impl<'a> Opener<'a> {
             let Found { actor, mut connection, .. } = finder.again(&server).await?;
             let opened = tokio::select! {
                 opened = self.open(&actor, connection.peer) => opened,
-                reason = &mut connection.closed => Err(Error::Lost { reason: reason.unwrap_or_default() }),
+                reason = &mut connection.closed => {
+                    Err(Error::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) })
+                }
             };
             match opened {
                 Ok(opened) => return Ok(self.connected(opened, actor, connection)),
@@ -176,6 +183,9 @@ impl<'a> Opener<'a> {
         let mode = self.plan.mode;
         // The question costs a round trip, and any Kameo node can answer an ask without a payload.
         let about = if size > 0 || mode == Mode::Tell { about(actor).await? } else { About::Unknown };
+        if size > 0 && about == About::Unknown {
+            return Err(Error::NoAnswer { error: no_answer() });
+        }
         let max_payload = about.card().map_or(0, |card| card.max_payload);
         let pinger = AskPinger::new(actor.clone(), mode == Mode::Tell, max_payload, run, &self.plan)?;
         let facts = Facts { mode, total: about.card().map(|card| card.total_pings), about };

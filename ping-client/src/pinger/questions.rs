@@ -56,7 +56,7 @@ pub(super) async fn about_run(actor: &RemoteActorRef<PingActor>, run: RunId, ste
         Ok(Ok(card)) => Ok(card),
         Ok(Err(RemoteSendError::UnknownMessage { .. })) => Err(Error::NoRetry),
         Ok(Err(error)) => Err(Error::NoAnswer { error: PingError::from_kameo(&error) }),
-        Err(_) => Err(Error::NoAnswer { error: PingError::TimedOut { timeout: Some(ANSWER_TIMEOUT) } }),
+        Err(_) => Err(Error::NoAnswer { error: no_answer() }),
     }
 }
 
@@ -68,6 +68,11 @@ pub(crate) async fn count_of_run(handle: &ActorHandle) -> Option<u64> {
 /// The same, and ends the run.
 pub(crate) async fn end_run(handle: &ActorHandle) -> Option<u64> {
     count(handle, Step::End).await
+}
+
+/// The actor did not answer a question in time.
+pub(super) fn no_answer() -> PingError {
+    PingError::NoAnswer { timeout: ANSWER_TIMEOUT }
 }
 
 async fn count(handle: &ActorHandle, step: Step) -> Option<u64> {

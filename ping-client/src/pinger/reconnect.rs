@@ -1,6 +1,7 @@
 //! Opens another pinger when the connection is lost.
 
 use std::{
+    collections::BTreeSet,
     task::{Context, Poll},
     time::Instant,
 };
@@ -23,6 +24,8 @@ pub(crate) struct Reconnect<'a> {
     failed: Vec<u64>,
     /// The last ping before this connection was made.
     last_before: u64,
+    /// Earlier pings that were resent on this connection.
+    resent: BTreeSet<u64>,
     settled_below: u64,
     /// What happened on the connections before this one.
     counters: Counters,
@@ -55,6 +58,7 @@ impl<'a> Reconnect<'a> {
             last_sequence: 0,
             failed: Vec::new(),
             last_before: 0,
+            resent: BTreeSet::new(),
             settled_below: 0,
             counters: Counters::default(),
         };
@@ -63,13 +67,14 @@ impl<'a> Reconnect<'a> {
 
     /// Starts to reconnect, if the opener can.
     fn on_lost(&mut self, error: Error) -> Result<Progress, Error> {
-        let state = std::mem::replace(&mut self.state, State::Nothing);
-        let (State::Up(connected, mut opener), Error::Lost { .. }) = (state, &error) else { return Err(error) };
-        let busy = connected.counters().busy;
-        self.counters.busy += busy;
-        if !opener.can_reopen() {
+        // The connection may still stand, for questions to the actor.
+        if !matches!(&self.state, State::Up(_, opener) if opener.can_reopen() && matches!(error, Error::Lost { .. })) {
             return Err(error);
         }
+        let State::Up(connected, mut opener) = std::mem::replace(&mut self.state, State::Nothing) else {
+            return Err(error);
+        };
+        self.counters.busy += connected.counters().busy;
         warn!("{error}; reconnecting");
         let connecting = async move {
             let connected = opener.reopen().await;
@@ -87,6 +92,7 @@ impl<'a> Reconnect<'a> {
         connected.settle_below(self.settled_below);
         let remembers_run = connected.remembers_run;
         self.last_before = self.last_sequence;
+        self.resent.clear();
         self.state = State::Up(connected, opener);
         Progress::Reconnected { remembers_run }
     }
@@ -102,6 +108,9 @@ impl Pinger for Reconnect<'_> {
     }
 
     fn send(&mut self, sequence: u64) {
+        if sequence <= self.last_before {
+            self.resent.insert(sequence);
+        }
         self.last_sequence = self.last_sequence.max(sequence);
         match &mut self.state {
             State::Up(connected, _) => connected.send(sequence),
@@ -148,8 +157,9 @@ impl Pinger for Reconnect<'_> {
 
     fn forget(&mut self, sequence: u64) {
         // A ping of an earlier connection takes up no room on this one.
+        let is_on_this_one = sequence > self.last_before || self.resent.remove(&sequence);
         if let State::Up(connected, _) = &mut self.state
-            && sequence > self.last_before
+            && is_on_this_one
         {
             connected.forget(sequence);
         }

@@ -20,7 +20,7 @@ const RESEND_PAUSE: Duration = Duration::from_millis(100);
 /// A pinger that resends.
 pub(crate) struct Retry<P> {
     pinger: P,
-    /// Pings whose outcome is not known and that nobody has given up.
+    /// Pings whose outcome is not known and that have not been given up.
     unresolved: BTreeSet<u64>,
     /// Those of them that wait to be resent.
     waiting: VecDeque<u64>,
@@ -98,6 +98,7 @@ impl<P: Pinger> Retry<P> {
         self.waiting.clear();
         let forgotten = std::mem::take(&mut self.unresolved);
         resolved.extend(forgotten.into_iter().map(|sequence| (sequence, Err(PingError::Forgotten))));
+        self.pinger.settle_below(self.floor());
     }
 }
 

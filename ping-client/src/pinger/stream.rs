@@ -32,7 +32,7 @@ pub(super) struct StreamPinger {
     payloads: Payloads,
     /// What the actor was last told of settled pings.
     settled_below: u64,
-    /// The client's outcomes, kept for their memory.
+    /// The client's outcomes, kept to reuse the allocation.
     resolved: Vec<Resolved>,
 }
 
@@ -72,13 +72,14 @@ impl Pinger for StreamPinger {
     }
 
     fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
-        ready!(self.client.poll(context, &mut self.resolved)).map_err(|ended| into_error(&ended))?;
+        let polled = ready!(self.client.poll(context, &mut self.resolved));
+        // Pongs may arrive together with the end.
         resolved.extend(self.resolved.drain(..).map(|ping| match ping {
             Resolved::Pong { id, total } => (id, Ok(Answer { total: Some(total) })),
             Resolved::Told { id } => (id, Ok(Answer { total: None })),
             Resolved::Damaged { id } => (id, Err(PingError::Damaged { sequence: id })),
         }));
-        Poll::Ready(Ok(Progress::Resolved))
+        Poll::Ready(polled.map(|()| Progress::Resolved).map_err(|ended| into_error(&ended)))
     }
 
     fn give_up(&mut self, sequence: u64) {

@@ -46,7 +46,7 @@ pub(crate) enum End {
     Complete,
     /// Something stopped it.
     Stopped(Stop),
-    /// The pinger is of no more use.
+    /// The pinger can no longer be used.
     Failed(Error),
 }
 
@@ -172,7 +172,7 @@ impl Run<'_> {
                 _ => {}
             }
         }
-        // Its memory is used again.
+        // Reuse the allocation.
         self.resolved = resolved;
         let (unanswered, error) = match is_lost {
             true => (self.in_flight.abandon(), PingError::ConnectionLost),

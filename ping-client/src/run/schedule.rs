@@ -107,7 +107,7 @@ fn times(interval: Duration, n: u64) -> Duration {
     Duration::from_secs_f64(interval.as_secs_f64() * n as f64)
 }
 
-/// Waits for a moment, which may have passed. Tokio's timers are precise to a millisecond; this one to some ten
+/// Waits for a moment, which may have passed. Tokio's timers are precise to a millisecond; this one to about ten
 /// microseconds.
 pub(crate) async fn wait_until(due: Instant) {
     let left = due.saturating_duration_since(Instant::now());

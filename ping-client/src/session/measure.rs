@@ -30,6 +30,9 @@ const NETWORK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait, after a run, for the server's count of its pings.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The note on a result that was wanted before the server had answered.
+const COUNTS_MISSING: &str = "the server was not asked for its own figures, because the session was ended";
+
 /// What a session measures with.
 pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
@@ -88,11 +91,15 @@ pub(super) async fn measure(
     let end = match measured {
         Ok(measured) => {
             first_pong = measured.first_pong.or(first_pong);
-            let conclusion = conclude(&measured, shows_version, result);
+            result.load.mode = measured.facts.mode;
+            result.counters = measured.pinger.counters();
+            result.clocks = measured.clocks;
             tokio::select! {
-                () = conclusion => {}
-                // A second signal waits for nothing.
-                () = signals.next() => {}
+                biased;
+                // A second signal, and the deadline, wait for nothing.
+                () = signals.next() => result.notes.push(COUNTS_MISSING.into()),
+                _ = deadline(plan.deadline, started) => result.notes.push(COUNTS_MISSING.into()),
+                () = conclude(&measured, shows_version, result) => {}
             }
             if matches!(measured.end, End::Complete) {
                 let _ = timeout(NETWORK_TIMEOUT, enough_round_trips(&mut search, &mut network)).await;
@@ -212,9 +219,6 @@ impl Measured<'_> {
 /// Asks the actor what it counted, and who it is.
 async fn conclude(measured: &Measured<'_>, shows_version: bool, result: &mut SessionResult) {
     let Measured { pinger, facts, .. } = measured;
-    result.load.mode = facts.mode;
-    result.counters = pinger.counters();
-    result.clocks = measured.clocks;
     let mut about_server = facts.about.clone();
     if let Some(handle) = pinger.actor() {
         if handle.run.is_some() {
@@ -272,8 +276,6 @@ fn note_end(end: End, result: &mut SessionResult) {
         End::Stopped(Stop::Deadline(deadline)) => {
             result.notes.push(format!("the deadline of {} ended the run", humantime::format_duration(deadline)));
         }
-        End::Stopped(Stop::NodeFailed(reason)) => {
-            result.error = Some(Error::Bug { reason: format!("the network task failed: {reason}") });
-        }
+        End::Stopped(Stop::NodeFailed(reason)) => result.error = Some(Error::node_failed(&reason)),
     }
 }

@@ -159,7 +159,7 @@ async fn find(
         found = found => found,
         () = signals.next() => Err(Error::Interrupted),
         deadline = deadline(plan.deadline, started) => Err(finder.error().unwrap_or(Error::Deadline { deadline })),
-        reason = node.failed() => Err(Error::Bug { reason }),
+        reason = node.failed() => Err(Error::node_failed(&reason)),
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) struct RegistryFilter {
 }
 
 impl RegistryFilter {
-    /// Decides about a message of a peer at this address, and whether it is one that a sound Kameo node sends.
+    /// Decides about a message of a peer at this address, and whether it is one that a well-behaved Kameo node sends.
     pub(super) fn check(
         &mut self,
         peer: PeerId,

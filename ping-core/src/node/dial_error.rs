@@ -23,7 +23,7 @@ pub enum DialError {
     /// Something answers there, but not like a libp2p peer.
     #[error("not a libp2p peer: {0}")]
     NotLibp2p(String),
-    /// Not the expected peer, but another one answers there.
+    /// Another peer than the expected one answers there.
     #[error("expected peer {expected}, found {found}")]
     WrongPeer {
         /// The identity that the caller expected.

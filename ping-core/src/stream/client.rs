@@ -183,14 +183,12 @@ impl Client {
     }
 
     /// Does not send a ping whose time is up, if nothing of its payload is sent yet, so that later ones need not wait
-    /// for it. Otherwise it counts as in flight until it is resolved or [forgotten](Self::forget).
+    /// for it. An ask counts as in flight until it is resolved or [forgotten](Self::forget).
     pub fn give_up(&mut self, id: u64) {
         let place = self.payloads.iter().position(|payload| payload.id == id && !payload.has_begun);
         if let Some(Payload { is_ask, .. }) = place.and_then(|place| self.payloads.remove(place)) {
             self.echoes.remove(&id);
-            if is_ask {
-                self.forget(id);
-            } else {
+            if !is_ask {
                 self.tells -= 1;
             }
         }

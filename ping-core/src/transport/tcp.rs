@@ -113,7 +113,10 @@ impl Upgrade {
         };
         match timeout(UPGRADE_TIMEOUT, upgrade).await {
             Ok(upgraded) => upgraded,
-            Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it accepts connections, but says nothing")),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the connection was accepted, but no handshake followed",
+            )),
         }
     }
 
