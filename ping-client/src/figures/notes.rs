@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::SessionResult;
-use crate::{error::PingError, run::Pace, units::percent};
+use crate::{
+    error::PingError,
+    run::Pace,
+    units::{counted, percent},
+};
 
 /// The share of the run in which the client's one thread may compute before its own speed is what is measured. With a
 /// tenth of its time left, a ping seldom waits for another's work.
@@ -57,10 +61,15 @@ fn missed_rate(result: &SessionResult) -> Option<String> {
         .then(|| format!("target rate missed: {rate:.1} of {target} pings/s"))
 }
 
-/// Under load, libp2p's pings queue behind the pings to the actor, or the pings to the actor share packets.
+/// In a short run, the network has few samples. Under load, its pings queue behind those to the actor.
 fn clamped_overhead(result: &SessionResult) -> Option<String> {
-    let text = "the network's round trip is not comparable under this load, so the overhead is not known";
-    result.is_overhead_clamped().then(|| text.into())
+    if !result.is_overhead_clamped() {
+        return None;
+    }
+    let is_load = !matches!(result.load.pace, Pace::Closed(1) | Pace::Interval(_));
+    let reason = if is_load { "; under load the two are not comparable" } else { "" };
+    let samples = counted(result.network.count(), "sample");
+    Some(format!("overhead unknown: the network's round trip ({samples}) is not below the actor's{reason}"))
 }
 
 fn clock_jump(result: &SessionResult) -> Option<String> {
@@ -117,7 +126,7 @@ mod tests {
             "p99 needs at least 100 pongs (got 50)",
             "busy for 97 %",
             "target rate missed: 4.9 of 100 pings/s",
-            "not comparable",
+            "overhead unknown: the network's round trip (1 sample) is not below the actor's; under load",
             "jumped by 3.0 s",
         ] {
             assert!(notes.contains(text), "{text}: {notes}");

@@ -122,6 +122,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Sends the pings that are due and find room.
     fn send_due(&mut self, now: Instant) -> Next {
+        let is_connected = self.pinger.is_connected();
         loop {
             let (in_flight, has_room) = (self.in_flight.len(), self.pinger.has_room());
             match self.schedule.due(now) {
@@ -134,7 +135,7 @@ impl Run<'_> {
                 Some(due) if due > now => return Next::At(due),
                 Some(due) => {
                     let sequence = self.schedule.take();
-                    self.observer.sending(Sending { sequence, now, is_connected: self.pinger.is_connected() });
+                    self.observer.sending(Sending { sequence, now, is_connected });
                     self.in_flight.add(sequence, due, now);
                     self.pinger.send(self.after + sequence);
                 }
