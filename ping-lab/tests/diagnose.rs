@@ -99,7 +99,7 @@ fn a_port_that_stays_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
     thread::spawn(move || listener.incoming().collect::<Vec<_>>());
-    fails(SEARCH, &address, &[], "not_libp2p", &["says nothing"]);
+    fails(SEARCH, &address, &[], "not_libp2p", &["no handshake followed"]);
 }
 
 fn no_actor_of_that_name() {

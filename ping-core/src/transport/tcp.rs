@@ -67,16 +67,16 @@ impl Kind for Tcp {
 }
 
 /// What a connection is made of.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
 
-/// Secures TCP connections and multiplexes them.
+/// Secures byte streams and multiplexes them.
 ///
 /// A listener accepts Noise and TLS. A dialer proposes Noise alone: a single proposal costs no round trip, because the
 /// handshake follows right behind it; a list of two costs one. Noise, because every Kameo node accepts it.
 #[derive(Clone)]
-struct Upgrade {
+pub(super) struct Upgrade {
     noise: noise::Config,
     /// What a listener accepts besides Noise.
     tls: Option<tls::Config>,
@@ -86,7 +86,7 @@ struct Upgrade {
 }
 
 impl Upgrade {
-    fn new(setup: &Setup) -> io::Result<Self> {
+    pub(super) fn new(setup: &Setup) -> io::Result<Self> {
         Ok(Self {
             noise: noise::Config::new(&setup.keypair).map_err(io::Error::other)?,
             // Making the certificate takes time, which a node that only dials is spared.
@@ -96,11 +96,7 @@ impl Upgrade {
         })
     }
 
-    async fn run(
-        self,
-        stream: tcp::tokio::TcpStream,
-        endpoint: ConnectedPoint,
-    ) -> io::Result<(PeerId, StreamMuxerBox)> {
+    pub(super) async fn run(self, stream: impl Wire, endpoint: ConnectedPoint) -> io::Result<(PeerId, StreamMuxerBox)> {
         let stream = Coalesce::new(stream);
         let upgrade = async {
             match self.secret {
