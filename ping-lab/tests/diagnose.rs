@@ -15,7 +15,7 @@ use ping_lab::{Port, Run, Server, client, ping, stock};
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
 /// How long a search lasts whose cause is told when its time is over. A slow machine meets the cause within this time.
-const SEARCH: &str = "40s";
+const SEARCH: &str = "30s";
 
 /// How long a search may last that ends by itself, when it has met a cause that another try cannot change.
 const NO_LIMIT: &str = "1d";
@@ -161,7 +161,7 @@ fn tcp_asked_of_a_server_that_speaks_quic() {
 #[test]
 fn a_deadline_ends_the_search_and_the_run() {
     // Long enough for a slow machine to find the server and get a pong.
-    let deadline = ["-w", "40s"];
+    let deadline = ["-w", "30s"];
     let server = Server::start();
     let address = server.address("tcp");
     thread::scope(|scope| {

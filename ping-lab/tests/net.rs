@@ -17,7 +17,7 @@ use ping_lab::{
 };
 
 /// How long a search lasts whose cause is told when its time is over. A slow machine meets the cause within this time.
-const SEARCH: &str = "40s";
+const SEARCH: &str = "30s";
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]

@@ -127,6 +127,15 @@ fn what_was_counted_in_the_warm_up_is_not_among_the_pings() {
 }
 
 #[test]
+fn a_run_that_its_deadline_ends_is_counted() {
+    let server = Server::start();
+    let run = ping(server.address("tcp"), &["--retry", "-c", "0", "-w", "20s"]);
+    let result = run.json();
+    assert!(count(&result, "received") >= 1, "{run}");
+    assert_eq!(count(&result, "counted"), total_of(&server), "{run}");
+}
+
+#[test]
 fn a_run_that_ends_in_its_warm_up_has_measured_nothing() {
     let server = Server::start();
     let mut client = start_client(&server, &["--retry", "--warmup", "1h"]);

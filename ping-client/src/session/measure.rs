@@ -94,11 +94,12 @@ pub(super) async fn measure(
             result.load.mode = measured.facts.mode;
             result.counters = measured.pinger.counters();
             result.clocks = measured.clocks;
+            let is_past_deadline = matches!(measured.end, End::Stopped(Stop::Deadline(_)));
             tokio::select! {
                 biased;
-                // A second signal, and the deadline, wait for nothing.
+                // A second signal waits for nothing. A deadline that ended the run leaves time for the counts.
                 () = signals.next() => result.notes.push(COUNTS_MISSING.into()),
-                _ = deadline(plan.deadline, started) => result.notes.push(COUNTS_MISSING.into()),
+                _ = deadline(plan.deadline, started), if !is_past_deadline => result.notes.push(COUNTS_MISSING.into()),
                 () = conclude(&measured, shows_version, result) => {}
             }
             if matches!(measured.end, End::Complete) {
