@@ -14,8 +14,9 @@ use crate::{output::OutputArgs, pinger::Mode, run::Limit};
 
 /// Pings an actor that ping-server hosts, and reports the round-trip time, or why there is none.
 ///
-/// The server prints its connection addresses when it starts; give one of them to --server. An IP address or a host
-/// name works too. Without --server, the client finds servers on the local network by mDNS.
+/// The server prints its connection addresses when it starts; give one of them to --server.
+/// An IP address or a host name works too.
+/// Without --server, the client finds servers on the local network by mDNS.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -44,7 +45,7 @@ pub(crate) struct Args {
     pub(crate) count: Option<u64>,
 
     /// Time between two pings, such as 250ms, 2s or 1m (0 to 1h; 0 sends the next when the pong arrives)
-    /// [default: 2s; with --demo or --concurrency 0]
+    /// [default: 2s, or 0 with --demo or --concurrency]
     #[arg(short, long, value_name = "TIME", value_parser = duration(Duration::ZERO..=HOUR))]
     pub(crate) interval: Option<Duration>,
 
@@ -68,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration(MILLISECOND..=DAY))]
     pub(crate) find_timeout: Duration,
 
-    /// Keep this many pings in flight, each sent when the pong to an earlier one arrives (1 to 100000)
+    /// Keep this many pings in flight; send the next one when a pong arrives (1 to 100000)
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..=100_000),
         help_heading = LOAD, conflicts_with_all = ["rate", "interval"])]
     pub(crate) concurrency: Option<u32>,

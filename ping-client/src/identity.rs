@@ -37,5 +37,5 @@ pub(crate) fn print(path: &Path) -> Result<ExitCode> {
 }
 
 fn explain(error: &IdentityError) -> anyhow::Error {
-    anyhow!("{error}. {}", error.help("--identity", "omit it"))
+    anyhow!("{error}. {}", error.help("--identity", "omit --identity"))
 }

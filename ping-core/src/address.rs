@@ -142,7 +142,7 @@ fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
         Some(Protocol::Dns(name)) => Host::Name(name.to_string(), Family::Any),
         Some(Protocol::Dns4(name)) => Host::Name(name.to_string(), Family::V4),
         Some(Protocol::Dns6(name)) => Host::Name(name.to_string(), Family::V6),
-        _ => return refuse("a multiaddr starts with /ip4, /ip6, /dns, /dns4 or /dns6 here"),
+        _ => return refuse("a server address starts with /ip4, /ip6, /dns, /dns4 or /dns6"),
     };
     let Some((transport, port, rest)) = Transport::read(&parts[1..]) else {
         return refuse("after the host, a multiaddr continues with /tcp/PORT or /udp/PORT/quic-v1");

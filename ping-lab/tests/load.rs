@@ -231,6 +231,10 @@ fn the_report_stands_alone_and_is_not_overwritten() {
     assert_eq!(run.code, Some(2), "{run}");
     assert!(run.stderr.contains("--force") && run.stdout.is_empty(), "{run}");
     assert_eq!(client(&[&again[..], &["--force"]].concat()).code, Some(0));
+    let both = ["--csv", &page, "--report", &page, "--force"];
+    let run = client(&[&["--server", server.address("tcp")], &both[..]].concat());
+    assert_eq!(run.code, Some(2), "{run}");
+    assert!(run.stderr.contains("name the same file"), "{run}");
     let run = client(&["--server", server.address("tcp"), "--csv", "/no/such/folder/a.csv"]);
     assert_eq!(run.code, Some(2), "{run}");
     assert!(run.stderr.contains("cannot write /no/such/folder/a.csv"), "{run}");

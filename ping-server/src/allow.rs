@@ -4,6 +4,7 @@ use std::{collections::HashSet, fs, path::PathBuf, str::FromStr};
 
 use anyhow::{Context, Result, anyhow};
 use libp2p::PeerId;
+use tracing::warn;
 
 /// One value of `--allow`.
 #[derive(Clone, Debug)]
@@ -46,6 +47,9 @@ pub(crate) fn allowed(values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
                 }
             }
         }
+    }
+    if peers.is_empty() {
+        warn!("--allow names no client: every connection will be rejected");
     }
     Ok(Some(peers))
 }

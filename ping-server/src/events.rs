@@ -76,7 +76,11 @@ impl Reporter {
         if let Self::Json { failed, .. } = self
             && let Ok(error) = failed.await
         {
-            return anyhow!("cannot write to standard output: {error}. Keep its reader open, or omit --json.");
+            let help = match error.kind() {
+                io::ErrorKind::BrokenPipe => "Keep its reader open, or omit --json.",
+                _ => "Make room, or omit --json.",
+            };
+            return anyhow!("cannot write to standard output: {error}. {help}");
         }
         pending().await
     }

@@ -44,10 +44,7 @@ impl Plan {
     pub(crate) fn explicit(addresses: Vec<Multiaddr>, transports: &[Transport]) -> Result<Self> {
         for address in &addresses {
             let (ip, port, transport) = endpoint(address).ok_or_else(|| {
-                anyhow!(
-                    "cannot listen on {address}: its form is neither /ip4/IP/tcp/PORT nor \
-                     /ip4/IP/udp/PORT/quic-v1 (or /ip6). Give --listen such an address."
-                )
+                anyhow!("cannot listen on {address}. Use /ip4/IP/tcp/PORT or /ip4/IP/udp/PORT/quic-v1 (or /ip6).")
             })?;
             if !transports.contains(&transport) {
                 bail!(

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     figures::{Figures, SessionResult},
@@ -43,7 +43,7 @@ pub(crate) struct OutputArgs {
     #[arg(long)]
     force: bool,
 
-    /// Print only the result: no log but warnings, no progress
+    /// Print only the result and warnings
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
@@ -83,6 +83,11 @@ impl Outputs {
     /// Opens everything that the options ask for, before the run, so that a problem with a file shows before anything
     /// is measured.
     pub(crate) fn open(args: &OutputArgs, pace: Pace, limit: Limit) -> Result<Self> {
+        if let (Some(csv), Some(report)) = (&args.csv, &args.report)
+            && csv == report
+        {
+            bail!("--csv and --report name the same file, {}. Name two.", csv.display());
+        }
         let mut outputs = Self::default();
         outputs.observers.push(Box::new(ping_log::PingLog::new(pace)));
         outputs.observers.extend(progress::Progress::on_terminal(pace, limit, args.quiet));

@@ -12,7 +12,7 @@ use crate::{
     figures::Times,
     pinger::Answer,
     run::{Limit, Observer, Pace, Sample, Sending},
-    units::milliseconds,
+    units::{counted, milliseconds},
 };
 
 /// How often the line is drawn, in times a second. More is a blur, and costs pings.
@@ -54,12 +54,14 @@ impl Progress {
         let times = self.times.summary().map_or_else(String::new, |summary| {
             format!("p50 {} p99 {}", milliseconds(summary.p50), milliseconds(summary.p99))
         });
-        shown.bar.set_message(format!("{} pongs, {rate:.0}/s {times}", self.times.count()));
+        let pongs = counted(self.times.count(), "pong");
+        shown.bar.set_message(format!("{pongs}, {rate:.0}/s {times}"));
     }
 }
 
 fn bar(limit: Limit) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(FRAMES_PER_SECOND));
+    // Hidden until it has its style, because it draws with every change.
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     match (limit.duration, limit.count) {
         (Some(duration), _) => bar.set_length(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
         (None, Some(count)) => bar.set_length(count),
@@ -73,6 +75,7 @@ fn bar(limit: Limit) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
+    bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(FRAMES_PER_SECOND));
     bar
 }
 

@@ -93,11 +93,13 @@ fn server_counts(result: &SessionResult, out: &mut dyn Write) -> io::Result<()> 
     match (result.counted, result.unknown()) {
         (Some(counted), _) => writeln!(out, "  counted by the server, each once: {counted}")?,
         (None, unknown @ 1..) => {
-            writeln!(out, "  {}: unknown whether the server counted them", counted(unknown, "ping"))?;
+            let them = if unknown == 1 { "it" } else { "them" };
+            writeln!(out, "  {}: unknown whether the server counted {them}", counted(unknown, "ping"))?;
         }
         (None, 0) => {}
     }
     match (result.arrived, result.load.mode) {
+        (Some(_), Mode::StreamTell) if result.counted.is_some() => Ok(()),
         (Some(arrived), Mode::StreamTell) => writeln!(out, "  counted by the server: {arrived}"),
         (Some(arrived), _) => {
             writeln!(out, "  the server's total grew by {arrived}, including the pings of other clients")
@@ -160,6 +162,10 @@ fn phases(phases: &Phases, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
 /// Bars of equal width in time from the shortest to the 99th percentile, and one for the rest.
 fn histogram(times: &Times, out: &mut dyn Write) -> io::Result<()> {
     let Some(summary) = times.summary() else { return Ok(()) };
+    // Times that the histogram cannot tell apart have no shape.
+    if summary.p99.saturating_sub(summary.min) < Duration::from_nanos(u64::from(BARS)) {
+        return Ok(());
+    }
     let step = (summary.p99.saturating_sub(summary.min) / BARS).max(Duration::from_nanos(1));
     let mut bounds: Vec<_> = (0..=BARS).map(|bar| summary.min + step * bar).collect();
     // The first bar starts at zero, so that the shortest time is in it however it was rounded.

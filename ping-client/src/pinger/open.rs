@@ -105,6 +105,11 @@ impl<'a> Opener<'a> {
         }
     }
 
+    /// When the connection was last known to work: at the server's last sign of life, if it gives any.
+    pub(super) fn last_heard(&self) -> Instant {
+        self.last_heard.borrow().unwrap_or_else(Instant::now)
+    }
+
     /// Whether it can connect again.
     pub(super) fn can_reopen(&self) -> bool {
         self.server.is_some()

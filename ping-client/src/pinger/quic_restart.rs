@@ -59,7 +59,7 @@ pub(super) async fn detect(
         let silent = last.map_or(Duration::ZERO, |last| last.elapsed());
         let is_long = silent >= MIN_SILENCE.max(asked.elapsed() * HANDSHAKE_FACTOR);
         if is_answered && *last_heard.borrow() == last && is_long {
-            return "the server was restarted and does not know it".into();
+            return "the server restarted and no longer knows this connection".into();
         }
         sleep(PROBE_PAUSE).await;
     }

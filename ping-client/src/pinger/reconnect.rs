@@ -65,7 +65,7 @@ impl<'a> Reconnect<'a> {
         Ok((reconnect, facts))
     }
 
-    /// Starts to reconnect, if the opener can.
+    /// Starts to reconnect, if the opener can. The time without a connection counts from the last sign of life.
     fn on_lost(&mut self, error: Error) -> Result<Progress, Error> {
         // The connection may still stand, for questions to the actor.
         if !matches!(&self.state, State::Up(_, opener) if opener.can_reopen() && matches!(error, Error::Lost { .. })) {
@@ -76,11 +76,12 @@ impl<'a> Reconnect<'a> {
         };
         self.counters.busy += connected.counters().busy;
         warn!("{error}; reconnecting");
+        let since = opener.last_heard();
         let connecting = async move {
             let connected = opener.reopen().await;
             (opener, connected)
         };
-        self.state = State::Down(connecting.boxed_local(), Instant::now());
+        self.state = State::Down(connecting.boxed_local(), since);
         Ok(Progress::Lost)
     }
 

@@ -31,7 +31,7 @@ const NETWORK_TIMEOUT: Duration = Duration::from_secs(1);
 const COUNT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The note on a result that was wanted before the server had answered.
-const COUNTS_MISSING: &str = "the server was not asked for its own figures, because the session was ended";
+const COUNTS_MISSING: &str = "the server's own counts are missing: the session ended before it was asked";
 
 /// What a session measures with.
 pub(super) struct Context<'a> {

@@ -89,7 +89,7 @@ enum TooMany {
     Pending(usize),
     #[error("{0} connections from its IP address are in their handshake already")]
     PendingFromAddress(usize),
-    #[error("there are {0} connections already")]
+    #[error("the limit of connections, {0}, is reached")]
     InAll(u32),
     #[error("its IP address has {0} connections already")]
     FromAddress(u32),
