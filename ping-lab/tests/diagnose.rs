@@ -227,7 +227,8 @@ mod interrupted {
         let mut searching = Process::start(&mut client_command(&address, &["--find-timeout", NO_LIMIT]));
         searching.log_with("trying for another");
         searching.signal("INT");
-        searching.log_with("interrupted before the server was found");
+        let line = searching.log_with("interrupted before the server was found");
+        assert!(line.contains("connection refused"), "it names what stood in the way: {line}");
         assert_eq!(searching.result()["pings"]["sent"], 0);
         assert_eq!(searching.exit_code(), Some(1));
     }

@@ -44,8 +44,8 @@ pub(crate) enum Error {
     Lost { reason: String },
     /// The user's deadline passed before the server was found.
     Deadline { deadline: Duration },
-    /// The user interrupted the search.
-    Interrupted,
+    /// The user interrupted the search. `last` is what stood in the way until then.
+    Interrupted { last: Option<String> },
     /// This program failed.
     Bug { reason: String },
 }
@@ -73,7 +73,7 @@ impl Error {
             | Self::StreamEnded { .. }
             | Self::NoAnswer { .. }
             | Self::Deadline { .. }
-            | Self::Interrupted
+            | Self::Interrupted { .. }
             | Self::Bug { .. } => true,
             Self::Dial { error, .. } => {
                 matches!(error, DialError::WrongPeer { .. } | DialError::Ourselves | DialError::Stopped)
@@ -126,7 +126,7 @@ impl Error {
             Self::NoAnswer { error } => error.cause(),
             Self::Lost { .. } => "connection_lost",
             Self::Deadline { .. } => "deadline",
-            Self::Interrupted => "interrupted",
+            Self::Interrupted { .. } => "interrupted",
             Self::Bug { .. } => "bug",
         }
     }
@@ -160,7 +160,8 @@ impl Error {
             Self::NoAnswer { .. } => "Check that the server still runs, and start again.".into(),
             Self::Lost { .. } => "Check that the server still runs and the network is up, and start again.".into(),
             Self::Deadline { .. } => "Allow more time with --deadline.".into(),
-            Self::Interrupted => "Start again to search longer.".into(),
+            Self::Interrupted { last: Some(_) } => "Fix that, or start again to search longer.".into(),
+            Self::Interrupted { last: None } => "Start again to search longer.".into(),
             Self::Bug { .. } => "This is a bug; please report it.".into(),
         }
     }
@@ -228,7 +229,10 @@ impl fmt::Display for Error {
                     humantime::format_duration(*deadline)
                 )
             }
-            Self::Interrupted => write!(f, "interrupted before the server was found"),
+            Self::Interrupted { last: Some(last) } => {
+                write!(f, "interrupted before the server was found; until then: {last}")
+            }
+            Self::Interrupted { last: None } => write!(f, "interrupted before the server was found"),
             Self::Bug { reason } => write!(f, "ping-client itself failed: {reason}"),
         }
     }

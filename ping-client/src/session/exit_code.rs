@@ -14,7 +14,7 @@ fn code(required: Option<u64>, received: u64, was_found: bool, error: Option<&Er
     match error {
         Some(Error::Bug { .. }) => 2,
         _ if required.map_or(received > 0, |required| received >= required) => 0,
-        Some(Error::Interrupted | Error::Deadline { .. }) | None => 1,
+        Some(Error::Interrupted { .. } | Error::Deadline { .. }) | None => 1,
         Some(_) if was_found => 1,
         Some(_) => 2,
     }
@@ -41,7 +41,7 @@ mod tests {
             // A search.
             (None, 0, false, Some(&Error::NothingDiscovered), 2),
             (Some(5), 0, false, Some(&Error::NothingDiscovered), 2),
-            (None, 0, false, Some(&Error::Interrupted), 1),
+            (None, 0, false, Some(&Error::Interrupted { last: None }), 1),
             (None, 0, false, Some(&Error::Deadline { deadline: std::time::Duration::ZERO }), 1),
             // This program itself.
             (None, 100, true, Some(&bug), 2),

@@ -106,7 +106,8 @@ async fn demo(plan: &Plan, signals: &mut StopSignals) -> Result<ExitCode> {
         Some(Ok(address)) => session(plan, Some(&address), Instant::now(), signals).await,
         Some(Err(error)) if !is_interrupted().await => Err(error),
         _ => {
-            last_words("ping-client", &format_args!("{}. {}", Error::Interrupted, Error::Interrupted.help()));
+            let interrupted = Error::Interrupted { last: None };
+            last_words("ping-client", &format_args!("{interrupted}. {}", interrupted.help()));
             Ok(ExitCode::from(1))
         }
     };
@@ -157,7 +158,7 @@ async fn find(
     };
     tokio::select! {
         found = found => found,
-        () = signals.next() => Err(Error::Interrupted),
+        () = signals.next() => Err(Error::Interrupted { last: finder.error().map(|error| error.to_string()) }),
         deadline = deadline(plan.deadline, started) => Err(finder.error().unwrap_or(Error::Deadline { deadline })),
         reason = node.failed() => Err(Error::node_failed(&reason)),
     }
