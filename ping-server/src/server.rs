@@ -138,8 +138,7 @@ fn options(
 }
 
 fn plan(args: &Args, is_private: bool) -> Result<Plan> {
-    let usable = Transport::ALL.into_iter().filter(|transport| !is_private || transport.takes_secret());
-    let transports: Vec<_> = usable.collect();
+    let transports: Vec<_> = Transport::usable(is_private).collect();
     match args.listen.is_empty() {
         true => Plan::on_port(args.port, &transports),
         false => Plan::explicit(args.listen.clone(), &transports),

@@ -66,8 +66,8 @@ impl Finder<'_> {
         let mut failures = self.failures.subscribe();
         // The sender lives as long as this finder.
         let _ = timeout(self.time_limit / 2, failures.wait_for(|failures| *failures > 0)).await;
-        let usable = asked.others().filter(|other| !self.node.is_private() || other.takes_secret());
-        let attempts: Vec<_> = usable.map(|other| Box::pin(self.answers_over(server, other))).collect();
+        let others = Transport::usable(self.node.is_private()).filter(|other| *other != asked);
+        let attempts: Vec<_> = others.map(|other| Box::pin(self.answers_over(server, other))).collect();
         if attempts.is_empty() {
             return std::future::pending().await;
         }

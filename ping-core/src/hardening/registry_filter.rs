@@ -118,7 +118,7 @@ impl RegistryFilter {
             FromPeer::Right(Registry::AddProvider { key, mut provider }) => {
                 let sent = provider.multiaddrs.len();
                 bound(&mut provider.multiaddrs);
-                let is_sound = provider.node_id == peer && provider.multiaddrs.len() == sent;
+                let is_sound = provider.multiaddrs.len() == sent;
                 let is_own = provider.node_id == peer;
                 let kept = is_own.then(|| self.make_room(peer, address, key.as_ref(), connected)).flatten();
                 let Some(registration) = kept else { return (Verdict::Drop, false) };

@@ -89,9 +89,9 @@ impl Transport {
         }
     }
 
-    /// All transports but this one.
-    pub fn others(self) -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(move |other| *other != self)
+    /// The transports of a node: all, or, in a private network, those that a pre-shared key can make private.
+    pub fn usable(is_private: bool) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |transport| !is_private || transport.takes_secret())
     }
 
     /// The multiaddr of this transport at `ip` and `port`.
@@ -140,9 +140,8 @@ impl fmt::Display for Transport {
 /// nodes that have the same.
 pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>) -> Connections {
     let setup = Setup { keypair: keypair.clone(), listens, secret, memory: Arc::default() };
-    let usable = Transport::ALL.into_iter().filter(|transport| secret.is_none() || transport.takes_secret());
     let none: Connections = OptionalTransport::<Connections>::none().boxed();
-    let all = usable.fold(none, |all, transport| {
+    let all = Transport::usable(secret.is_some()).fold(none, |all, transport| {
         let setup = setup.clone();
         let next = Lazy::new(move |address| transport.speaks(address), move || transport.kind().build(&setup));
         let either = all.or_transport(next);
@@ -160,7 +159,7 @@ mod tests {
         for transport in Transport::ALL {
             let address = transport.multiaddr([192, 0, 2, 1].into(), 7).with(Protocol::P2p(PeerId::random()));
             assert!(transport.speaks(&address));
-            assert!(transport.others().all(|other| !other.speaks(&address)));
+            assert!(Transport::ALL.iter().all(|other| *other == transport || !other.speaks(&address)));
             let parts: Vec<_> = address.iter().skip(1).collect();
             let (read, port, rest) = Transport::read(&parts).unwrap();
             assert_eq!((read, port), (transport, 7));
