@@ -5,8 +5,8 @@ use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 use bytesize::ByteSize;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind, value_parser};
 use ping_core::{
-    ServerAddress,
-    protocol::{self, DEFAULT_NAME, MAX_PAYLOAD, MAX_STREAM_PAYLOAD},
+    ServerAddress, address,
+    protocol::{DEFAULT_NAME, MAX_PAYLOAD, MAX_STREAM_PAYLOAD},
 };
 use tracing::Level;
 
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     pub(crate) secret: Option<PathBuf>,
 
     /// Name that the actor is registered under (1 to 255 bytes)
-    #[arg(long, default_value = DEFAULT_NAME, value_parser = protocol::parse_name)]
+    #[arg(long, default_value = DEFAULT_NAME, value_parser = address::parse_name)]
     pub(crate) name: String,
 
     /// How many pings to send (0 or more; 0 continues until Ctrl-C) [default: 100; with --duration no limit]

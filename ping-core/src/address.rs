@@ -1,4 +1,4 @@
-//! Server addresses as people write them.
+//! Server addresses and names as people write them.
 
 use std::{
     fmt, io,
@@ -9,7 +9,10 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use crate::{protocol::DEFAULT_PORT, transport::Transport};
+use crate::{
+    protocol::{DEFAULT_PORT, MAX_NAME_LEN},
+    transport::Transport,
+};
 
 /// Which addresses of a host name count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -218,6 +221,24 @@ fn is_host_name(text: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label) && !last.chars().all(|c| c.is_ascii_digit())
 }
 
+/// Checks a name to register or look up an actor under, for use as a command-line value parser.
+///
+/// # Errors
+///
+/// Says what is wrong with a name that is empty, too long, or contains control characters.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("a name has at least one character".into());
+    }
+    if text.len() > MAX_NAME_LEN {
+        return Err(format!("a name has at most {MAX_NAME_LEN} bytes, this one has {}", text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("a name contains no control characters".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// The IP address, port and transport of a multiaddr that names nothing else.
 pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
     let parts: Vec<_> = address.iter().collect();
@@ -328,5 +349,13 @@ mod tests {
         for other in ["/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/5", "/dns/host/tcp/5", "/ip4/10.0.0.1/tcp/5/ws"] {
             assert_eq!(endpoint(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_name_is_neither_empty_nor_long_nor_unprintable() {
+        assert_eq!(parse_name("ping_actor").unwrap(), "ping_actor");
+        assert!(parse_name("").is_err());
+        assert!(parse_name(&"x".repeat(256)).is_err());
+        assert!(parse_name("a\nb").is_err());
     }
 }

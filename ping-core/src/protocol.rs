@@ -43,24 +43,6 @@ pub const MAX_STREAM_PAYLOAD: u64 = 64 * 1024 * 1024;
 /// How many ping streams one connection may have open at a time. A client needs one.
 pub const MAX_STREAMS: usize = 4;
 
-/// Checks a name to register or look up an actor under, for use as a command-line value parser.
-///
-/// # Errors
-///
-/// Says what is wrong with a name that is empty, too long, or contains control characters.
-pub fn parse_name(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Err("a name has at least one character".into());
-    }
-    if text.len() > MAX_NAME_LEN {
-        return Err(format!("a name has at most {MAX_NAME_LEN} bytes, this one has {}", text.len()));
-    }
-    if text.chars().any(char::is_control) {
-        return Err("a name contains no control characters".into());
-    }
-    Ok(text.to_owned())
-}
-
 /// One ping, from client to actor.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Ping {
@@ -196,17 +178,4 @@ pub struct RunCard {
     pub counted: Option<u64>,
     /// How many pings the actor has counted, from all clients.
     pub total_pings: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_neither_empty_nor_long_nor_unprintable() {
-        assert_eq!(parse_name("ping_actor").unwrap(), "ping_actor");
-        assert!(parse_name("").is_err());
-        assert!(parse_name(&"x".repeat(256)).is_err());
-        assert!(parse_name("a\nb").is_err());
-    }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, value_parser};
 use libp2p::Multiaddr;
 use ping_core::{
+    address,
     hardening::Limits,
-    protocol::{self, DEFAULT_NAME, DEFAULT_PORT},
+    protocol::{DEFAULT_NAME, DEFAULT_PORT},
 };
 
 use crate::allow::Allow;
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     pub(crate) listen: Vec<Multiaddr>,
 
     /// Name to register the actor under (1 to 255 bytes)
-    #[arg(long, default_value = DEFAULT_NAME, value_parser = protocol::parse_name)]
+    #[arg(long, default_value = DEFAULT_NAME, value_parser = address::parse_name)]
     pub(crate) name: String,
 
     /// File with this server's Ed25519 key, created on first use [default: kameo-ping/identity.key in the user's state

@@ -26,9 +26,19 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// These addresses, or, if there are none, every address of this machine on this port. Fails if the server cannot
+    /// listen there.
+    pub(crate) fn new(addresses: &[Multiaddr], port: u16, is_private: bool) -> Result<Self> {
+        let transports: Vec<_> = Transport::usable(is_private).collect();
+        match addresses.is_empty() {
+            true => Self::on_port(port, &transports),
+            false => Self::explicit(addresses.to_vec(), &transports),
+        }
+    }
+
     /// These transports, over IPv4 and IPv6, all on one port; 0 stands for one that is free on all of them. Fails if
     /// the port is taken or not allowed.
-    pub(crate) fn on_port(port: u16, transports: &[Transport]) -> Result<Self> {
+    fn on_port(port: u16, transports: &[Transport]) -> Result<Self> {
         let mut attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
@@ -41,7 +51,7 @@ impl Plan {
     }
 
     /// Only these addresses, which must be of these transports. Fails if the server cannot listen on one of them.
-    pub(crate) fn explicit(addresses: Vec<Multiaddr>, transports: &[Transport]) -> Result<Self> {
+    fn explicit(addresses: Vec<Multiaddr>, transports: &[Transport]) -> Result<Self> {
         for address in &addresses {
             let (ip, port, transport) = endpoint(address).ok_or_else(|| {
                 anyhow!("cannot listen on {address}. Use /ip4/IP/tcp/PORT or /ip4/IP/udp/PORT/quic-v1 (or /ip6).")

@@ -3,11 +3,14 @@
 mod allow;
 mod args;
 mod events;
+mod identity;
 mod listen;
 #[cfg(unix)]
 mod open_files;
+mod reports;
 mod server;
 mod state;
+mod stop_on_eof;
 
 use std::process::ExitCode;
 

@@ -1,28 +1,30 @@
 //! The server's life: identity, node, addresses and actor, then events until something stops it.
 
-use std::{collections::HashSet, future::pending, io::Read, path::PathBuf, time::Duration};
+use std::{collections::HashSet, future::pending, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use kameo::{actor::ActorRef, remote};
 use libp2p::{PeerId, identity::Keypair, pnet::PreSharedKey};
 use ping_core::{
-    Event, Node, Options, PingActor, Transport,
+    Event, Node, Options, PingActor,
     actor::{self, Count, Hosted},
     hardening::Limits,
-    keys::{Identity, secret},
+    keys::secret,
     program::StopSignals,
     protocol::About,
     stream,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::{
     allow::allowed,
     args::Args,
-    events::{PeerIdText, PingReports, Reporter, ServerEvent},
+    identity,
     listen::{self, Plan},
+    reports::Reports,
     state::State,
+    stop_on_eof::end_of_input,
 };
 
 /// How long the actor may take to answer. It answers at once; this limits how long a peer that asks and does not read
@@ -36,7 +38,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     #[cfg(unix)]
     crate::open_files::raise_limit(args.max_connections);
     // The identity stays locked while the server runs.
-    let identity = if args.ephemeral { None } else { Some(load_identity(args.identity.clone())?) };
+    let identity = if args.ephemeral { None } else { Some(identity::load(args.identity.clone())?) };
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
     let mut server = Server::start(&args, &keypair).await?;
     let outcome = server.serve(&mut signals, args.stop_on_eof).await;
@@ -58,7 +60,7 @@ impl Server {
         let allowed = allowed(&args.allow)?;
         let secret = args.secret.as_deref().map(secret::read).transpose();
         let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
-        let plan = plan(args, secret.is_some())?;
+        let plan = Plan::new(&args.listen, args.port, secret.is_some())?;
         let (state, count) = match &args.state {
             Some(path) => {
                 let (state, count) = State::open(path)?;
@@ -77,15 +79,13 @@ impl Server {
 
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
-        let reporter = if args.json { Reporter::json()? } else { Reporter::Log };
-        let pings = PingReports::after(*total.borrow());
-        let mut reports = Reports { ours: node.peer(), reporter, pings, total };
+        let mut reports = Reports::start(node.peer(), args.json, total)?;
         info!("Peer ID: {}", node.peer());
         addresses.iter().for_each(|address| reports.on_event(&Event::Listening(address.clone())));
         if is_reachable && addresses.iter().all(listen::is_loopback) {
             warn!("No network is up: only programs on this machine can reach the server");
         }
-        reports.reporter.report(&ServerEvent::Ready { peer_id: PeerIdText(node.peer()), name: &args.name });
+        reports.ready(&args.name);
         early.iter().for_each(|event| reports.on_event(event));
         Ok(Self { node, events, hosted, count, state, reports })
     }
@@ -137,14 +137,6 @@ fn options(
     }
 }
 
-fn plan(args: &Args, is_private: bool) -> Result<Plan> {
-    let transports: Vec<_> = Transport::usable(is_private).collect();
-    match args.listen.is_empty() {
-        true => Plan::on_port(args.port, &transports),
-        false => Plan::explicit(args.listen.clone(), &transports),
-    }
-}
-
 /// Takes the actor out of the registry, closes every connection, and stores what is counted. Returns why that failed,
 /// if it did.
 async fn stop(
@@ -180,114 +172,4 @@ async fn failure(state: &mut Option<State>) -> anyhow::Error {
         Some(state) => state.failed().await,
         None => pending().await,
     }
-}
-
-/// What a running server reports.
-struct Reports {
-    ours: PeerId,
-    reporter: Reporter,
-    pings: PingReports,
-    total: watch::Receiver<u64>,
-}
-
-impl Reports {
-    /// Reports events until one cannot be written; returns why.
-    async fn run(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> anyhow::Error {
-        loop {
-            tokio::select! {
-                biased;
-                event = events.recv() => match event {
-                    Some(event) => self.on_event(&event),
-                    // The node has failed, which the server notices.
-                    None => pending().await,
-                },
-                failure = self.reporter.failed() => return failure,
-                () = self.pings.wait(&mut self.total) => self.report_pings(),
-            }
-        }
-    }
-
-    fn on_event(&mut self, event: &Event) {
-        match event {
-            Event::Listening(address) if listen::is_usable(address) => {
-                let connection_address = listen::connection_address(address, self.ours);
-                self.reporter.report(&ServerEvent::Listening { address, connection_address: &connection_address });
-            }
-            Event::StoppedListening(address) if listen::is_usable(address) => {
-                self.reporter.report(&ServerEvent::StoppedListening { address });
-            }
-            Event::AcceptFailed { error, count } => warn_about_failed_accept(error, *count),
-            Event::PeerConnected { peer, address } => {
-                self.reporter.report(&ServerEvent::ClientConnected { peer_id: PeerIdText(*peer), address });
-            }
-            Event::PeerDisconnected { peer, address } => {
-                // Its pings are reported before its end.
-                self.report_pings();
-                self.reporter.report(&ServerEvent::ClientDisconnected { peer_id: PeerIdText(*peer), address });
-            }
-            Event::Listening(_) | Event::StoppedListening(_) | Event::RoundTrip { .. } | Event::Discovered { .. } => {}
-        }
-    }
-
-    fn report_pings(&mut self) {
-        let total = *self.total.borrow_and_update();
-        if let Some(event) = self.pings.next(total) {
-            self.reporter.report(&event);
-        }
-    }
-
-    /// Reports what is left when the node has stopped.
-    fn finish(mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
-        while let Ok(event) = events.try_recv() {
-            self.on_event(&event);
-        }
-        self.report_pings();
-        self.reporter.report(&ServerEvent::Stopped { total: *self.total.borrow() });
-        self.reporter.finish();
-    }
-}
-
-fn warn_about_failed_accept(error: &str, count: u64) {
-    #[cfg(unix)]
-    if let Some(limit) = crate::open_files::limit().filter(|_| error.contains("open files")) {
-        warn!(
-            "Cannot accept a connection: {error}, the limit is {limit} ({count} so far). Raise it (ulimit -n), or \
-             lower --max-connections"
-        );
-        return;
-    }
-    warn!("Cannot accept a connection: {error} ({count} so far)");
-}
-
-/// Waits for the end of standard input, or for ever.
-async fn end_of_input(is_wanted: bool) {
-    if !is_wanted {
-        return pending().await;
-    }
-    // A thread of its own: a blocking read cannot be given up, and must not delay the end of the process.
-    let (ended, end) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut stdin = std::io::stdin().lock();
-        let mut ignored = [0; 1024];
-        while matches!(stdin.read(&mut ignored), Ok(1..)) {}
-        ended.send(())
-    });
-    let _ = end.await;
-}
-
-fn load_identity(path: Option<PathBuf>) -> Result<Identity> {
-    let path = path.or_else(default_identity_path).ok_or_else(|| {
-        anyhow!("this user has no home directory for an identity. Name a file with --identity, or use --ephemeral.")
-    })?;
-    let identity = Identity::load_or_create(&path)
-        .map_err(|error| anyhow!("{error}. {}", error.help("--identity", "use --ephemeral")))?;
-    if identity.created {
-        info!("Created a new identity in {}", path.display());
-    }
-    Ok(identity)
-}
-
-/// `kameo-ping/identity.key` in the state directory, or in the local data directory on systems without one.
-fn default_identity_path() -> Option<PathBuf> {
-    Some(dirs::state_dir().or_else(dirs::data_local_dir)?.join("kameo-ping").join("identity.key"))
 }

@@ -1,8 +1,13 @@
 //! Pings that arrive together on a [`stream`](crate::stream): one message to the actor, which never leaves the process.
 
 use bytes::Bytes;
-use kameo::Reply;
+use kameo::{
+    Reply,
+    message::{Context, Message},
+    reply::DelegatedReply,
+};
 
+use super::PingActor;
 use crate::protocol::{RunId, Verdict};
 
 /// The pings that one read from a stream brought.
@@ -40,4 +45,21 @@ pub(crate) struct Counted {
     pub(crate) verdicts: Vec<Verdict>,
     /// The payloads, unchanged.
     pub(crate) payloads: Vec<Bytes>,
+}
+
+impl Message<Batch> for PingActor {
+    type Reply = DelegatedReply<Counted>;
+
+    async fn handle(&mut self, batch: Batch, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let (total, verdicts) = match batch.pings {
+            // There is nothing to store, so the answer waits for nothing.
+            Pings::Plain(0) => {
+                let total = self.count.total();
+                return context.reply(Counted { total, verdicts: Vec::new(), payloads: batch.payloads });
+            }
+            Pings::Plain(pings) => (self.count.add(pings), Vec::new()),
+            Pings::OfRun { run, items } => self.count.add_once(run, items),
+        };
+        self.answer(context, Counted { total, verdicts, payloads: batch.payloads }).await
+    }
 }

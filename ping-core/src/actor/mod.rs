@@ -25,7 +25,7 @@ use tracing::{error, warn};
 use crate::protocol::{
     About, AboutRun, Card, Echo, Echoed, MAX_IN_FLIGHT, MAX_PAYLOAD, Once, OnceReply, Ping, Pong, RunCard, Verdict,
 };
-use batch::{Batch, Counted, Item, Pings};
+use batch::Item;
 
 pub use count::Count;
 pub(crate) use count::fresh;
@@ -145,23 +145,6 @@ impl Message<AboutRun> for PingActor {
     async fn handle(&mut self, about: AboutRun, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let card = self.count.about_run(about);
         self.answer(context, card).await
-    }
-}
-
-impl Message<Batch> for PingActor {
-    type Reply = DelegatedReply<Counted>;
-
-    async fn handle(&mut self, batch: Batch, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
-        let (total, verdicts) = match batch.pings {
-            // There is nothing to store, so the answer waits for nothing.
-            Pings::Plain(0) => {
-                let total = self.count.total();
-                return context.reply(Counted { total, verdicts: Vec::new(), payloads: batch.payloads });
-            }
-            Pings::Plain(pings) => (self.count.add(pings), Vec::new()),
-            Pings::OfRun { run, items } => self.count.add_once(run, items),
-        };
-        self.answer(context, Counted { total, verdicts, payloads: batch.payloads }).await
     }
 }
 

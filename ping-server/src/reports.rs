@@ -1,0 +1,103 @@
+//! What a running server reports, in the order in which it happens.
+
+use std::future::pending;
+
+use anyhow::Result;
+use libp2p::PeerId;
+use ping_core::Event;
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+use crate::{
+    events::{PeerIdText, PingReports, Reporter, ServerEvent},
+    listen,
+};
+
+/// What a running server reports.
+pub(crate) struct Reports {
+    ours: PeerId,
+    reporter: Reporter,
+    pings: PingReports,
+    total: watch::Receiver<u64>,
+}
+
+impl Reports {
+    /// Reports as JSON lines or as a log; `total` is what is counted so far. Fails if the system lacks a thread.
+    pub(crate) fn start(ours: PeerId, json: bool, total: watch::Receiver<u64>) -> Result<Self> {
+        let reporter = if json { Reporter::json()? } else { Reporter::Log };
+        let pings = PingReports::after(*total.borrow());
+        Ok(Self { ours, reporter, pings, total })
+    }
+
+    /// Reports that the actor can be found under this name.
+    pub(crate) fn ready(&self, name: &str) {
+        self.reporter.report(&ServerEvent::Ready { peer_id: PeerIdText(self.ours), name });
+    }
+
+    /// Reports events until one cannot be written; returns why.
+    pub(crate) async fn run(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> anyhow::Error {
+        loop {
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(&event),
+                    // The node has failed, which the server notices.
+                    None => pending().await,
+                },
+                failure = self.reporter.failed() => return failure,
+                () = self.pings.wait(&mut self.total) => self.report_pings(),
+            }
+        }
+    }
+
+    pub(crate) fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::Listening(address) if listen::is_usable(address) => {
+                let connection_address = listen::connection_address(address, self.ours);
+                self.reporter.report(&ServerEvent::Listening { address, connection_address: &connection_address });
+            }
+            Event::StoppedListening(address) if listen::is_usable(address) => {
+                self.reporter.report(&ServerEvent::StoppedListening { address });
+            }
+            Event::AcceptFailed { error, count } => warn_about_failed_accept(error, *count),
+            Event::PeerConnected { peer, address } => {
+                self.reporter.report(&ServerEvent::ClientConnected { peer_id: PeerIdText(*peer), address });
+            }
+            Event::PeerDisconnected { peer, address } => {
+                // Its pings are reported before its end.
+                self.report_pings();
+                self.reporter.report(&ServerEvent::ClientDisconnected { peer_id: PeerIdText(*peer), address });
+            }
+            Event::Listening(_) | Event::StoppedListening(_) | Event::RoundTrip { .. } | Event::Discovered { .. } => {}
+        }
+    }
+
+    fn report_pings(&mut self) {
+        let total = *self.total.borrow_and_update();
+        if let Some(event) = self.pings.next(total) {
+            self.reporter.report(&event);
+        }
+    }
+
+    /// Reports what is left when the node has stopped.
+    pub(crate) fn finish(mut self, events: &mut mpsc::UnboundedReceiver<Event>) {
+        while let Ok(event) = events.try_recv() {
+            self.on_event(&event);
+        }
+        self.report_pings();
+        self.reporter.report(&ServerEvent::Stopped { total: *self.total.borrow() });
+        self.reporter.finish();
+    }
+}
+
+fn warn_about_failed_accept(error: &str, count: u64) {
+    #[cfg(unix)]
+    if let Some(limit) = crate::open_files::limit().filter(|_| error.contains("open files")) {
+        warn!(
+            "Cannot accept a connection: {error}, the limit is {limit} ({count} so far). Raise it (ulimit -n), or \
+             lower --max-connections"
+        );
+        return;
+    }
+    warn!("Cannot accept a connection: {error} ({count} so far)");
+}
