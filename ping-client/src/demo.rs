@@ -1,23 +1,70 @@
 //! `--demo`: a server of the client's own on this machine, which ends with the client.
 
-use std::{env, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    env,
+    path::PathBuf,
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
-use ping_core::address::ServerAddress;
+use ping_core::{
+    ServerAddress,
+    program::{StopSignals, last_words},
+};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
-use tracing::info;
+use tracing::{info, warn};
+
+use crate::error::Error;
 
 /// How long the server has to start, and to stop. It takes milliseconds.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How far apart a signal to a group of processes may reach two of them.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
+/// Starts a server, runs a session with it, and stops it.
+pub(crate) async fn run(
+    ready_timeout: Duration,
+    signals: &mut StopSignals,
+    session: impl AsyncFnOnce(&ServerAddress, &mut StopSignals) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    let mut demo = Demo::start()?;
+    let ready = tokio::select! {
+        biased;
+        () = signals.next() => None,
+        ready = demo.ready(ready_timeout) => Some(ready),
+    };
+    // A Ctrl-C may have ended the server a moment before it reached this program.
+    let mut is_interrupted = async || timeout(SAME_SIGNAL, signals.next()).await.is_ok();
+    let outcome = match ready {
+        Some(Ok(address)) => session(&address, signals).await,
+        Some(Err(error)) if !is_interrupted().await => Err(error),
+        _ => {
+            let interrupted = Error::Interrupted { last: None };
+            last_words("ping-client", &format_args!("{interrupted}. {}", interrupted.help()));
+            Ok(ExitCode::from(1))
+        }
+    };
+    let stopped = tokio::select! {
+        stopped = demo.stop() => stopped,
+        // The server is then killed.
+        () = signals.next() => Ok(()),
+    };
+    if let (Ok(_), Err(error)) = (&outcome, stopped) {
+        warn!("{error:#}");
+    }
+    outcome
+}
+
 /// The server's process. It stops when its standard input ends, at the latest with this process, however that ends.
 #[derive(Debug)]
-pub(crate) struct Demo {
+struct Demo {
     program: PathBuf,
     server: Child,
     events: Option<Lines<BufReader<ChildStdout>>>,
@@ -38,7 +85,7 @@ enum ServerEvent {
 impl Demo {
     /// Starts the `ping-server` beside this program, on a port that the system chooses. Fails if there is none, or the
     /// system does not let it start.
-    pub(crate) fn start() -> Result<Self> {
+    fn start() -> Result<Self> {
         let program = server_program()?;
         let mut command = Command::new(&program);
         command
@@ -57,7 +104,7 @@ impl Demo {
 
     /// Waits until the server is ready, and returns the first address that it named. Fails if it ends, or reports
     /// something else than a server does, or takes too long.
-    pub(crate) async fn ready(&mut self, time_limit: Duration) -> Result<ServerAddress> {
+    async fn ready(&mut self, time_limit: Duration) -> Result<ServerAddress> {
         let time_limit = time_limit.min(SERVER_TIMEOUT);
         let mut events = self.events.take().ok_or_else(|| anyhow!("the demo's server is ready already"))?;
         let address = timeout(time_limit, ready(&mut events))
@@ -70,7 +117,7 @@ impl Demo {
     }
 
     /// Stops the server and waits until it has ended. Fails if it had to be killed, or ended with an error.
-    pub(crate) async fn stop(mut self) -> Result<()> {
+    async fn stop(mut self) -> Result<()> {
         drop(self.server.stdin.take());
         match timeout(SERVER_TIMEOUT, self.server.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),

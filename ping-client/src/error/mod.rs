@@ -2,7 +2,7 @@
 
 mod ping_error;
 
-use std::{fmt, time::Duration};
+use std::{any::Any, fmt, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{DialError, ServerAddress, Transport, protocol::STREAM_PROTOCOL};
@@ -59,6 +59,13 @@ impl Error {
     /// This program's node failed.
     pub(crate) fn node_failed(reason: &str) -> Self {
         Self::Bug { reason: format!("the network task failed: {reason}") }
+    }
+
+    /// What a panic of this program says.
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let reason = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::Bug { reason: reason.unwrap_or_else(|| "it panicked".into()) }
     }
 
     /// Whether another attempt cannot succeed.

@@ -1,29 +1,21 @@
 //! From a connection to the actor.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    future::{pending, ready},
+};
 
 use futures::{
     StreamExt,
     stream::{self, LocalBoxStream},
 };
-use kameo::{
-    actor::{ActorId, RemoteActorRef},
-    error::{RegistryError, RemoteSendError},
-};
+use kameo::{actor::RemoteActorRef, error::RegistryError};
 use libp2p::{Multiaddr, PeerId};
-use ping_core::{PingActor, protocol::Ping};
-use serde::{
-    Deserialize,
-    de::value::{BytesDeserializer, Error as ValueError, SeqDeserializer},
-};
-use tokio::time::timeout;
-use tracing::debug;
+use ping_core::PingActor;
+use tracing::{debug, warn};
 
-use super::Finder;
+use super::{Finder, speaks_kameo::speaks_kameo};
 use crate::{backoff::Backoff, error::Error};
-
-/// How long a peer has to answer whether it speaks Kameo at all.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The actor, and the other peers that registered one under its name.
 type LookedUp = (RemoteActorRef<PingActor>, LocalBoxStream<'static, PeerId>);
@@ -78,20 +70,12 @@ impl Finder<'_> {
     }
 }
 
-/// Whether a peer understands Kameo's messages. It is asked to ping an actor that it cannot have: a Kameo node says so,
-/// and any other does not understand the question.
-async fn speaks_kameo(peer: PeerId) -> bool {
-    let no_actor = ActorId::new_with_peer_id(u64::MAX, peer).to_bytes();
-    let fields = SeqDeserializer::<_, ValueError>::new(std::iter::once(BytesDeserializer::new(&no_actor)));
-    let Ok(no_actor) = RemoteActorRef::<PingActor>::deserialize(fields) else { return true };
-    let ping = Ping { message: String::new(), sequence: 0 };
-    // A single failure may be a stream that broke because the server is just stopping.
-    for _ in 0..2 {
-        let answer = timeout(PROBE_TIMEOUT, no_actor.ask(&ping).send()).await;
-        if !matches!(answer, Ok(Err(RemoteSendError::UnsupportedProtocols | RemoteSendError::Io(_)))) {
-            debug!(?answer, "the peer speaks Kameo");
-            return true;
-        }
+/// Names the other peers that registered an actor of this name. Never resolves.
+pub(crate) async fn name_rivals(others: LocalBoxStream<'static, PeerId>, peer: PeerId) {
+    let others: BTreeSet<PeerId> = others.filter(|other| ready(*other != peer)).collect().await;
+    if !others.is_empty() {
+        let names: Vec<_> = others.iter().map(ToString::to_string).collect();
+        warn!("Other peers registered an actor with this name too: {}. This run pings {peer}", names.join(", "));
     }
-    false
+    pending().await
 }

@@ -1,6 +1,7 @@
 //! From the local network to the actor: mDNS names peers, and the first that has the actor is taken.
 
-use std::{cell::RefCell, collections::HashMap, future::pending, rc::Rc, time::Duration};
+use std::time::{Duration, Instant};
+use std::{cell::RefCell, collections::HashMap, future::pending, rc::Rc};
 
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
@@ -104,6 +105,20 @@ impl<'a> Search<'a> {
         self.peers.insert(peer, Rc::clone(&addresses));
         let finder = self.finder;
         self.attempts.push(Box::pin(async move { (peer, finder.at_peer(peer, &addresses).await) }));
+    }
+}
+
+impl Finder<'_> {
+    /// Finds the actor on this peer, at one of these addresses; more may be added during the search. Fails only if
+    /// another attempt could not succeed, or if the search is over.
+    async fn at_peer(&self, peer: PeerId, addresses: &RefCell<Vec<Multiaddr>>) -> Result<Found, Error> {
+        let known = Instant::now();
+        let connect = async || {
+            let addresses = addresses.borrow().clone();
+            let server = addresses.first().map(ToString::to_string).unwrap_or_default();
+            self.dial_all(addresses, Some(peer), server).await
+        };
+        self.retrying(connect, || known).await
     }
 }
 

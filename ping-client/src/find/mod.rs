@@ -1,38 +1,33 @@
 //! From an address, or nothing but the local network, to the actor: resolve, connect, look up, and time each step.
 //!
-//! - `connect`: from an address to a connection.
 //! - `look_up`: from a connection to the actor.
 //! - `mdns`: from the local network to peers to try.
+//! - `other_transports`: whether a server that does not answer would over another transport.
+//! - `speaks_kameo`: whether a peer without a registry is a Kameo node at all.
+//! - `again`: back to a server that was lost.
 
-mod connect;
+mod again;
 mod look_up;
 mod mdns;
+mod other_transports;
+mod speaks_kameo;
 
 use std::{
     cell::{Cell, RefCell},
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream::FuturesUnordered, stream::LocalBoxStream};
+use futures::{future::select_ok, stream::LocalBoxStream};
 use kameo::actor::RemoteActorRef;
 use libp2p::{Multiaddr, PeerId};
-use ping_core::{Connection, DialError, Node, PingActor, ServerAddress};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use ping_core::{Connection, Node, PingActor, ServerAddress, Transport};
+use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
 use crate::{backoff::Backoff, error::Error};
 
+pub(crate) use look_up::name_rivals;
 pub(crate) use mdns::Search;
-
-/// How long an attempt to reconnect may stay unanswered before another one is made beside it. Its packets may have been
-/// lost with the link, and TCP would resend them only after a second, and then after two more.
-const NEXT_ATTEMPT_AFTER: Duration = Duration::from_millis(300);
-
-/// How many such attempts are made at a time. The node gives up each after ten seconds.
-const MAX_ATTEMPTS: usize = 32;
 
 /// Within this time one of several transports usually answers, even on a slow link.
 const USUAL_ANSWER: Duration = Duration::from_secs(1);
@@ -133,43 +128,6 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Finds the actor on this peer, at one of these addresses; more may be added during the search. Fails only if
-    /// another attempt could not succeed, or if the search is over.
-    async fn at_peer(&self, peer: PeerId, addresses: &RefCell<Vec<Multiaddr>>) -> Result<Found, Error> {
-        let known = Instant::now();
-        let connect = async || {
-            let addresses = addresses.borrow().clone();
-            let server = addresses.first().map(ToString::to_string).unwrap_or_default();
-            self.dial_all(addresses, Some(peer), server).await
-        };
-        self.retrying(connect, || known).await
-    }
-
-    /// Reconnects to a server and looks up its actor, for as long as it takes. The user has been told already. Fails
-    /// only if another identity answers there now, or this node has failed.
-    pub(crate) async fn again(&self, server: &ServerAddress) -> Result<Found, Error> {
-        self.has_warned.set(true);
-        let mut attempts = FuturesUnordered::new();
-        let mut backoff = Backoff::new();
-        loop {
-            if attempts.len() < MAX_ATTEMPTS {
-                attempts.push(self.attempt(|| self.connect_once(server), || self.started));
-            }
-            tokio::select! {
-                Some(outcome) = attempts.next() => match outcome {
-                    Err(Error::Dial { error: DialError::WrongPeer { .. } | DialError::Stopped, .. }) | Ok(_) => {
-                        return outcome;
-                    }
-                    Err(error) => {
-                        debug!(%error, "reconnecting");
-                        backoff.wait().await;
-                    }
-                },
-                () = sleep(NEXT_ATTEMPT_AFTER) => {}
-            }
-        }
-    }
-
     /// Connects and looks up repeatedly, until the actor is found or another attempt could not succeed.
     async fn retrying(
         &self,
@@ -200,6 +158,54 @@ impl<'a> Finder<'a> {
             }
         };
         Ok(Found { actor, others, connection, address_known: address_known(), connected, looked_up: Instant::now() })
+    }
+
+    /// Tries every address of the server over every transport asked for, all at once; the first to answer wins.
+    async fn connect(&self, server: &ServerAddress) -> Result<Connection, Error> {
+        let by_transport = server.transports().iter().map(|&transport| {
+            Box::pin(async move {
+                // A transport that is refused at once is tried again while another still waits for an answer.
+                let mut backoff = Backoff::new();
+                loop {
+                    match self.connect_over(server, transport).await {
+                        Err(error) if !error.is_final() && server.transport.is_none() => self.note(error),
+                        outcome => return outcome,
+                    }
+                    backoff.wait().await;
+                }
+            })
+        });
+        select_ok(by_transport).await.map(|(connected, _)| connected)
+    }
+
+    /// The same, once.
+    async fn connect_once(&self, server: &ServerAddress) -> Result<Connection, Error> {
+        let by_transport = server.transports().iter().map(|&transport| Box::pin(self.connect_over(server, transport)));
+        select_ok(by_transport).await.map(|(connected, _)| connected)
+    }
+
+    async fn connect_over(&self, server: &ServerAddress, transport: Transport) -> Result<Connection, Error> {
+        let ips = server.resolve().await.map_err(|error| Error::Unresolved {
+            host: server.host(),
+            reason: error.to_string(),
+            certain: error.kind() == std::io::ErrorKind::NotFound,
+        })?;
+        if self.address_known.get().is_none() {
+            self.address_known.set(Some(Instant::now()));
+        }
+        let addresses = ips.into_iter().map(|ip| transport.multiaddr(ip, server.port)).collect();
+        self.dial_all(addresses, server.peer, format!("{server} over {transport}")).await
+    }
+
+    /// Dials all these addresses at once; the first to answer wins. `server` is what they are called if none does.
+    async fn dial_all(
+        &self,
+        addresses: Vec<Multiaddr>,
+        expected: Option<PeerId>,
+        server: String,
+    ) -> Result<Connection, Error> {
+        let dials = addresses.into_iter().map(|address| Box::pin(self.node.dial(address, expected)));
+        select_ok(dials).await.map(|(connection, _)| connection).map_err(|error| Error::Dial { server, error })
     }
 
     /// Remembers an error, and tells the user of the first one.

@@ -8,10 +8,7 @@ use std::{
 use futures::{FutureExt, future::LocalBoxFuture};
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
-use ping_core::{
-    Connection, Node, PingActor, ServerAddress,
-    protocol::{RunId, Step},
-};
+use ping_core::{Connection, Node, PingActor, ServerAddress};
 use tokio::{
     sync::{
         oneshot::{self, error::TryRecvError},
@@ -22,9 +19,9 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    About, ActorHandle, Counters, Mode, Outcome, Pinger, PingerPlan, Progress, about,
+    About, ActorHandle, Mode, Outcome, Pinger, PingerPlan, Progress, about,
     ask::AskPinger,
-    questions::{about_run, no_answer},
+    questions::{RunState, no_answer},
     quic_restart,
     stream::StreamPinger,
 };
@@ -49,16 +46,6 @@ pub(crate) struct Opener<'a> {
     run: Option<RunState>,
 }
 
-/// The run whose pings are counted once.
-struct RunState {
-    id: RunId,
-    has_begun: bool,
-    /// Whether the actor once forgot it. It then continued under another id.
-    was_forgotten: bool,
-    /// Whether that has still to be reported.
-    is_unreported: bool,
-}
-
 /// What was learned when a pinger was opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -72,8 +59,8 @@ pub(crate) struct Facts {
 
 /// A pinger on a connection.
 pub(super) struct Connected<'a> {
-    pinger: Box<dyn Pinger + 'a>,
-    actor: ActorHandle,
+    pub(super) pinger: Box<dyn Pinger + 'a>,
+    pub(super) actor: ActorHandle,
     closed: oneshot::Receiver<String>,
     /// Resolves when the connection should be given up.
     restarted: LocalBoxFuture<'a, String>,
@@ -93,7 +80,6 @@ impl<'a> Opener<'a> {
         last_heard: watch::Receiver<Option<Instant>>,
     ) -> Self {
         let server = server.cloned().or_else(|| first.address.to_string().parse().ok());
-        let run = RunState { id: random_run_id(), has_begun: false, was_forgotten: false, is_unreported: false };
         Self {
             node,
             name,
@@ -101,7 +87,7 @@ impl<'a> Opener<'a> {
             server: server.map(|server| server.with_peer(first.peer)).filter(|_| plan.reconnects),
             plan: plan.clone(),
             last_heard,
-            run: plan.retries.then_some(run),
+            run: plan.retries.then(RunState::new),
         }
     }
 
@@ -213,37 +199,13 @@ impl<'a> Opener<'a> {
     }
 }
 
-impl RunState {
-    /// Begins the run, or continues it. If the actor forgot it, it continues under another id.
-    async fn join(&mut self, actor: &RemoteActorRef<PingActor>) -> Result<(), Error> {
-        if self.has_begun && about_run(actor, self.id, Step::Look).await?.counted.is_none() {
-            *self = Self { id: random_run_id(), has_begun: false, was_forgotten: true, is_unreported: true };
-        }
-        if !self.has_begun {
-            about_run(actor, self.id, Step::Begin).await?;
-            self.has_begun = true;
-        }
-        Ok(())
-    }
-}
-
-/// 128 bits that no other client chooses.
-fn random_run_id() -> RunId {
-    // Without the system's random numbers no connection could be secured either.
-    let half = || getrandom::u64().unwrap_or_default();
-    RunId(half(), half())
-}
-
-impl Pinger for Connected<'_> {
-    fn has_room(&self) -> bool {
-        self.pinger.has_room()
-    }
-
-    fn send(&mut self, sequence: u64) {
-        self.pinger.send(sequence);
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
+impl Connected<'_> {
+    /// Polls the pinger, and fails when the connection is gone.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        resolved: &mut Vec<(u64, Outcome)>,
+    ) -> Poll<Result<Progress, Error>> {
         match self.pinger.poll(context, resolved) {
             Poll::Ready(Err(Error::Lost { reason })) => {
                 // What the pinger noticed first, the connection can often explain.
@@ -258,25 +220,5 @@ impl Pinger for Connected<'_> {
             Poll::Pending => ready!(self.restarted.poll_unpin(context)),
         };
         Poll::Ready(Err(Error::Lost { reason }))
-    }
-
-    fn give_up(&mut self, sequence: u64) {
-        self.pinger.give_up(sequence);
-    }
-
-    fn forget(&mut self, sequence: u64) {
-        self.pinger.forget(sequence);
-    }
-
-    fn settle_below(&mut self, floor: u64) {
-        self.pinger.settle_below(floor);
-    }
-
-    fn counters(&self) -> Counters {
-        self.pinger.counters()
-    }
-
-    fn actor(&self) -> Option<ActorHandle> {
-        Some(self.actor.clone())
     }
 }

@@ -60,6 +60,41 @@ pub(super) async fn about_run(actor: &RemoteActorRef<PingActor>, run: RunId, ste
     }
 }
 
+/// The run whose pings are counted once.
+pub(super) struct RunState {
+    pub(super) id: RunId,
+    has_begun: bool,
+    /// Whether the actor once forgot it. It then continued under another id.
+    pub(super) was_forgotten: bool,
+    /// Whether that has still to be reported.
+    pub(super) is_unreported: bool,
+}
+
+impl RunState {
+    pub(super) fn new() -> Self {
+        Self { id: random_run_id(), has_begun: false, was_forgotten: false, is_unreported: false }
+    }
+
+    /// Begins the run, or continues it. If the actor forgot it, it continues under another id.
+    pub(super) async fn join(&mut self, actor: &RemoteActorRef<PingActor>) -> Result<(), Error> {
+        if self.has_begun && about_run(actor, self.id, Step::Look).await?.counted.is_none() {
+            *self = Self { was_forgotten: true, is_unreported: true, ..Self::new() };
+        }
+        if !self.has_begun {
+            about_run(actor, self.id, Step::Begin).await?;
+            self.has_begun = true;
+        }
+        Ok(())
+    }
+}
+
+/// 128 bits that no other client chooses.
+fn random_run_id() -> RunId {
+    // Without the system's random numbers no connection could be secured either.
+    let half = || getrandom::u64().unwrap_or_default();
+    RunId(half(), half())
+}
+
 /// How many pings of the run the actor has counted; `None` if it forgot some, or cannot be asked.
 pub(crate) async fn count_of_run(handle: &ActorHandle) -> Option<u64> {
     count(handle, Step::Look).await

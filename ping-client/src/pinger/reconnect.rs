@@ -74,7 +74,7 @@ impl<'a> Reconnect<'a> {
         let State::Up(connected, mut opener) = std::mem::replace(&mut self.state, State::Nothing) else {
             return Err(error);
         };
-        self.counters.busy += connected.counters().busy;
+        self.counters.busy += connected.pinger.counters().busy;
         warn!("{error}; reconnecting");
         let since = opener.last_heard();
         let connecting = async move {
@@ -90,7 +90,7 @@ impl<'a> Reconnect<'a> {
         self.counters.reconnects += 1;
         self.counters.down += down;
         info!("Reconnected after {:.3} s", down.as_secs_f64());
-        connected.settle_below(self.settled_below);
+        connected.pinger.settle_below(self.settled_below);
         let remembers_run = connected.remembers_run;
         self.last_before = self.last_sequence;
         self.resent.clear();
@@ -102,7 +102,7 @@ impl<'a> Reconnect<'a> {
 impl Pinger for Reconnect<'_> {
     fn has_room(&self) -> bool {
         match &self.state {
-            State::Up(connected, _) => connected.has_room(),
+            State::Up(connected, _) => connected.pinger.has_room(),
             State::Down(..) => self.is_impatient,
             State::Nothing => false,
         }
@@ -114,7 +114,7 @@ impl Pinger for Reconnect<'_> {
         }
         self.last_sequence = self.last_sequence.max(sequence);
         match &mut self.state {
-            State::Up(connected, _) => connected.send(sequence),
+            State::Up(connected, _) => connected.pinger.send(sequence),
             _ => self.failed.push(sequence),
         }
     }
@@ -152,7 +152,7 @@ impl Pinger for Reconnect<'_> {
 
     fn give_up(&mut self, sequence: u64) {
         if let State::Up(connected, _) = &mut self.state {
-            connected.give_up(sequence);
+            connected.pinger.give_up(sequence);
         }
     }
 
@@ -162,14 +162,14 @@ impl Pinger for Reconnect<'_> {
         if let State::Up(connected, _) = &mut self.state
             && is_on_this_one
         {
-            connected.forget(sequence);
+            connected.pinger.forget(sequence);
         }
     }
 
     fn settle_below(&mut self, floor: u64) {
         self.settled_below = floor;
         if let State::Up(connected, _) = &mut self.state {
-            connected.settle_below(floor);
+            connected.pinger.settle_below(floor);
         }
     }
 
@@ -178,11 +178,11 @@ impl Pinger for Reconnect<'_> {
     }
 
     fn counters(&self) -> Counters {
-        let busy = if let State::Up(connected, _) = &self.state { connected.counters().busy } else { 0 };
+        let busy = if let State::Up(connected, _) = &self.state { connected.pinger.counters().busy } else { 0 };
         Counters { busy: self.counters.busy + busy, ..self.counters }
     }
 
     fn actor(&self) -> Option<ActorHandle> {
-        if let State::Up(connected, _) = &self.state { connected.actor() } else { None }
+        if let State::Up(connected, _) = &self.state { Some(connected.actor.clone()) } else { None }
     }
 }

@@ -5,7 +5,6 @@ mod observer;
 mod schedule;
 
 use std::{
-    any::Any,
     future::poll_fn,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -150,7 +149,7 @@ impl Run<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Progress, Error>> {
         match catch_unwind(AssertUnwindSafe(|| self.pinger.poll(context, &mut self.resolved))) {
             Ok(polled) => polled,
-            Err(panic) => Poll::Ready(Err(Error::Bug { reason: panic_message(&*panic) })),
+            Err(panic) => Poll::Ready(Err(Error::panicked(&*panic))),
         }
     }
 
@@ -196,12 +195,6 @@ impl Run<'_> {
         let from = self.schedule.latency_from(due, sent);
         self.observer.outcome(&Sample { sequence, due, sent, from, ended, outcome });
     }
-}
-
-/// What a panic says.
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
 }
 
 #[cfg(test)]

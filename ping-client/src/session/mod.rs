@@ -1,16 +1,23 @@
 //! A session: find the actor, ping it, report.
+//!
+//! - `conclude`: what the client asks the actor after a run.
+//! - `warm_up`: the pings before those that are reported.
+//! - `exit_code`: what the session's exit code says.
 
+mod conclude;
 mod exit_code;
-mod measure;
+mod warm_up;
 
 use std::{
     future::pending,
+    pin::{Pin, pin},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
-use libp2p::multiaddr::Protocol;
+use futures::stream::LocalBoxStream;
+use libp2p::{PeerId, multiaddr::Protocol};
 use ping_core::{
     Connection, Node, Options, ServerAddress,
     keys::secret,
@@ -23,19 +30,28 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    demo::Demo,
+    demo,
     error::Error,
-    figures::{KEEP_ALIVE_TIMEOUT, Load, Network, SessionResult, keep_alive_interval, notes},
-    find::{Finder, Found, Search},
+    figures::{
+        Clock, Clocks, KEEP_ALIVE_TIMEOUT, Load, Network, Phases, Server, ServerVersion, SessionResult,
+        keep_alive_interval, notes,
+    },
+    find::{Finder, Found, Search, name_rivals},
     identity,
-    output::Outputs,
+    output::{Outputs, Recorder},
+    pinger::{Facts, Opener, Pinger, Reconnect, Retry},
     plan::Plan,
-    run::LATE_GRACE,
+    run::{End, LATE_GRACE, Pace, Schedule, Stop, run as run_pings},
 };
+use conclude::{conclude, note_end};
 use exit_code::exit_code;
+use warm_up::warm_up;
 
-/// How far apart a signal to a group of processes may reach two of them.
-const SAME_SIGNAL: Duration = Duration::from_millis(100);
+/// How long to wait, after a short run, for a few round trips of the network alone.
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The note on a result that was wanted before the server had answered.
+const COUNTS_MISSING: &str = "the server's own counts are missing: the session ended before it was asked";
 
 /// Runs the session; `started` is when the process did. Fails if something fails that has nothing to do with the
 /// server, such as writing the result.
@@ -44,10 +60,12 @@ pub(crate) fn run(plan: Plan, started: Instant) -> Result<ExitCode> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
-        match plan.find.demo {
-            true => demo(&plan, &mut signals).await,
-            false => session(&plan, plan.find.server.as_ref(), started, &mut signals).await,
+        if plan.find.demo {
+            let session =
+                async |server: &_, signals: &mut _| session(&plan, Some(server), Instant::now(), signals).await;
+            return demo::run(plan.find.timeout, &mut signals, session).await;
         }
+        session(&plan, plan.find.server.as_ref(), started, &mut signals).await
     });
     // A name server that does not answer must not delay the end.
     runtime.shutdown_background();
@@ -67,14 +85,10 @@ async fn session(
     let mut result = SessionResult::nothing_yet(&plan.find.name, load);
     {
         let finder = Finder::new(&node, &plan.find.name, plan.find.timeout);
-        let mut search = Search::new(&finder, events);
-        let mut network = Network::new();
-        match find(plan, &node, server, started, &mut search, &mut network, signals).await {
-            Ok(found) => {
-                introduce(&found.connection, server);
-                let context = measure::Context { plan, node: &node, server, started };
-                measure::measure(&context, found, (search, network), &mut outputs, signals, &mut result).await;
-            }
+        let (search, network) = (Search::new(&finder, events), Network::new());
+        let mut session = Session { plan, node: &node, server, started, search, network };
+        match session.find(signals).await {
+            Ok(found) => session.measure(found, &mut outputs, signals, &mut result).await,
             Err(error) => result.error = Some(error),
         }
     }
@@ -92,36 +106,6 @@ async fn session(
     Ok(exit_code(plan.required, &result))
 }
 
-/// Starts a server, runs a session with it, and stops it.
-async fn demo(plan: &Plan, signals: &mut StopSignals) -> Result<ExitCode> {
-    let mut demo = Demo::start()?;
-    let ready = tokio::select! {
-        biased;
-        () = signals.next() => None,
-        ready = demo.ready(plan.find.timeout) => Some(ready),
-    };
-    // A Ctrl-C may have ended the server a moment before it reached this program.
-    let mut is_interrupted = async || timeout(SAME_SIGNAL, signals.next()).await.is_ok();
-    let outcome = match ready {
-        Some(Ok(address)) => session(plan, Some(&address), Instant::now(), signals).await,
-        Some(Err(error)) if !is_interrupted().await => Err(error),
-        _ => {
-            let interrupted = Error::Interrupted { last: None };
-            last_words("ping-client", &format_args!("{interrupted}. {}", interrupted.help()));
-            Ok(ExitCode::from(1))
-        }
-    };
-    let stopped = tokio::select! {
-        stopped = demo.stop() => stopped,
-        // The server is then killed.
-        () = signals.next() => Ok(()),
-    };
-    if let (Ok(_), Err(error)) = (&outcome, stopped) {
-        warn!("{error:#}");
-    }
-    outcome
-}
-
 fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Options> {
     let secret = plan.find.secret.as_deref().map(secret::read).transpose();
     Ok(Options {
@@ -134,33 +118,191 @@ fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Options> {
     })
 }
 
-/// Finds the actor where the user said, or on the local network.
-async fn find(
-    plan: &Plan,
-    node: &Node,
-    server: Option<&ServerAddress>,
+/// What a session works with.
+struct Session<'a> {
+    plan: &'a Plan,
+    node: &'a Node,
+    server: Option<&'a ServerAddress>,
     started: Instant,
-    search: &mut Search<'_>,
-    network: &mut Network,
-    signals: &mut StopSignals,
-) -> Result<Found, Error> {
-    let finder = search.finder();
-    let found = async {
-        match server {
-            Some(server) => finder.within_limit(finder.at(server), || Error::no_answer(server)).await,
-            None => {
-                info!("Looking for servers on the local network by mDNS");
-                let mut on_round_trip = |peer, time| network.record(peer, time);
-                let found = async { Ok(search.next(&mut on_round_trip).await) };
-                finder.within_limit(found, || Error::NothingDiscovered).await
+    search: Search<'a>,
+    network: Network,
+}
+
+/// The runs of a session, and what is needed to conclude it.
+struct Measured<'a> {
+    pinger: Box<dyn Pinger + 'a>,
+    facts: Facts,
+    end: End,
+    clocks: Option<Clocks>,
+    /// How many pings the warm-up sent.
+    warm_up_pings: u64,
+    /// When its first pong arrived.
+    first_pong: Option<Instant>,
+    /// The actor's total before the run.
+    total_before: Option<u64>,
+    /// How many pings of the run the actor had counted in the warm-up; `None` if that is not known.
+    counted_before: Option<u64>,
+}
+
+impl<'a> Session<'a> {
+    /// Finds the actor where the user said, or on the local network.
+    async fn find(&mut self, signals: &mut StopSignals) -> Result<Found, Error> {
+        let Self { plan, node, server, started, search, network } = self;
+        let finder = search.finder();
+        let found = async {
+            match server {
+                Some(server) => finder.within_limit(finder.at(server), || Error::no_answer(server)).await,
+                None => {
+                    info!("Looking for servers on the local network by mDNS");
+                    let mut on_round_trip = |peer, time| network.record(peer, time);
+                    let found = async { Ok(search.next(&mut on_round_trip).await) };
+                    finder.within_limit(found, || Error::NothingDiscovered).await
+                }
             }
+        };
+        tokio::select! {
+            found = found => found,
+            () = signals.next() => Err(Error::Interrupted { last: finder.error().map(|error| error.to_string()) }),
+            deadline = deadline(plan.deadline, *started) => Err(finder.error().unwrap_or(Error::Deadline { deadline })),
+            reason = node.failed() => Err(Error::node_failed(&reason)),
         }
+    }
+
+    /// Pings the actor that was found, and puts everything into `result`.
+    async fn measure(
+        mut self,
+        found: Found,
+        outputs: &mut Outputs,
+        signals: &mut StopSignals,
+        result: &mut SessionResult,
+    ) {
+        let (plan, started, looked_up) = (self.plan, self.started, found.looked_up);
+        let Connection { peer, address, .. } = &found.connection;
+        introduce(&found.connection, self.server);
+        result.server = Some(Server { peer: *peer, address: address.clone(), version: ServerVersion::Unknown });
+        result.retries = plan.pinger.retries;
+        result.phases = phases(&found, started);
+        let shows_version = outputs.show_version();
+        let mut recorder = Recorder::new(outputs);
+        let measured = self.open_and_run(found, &mut recorder, signals).await;
+        result.figures = recorder.figures;
+        result.figures.cut_short();
+        let mut first_pong = result.figures.first_answer;
+        let end = match measured {
+            Ok(measured) => {
+                first_pong = measured.first_pong.or(first_pong);
+                result.load.mode = measured.facts.mode;
+                result.counters = measured.pinger.counters();
+                result.clocks = measured.clocks;
+                let is_past_deadline = matches!(measured.end, End::Stopped(Stop::Deadline(_)));
+                tokio::select! {
+                    biased;
+                    // A second signal waits for nothing. A deadline that ended the run leaves time for the counts.
+                    () = signals.next() => result.notes.push(COUNTS_MISSING.into()),
+                    _ = deadline(plan.deadline, started), if !is_past_deadline => {
+                        result.notes.push(COUNTS_MISSING.into());
+                    }
+                    () = conclude(&measured, shows_version, result) => {}
+                }
+                if matches!(measured.end, End::Complete) {
+                    let _ = timeout(NETWORK_TIMEOUT, self.enough_round_trips()).await;
+                }
+                measured.end
+            }
+            Err(end) => end,
+        };
+        result.network = self.network.into_times();
+        result.phases.first_pong = first_pong.map(|pong| pong - looked_up);
+        result.phases.total_to_first_pong = first_pong.map(|pong| pong - started);
+        note_end(end, result);
+    }
+
+    /// Opens the pinger and runs it, until something stops it.
+    async fn open_and_run(
+        &mut self,
+        Found { actor, others, connection, .. }: Found,
+        recorder: &mut Recorder<'_>,
+        signals: &mut StopSignals,
+    ) -> Result<Measured<'a>, End> {
+        let plan = self.plan;
+        let last_heard = self.network.follow(connection.peer);
+        let find = (&*plan.find.name, plan.find.timeout);
+        let opener = Opener::new(self.node, find, self.server, &connection, &plan.pinger, last_heard);
+        let is_impatient = !matches!(plan.run.pace, Pace::Closed(_)) && !plan.pinger.retries;
+        let mut stop = pin!(self.stop(others, connection.peer, signals));
+        tokio::select! {
+            opened = Reconnect::open(opener, actor, connection, is_impatient) => {
+                let (pinger, facts) = opened.map_err(End::Failed)?;
+                Ok(runs(plan, pinger, facts, recorder, stop).await)
+            }
+            stop = stop.as_mut() => Err(End::Stopped(stop)),
+        }
+    }
+
+    /// Waits for what stops the run. In the meantime, handles the node's events and names other servers.
+    async fn stop(&mut self, others: LocalBoxStream<'static, PeerId>, peer: PeerId, signals: &mut StopSignals) -> Stop {
+        let Self { plan, node, server, started, search, network } = self;
+        let is_pinned = server.is_some_and(|server| server.peer.is_some());
+        let mut on_round_trip = |peer, time| network.record(peer, time);
+        tokio::select! {
+            () = signals.next() => Stop::Interrupted,
+            deadline = deadline(plan.deadline, *started) => Stop::Deadline(deadline),
+            reason = node.failed() => Stop::NodeFailed(reason),
+            () = name_rivals(others, peer), if !is_pinned => pending().await,
+            never = search.name_others(|peer| node.block(peer), &mut on_round_trip) => match never {},
+        }
+    }
+
+    /// A run may be too short for enough round trips of the network alone.
+    async fn enough_round_trips(&mut self) {
+        let Self { search, network, .. } = self;
+        while !network.is_sufficient() {
+            search.next_event(&mut |peer, time| network.record(peer, time)).await;
+        }
+    }
+}
+
+/// The warm-up, if there is one, and the run.
+async fn runs<'a>(
+    plan: &Plan,
+    pinger: Reconnect<'a>,
+    facts: Facts,
+    recorder: &mut Recorder<'_>,
+    mut stop: Pin<&mut impl Future<Output = Stop>>,
+) -> Measured<'a> {
+    let pinger: Box<dyn Pinger> = if plan.pinger.retries { Box::new(Retry::new(pinger)) } else { Box::new(pinger) };
+    let mut measured = Measured {
+        pinger,
+        total_before: facts.total,
+        facts,
+        end: End::Complete,
+        clocks: None,
+        warm_up_pings: 0,
+        first_pong: None,
+        counted_before: Some(0),
     };
-    tokio::select! {
-        found = found => found,
-        () = signals.next() => Err(Error::Interrupted { last: finder.error().map(|error| error.to_string()) }),
-        deadline = deadline(plan.deadline, started) => Err(finder.error().unwrap_or(Error::Deadline { deadline })),
-        reason = node.failed() => Err(Error::node_failed(&reason)),
+    if let Some(limit) = plan.run.warm_up {
+        warm_up(plan, limit, &mut measured, stop.as_mut()).await;
+    }
+    if !matches!(measured.end, End::Complete) {
+        return measured;
+    }
+    let clock = Clock::start();
+    let schedule = Schedule::start(plan.run.pace, plan.run.limit, Instant::now());
+    let result =
+        run_pings(&mut *measured.pinger, (schedule, measured.warm_up_pings), plan.run.timeout, recorder, stop).await;
+    measured.clocks = Some(clock.stop());
+    measured.end = result.end;
+    measured
+}
+
+/// The steps until the actor was found.
+fn phases(found: &Found, started: Instant) -> Phases {
+    Phases {
+        find: Some(found.address_known - started),
+        connect: Some(found.connected - found.address_known),
+        lookup: Some(found.looked_up - found.connected),
+        ..Phases::default()
     }
 }
 

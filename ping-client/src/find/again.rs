@@ -1,0 +1,45 @@
+//! From a server that was lost back to its actor.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use ping_core::{DialError, ServerAddress};
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::{Finder, Found};
+use crate::{backoff::Backoff, error::Error};
+
+/// How long an attempt to reconnect may stay unanswered before another one is made beside it. Its packets may have been
+/// lost with the link, and TCP would resend them only after a second, and then after two more.
+const NEXT_ATTEMPT_AFTER: Duration = Duration::from_millis(300);
+
+/// How many such attempts are made at a time. The node gives up each after ten seconds.
+const MAX_ATTEMPTS: usize = 32;
+
+impl Finder<'_> {
+    /// Reconnects to a server and looks up its actor, for as long as it takes. The user has been told already. Fails
+    /// only if another identity answers there now, or this node has failed.
+    pub(crate) async fn again(&self, server: &ServerAddress) -> Result<Found, Error> {
+        self.has_warned.set(true);
+        let mut attempts = FuturesUnordered::new();
+        let mut backoff = Backoff::new();
+        loop {
+            if attempts.len() < MAX_ATTEMPTS {
+                attempts.push(self.attempt(|| self.connect_once(server), || self.started));
+            }
+            tokio::select! {
+                Some(outcome) = attempts.next() => match outcome {
+                    Err(Error::Dial { error: DialError::WrongPeer { .. } | DialError::Stopped, .. }) | Ok(_) => {
+                        return outcome;
+                    }
+                    Err(error) => {
+                        debug!(%error, "reconnecting");
+                        backoff.wait().await;
+                    }
+                },
+                () = sleep(NEXT_ATTEMPT_AFTER) => {}
+            }
+        }
+    }
+}
