@@ -9,6 +9,7 @@
 //! - [`node`]: one swarm in a task of its own, which runs all of these, and the handle that programs hold.
 //!
 //! And for the programs around it:
+//! - [`PeerText`]: words of a peer, safe to print.
 //! - [`keys`]: the files of a node's identity and of a private network's secret.
 //! - [`program`]: logging, output that never blocks, and stop signals.
 //!
@@ -19,6 +20,7 @@ pub mod address;
 pub mod hardening;
 pub mod keys;
 pub mod node;
+mod peer_text;
 pub mod program;
 pub mod protocol;
 pub mod stream;
@@ -27,4 +29,5 @@ pub mod transport;
 pub use actor::PingActor;
 pub use address::ServerAddress;
 pub use node::{Connection, DialError, Event, Node, Options};
+pub use peer_text::PeerText;
 pub use transport::Transport;

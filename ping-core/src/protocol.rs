@@ -9,6 +9,8 @@ use kameo::Reply;
 use libp2p::StreamProtocol;
 use serde::{Deserialize, Serialize};
 
+use crate::peer_text::PeerText;
+
 /// The TCP and UDP port that a server listens on, and a client tries, when none is given.
 pub const DEFAULT_PORT: u16 = 36341;
 
@@ -71,7 +73,7 @@ pub struct About {}
 #[derive(Clone, Debug, Deserialize, PartialEq, Reply, Serialize)]
 pub struct Card {
     /// The version of the program that hosts the actor.
-    pub version: String,
+    pub version: PeerText,
     /// How many pings the actor has counted, from all clients.
     pub total_pings: u64,
     /// How many requests the node expects in flight on one connection: [`MAX_IN_FLIGHT`].

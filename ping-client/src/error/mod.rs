@@ -5,7 +5,7 @@ mod ping_error;
 use std::{any::Any, fmt, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use ping_core::{DialError, ServerAddress, Transport, protocol::STREAM_PROTOCOL};
+use ping_core::{DialError, PeerText, ServerAddress, Transport, hardening::culprit, protocol::STREAM_PROTOCOL};
 
 pub(crate) use ping_error::PingError;
 
@@ -37,17 +37,17 @@ pub(crate) enum Error {
     /// The actor cannot count a resent ping once.
     NoRetry,
     /// The server ended the stream.
-    StreamEnded { reason: String },
+    StreamEnded { reason: PeerText },
     /// The actor did not answer a question about itself.
     NoAnswer { error: PingError },
     /// The connection was lost.
-    Lost { reason: String },
+    Lost { reason: PeerText },
     /// The user's deadline passed before the server was found.
     Deadline { deadline: Duration },
     /// The user interrupted the search. `last` is what stood in the way until then.
     Interrupted { last: Option<String> },
-    /// This program failed.
-    Bug { reason: String },
+    /// This program failed, or the library `culprit` in it.
+    Bug { reason: PeerText, culprit: Option<String> },
 }
 
 impl Error {
@@ -58,14 +58,13 @@ impl Error {
 
     /// This program's node failed.
     pub(crate) fn node_failed(reason: &str) -> Self {
-        Self::Bug { reason: format!("the network task failed: {reason}") }
+        Self::Bug { reason: PeerText::new(format_args!("the network task failed: {reason}")), culprit: culprit() }
     }
 
     /// What a panic of this program says.
     pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let reason = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Self::Bug { reason: reason.unwrap_or_else(|| "it panicked".into()) }
+        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::Bug { reason: text.unwrap_or("it panicked").into(), culprit: culprit() }
     }
 
     /// Whether another attempt cannot succeed.
@@ -169,7 +168,10 @@ impl Error {
             Self::Deadline { .. } => "Allow more time with --deadline.".into(),
             Self::Interrupted { last: Some(_) } => "Fix that, or start again to search longer.".into(),
             Self::Interrupted { last: None } => "Start again to search longer.".into(),
-            Self::Bug { .. } => "This is a bug; please report it.".into(),
+            Self::Bug { culprit: None, .. } => "This is a bug; please report it.".into(),
+            Self::Bug { culprit: Some(culprit), .. } => {
+                format!("This is a bug in {culprit}, which a server should not be able to cause; please report it.")
+            }
         }
     }
 }
@@ -240,7 +242,10 @@ impl fmt::Display for Error {
                 write!(f, "interrupted before the server was found; until then: {last}")
             }
             Self::Interrupted { last: None } => write!(f, "interrupted before the server was found"),
-            Self::Bug { reason } => write!(f, "ping-client itself failed: {reason}"),
+            Self::Bug { reason, culprit: None } => write!(f, "ping-client itself failed: {reason}"),
+            Self::Bug { reason, culprit: Some(culprit) } => {
+                write!(f, "{culprit}, a library of ping-client, failed: {reason}")
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use kameo::error::RemoteSendError;
+use ping_core::PeerText;
 
 /// Why one ping got no pong. Its text names the ping where it matters; its [`summary`](Self::summary) speaks of many.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +33,7 @@ pub(crate) enum PingError {
     /// The actor had no room for the ping.
     Busy,
     /// The actor rejected the ping.
-    Rejected { reason: String },
+    Rejected { reason: PeerText },
     /// The ping was in flight when the run ended.
     CutShort,
 }
@@ -78,7 +79,7 @@ impl PingError {
             RemoteSendError::Io(_) => Self::StreamBroke,
             RemoteSendError::ActorNotRunning | RemoteSendError::ActorStopped => Self::ActorStopped,
             RemoteSendError::MailboxFull => Self::Busy,
-            other => Self::Rejected { reason: format!("{other:?}") },
+            other => Self::Rejected { reason: PeerText::new(format_args!("{other:?}")) },
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
+use ping_core::PeerText;
 
 use super::{Clocks, Figures, Times};
 use crate::{
@@ -64,7 +65,7 @@ pub(crate) struct Server {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ServerVersion {
     /// It is a ping-server of this version.
-    Known(String),
+    Known(PeerText),
     /// It is another program.
     OtherProgram,
     /// It was not asked, or did not answer.

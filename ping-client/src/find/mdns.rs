@@ -1,11 +1,20 @@
 //! From the local network to the actor: mDNS names peers, and the first that has the actor is taken.
 
-use std::time::{Duration, Instant};
-use std::{cell::RefCell, collections::HashMap, future::pending, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    future::pending,
+    net::IpAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use ping_core::{Event, address::without_peer};
+use ping_core::{
+    Event,
+    address::{endpoint, without_peer},
+};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
@@ -131,11 +140,32 @@ async fn receive(events: &mut mpsc::UnboundedReceiver<Event>) -> Event {
 }
 
 /// Whether an address that a peer announced can lead to it from here. Its loopback addresses cannot, and its link-local
-/// IPv6 addresses lack the interface.
+/// IPv6 addresses lack the interface. An address that names more than an IP address, a port and a transport could hold
+/// any text.
 fn is_reachable_from_here(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => !ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => !ip.is_loopback() && !ip.is_unicast_link_local(),
-        _ => false,
+    match endpoint(address) {
+        Some((IpAddr::V4(ip), ..)) => !ip.is_loopback(),
+        Some((IpAddr::V6(ip), ..)) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_can_be_dialed_from_here_are_tried() {
+        for (text, reachable) in [
+            ("/ip4/192.0.2.1/tcp/1", true),
+            ("/ip6/2001:db8::1/udp/1/quic-v1", true),
+            ("/ip4/127.0.0.1/tcp/1", false),
+            ("/ip6/fe80::1/tcp/1", false),
+            ("/ip4/192.0.2.1/udp/1", false),
+            ("/dns4/host/tcp/1", false),
+            ("/ip4/192.0.2.1/tcp/1/dns/\u{1b}[2J\u{202e}", false),
+        ] {
+            assert_eq!(is_reachable_from_here(&text.parse().unwrap()), reachable, "{text:?}");
+        }
     }
 }

@@ -201,7 +201,7 @@ fn server(result: &SessionResult) -> Option<Server<'_>> {
         peer_id: server.peer.to_string(),
         address: server.address.to_string(),
         name: &result.name,
-        version: if let ServerVersion::Known(version) = &server.version { Some(version) } else { None },
+        version: if let ServerVersion::Known(version) = &server.version { Some(version.as_ref()) } else { None },
     })
 }
 

@@ -124,14 +124,8 @@ impl Outputs {
 
 /// The figures of a run, and everything that is written during it.
 pub(crate) struct Recorder<'a> {
-    pub(crate) figures: Figures,
-    outputs: &'a mut Outputs,
-}
-
-impl<'a> Recorder<'a> {
-    pub(crate) fn new(outputs: &'a mut Outputs) -> Self {
-        Self { figures: Figures::new(), outputs }
-    }
+    pub(crate) figures: &'a mut Figures,
+    pub(crate) outputs: &'a mut Outputs,
 }
 
 impl Observer for Recorder<'_> {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use kameo::actor::RemoteActorRef;
-use ping_core::{PingActor, protocol::RunId};
+use ping_core::{PeerText, PingActor, protocol::RunId};
 use serde::Serialize;
 
 use crate::error::{Error, PingError};
@@ -148,7 +148,7 @@ pub(crate) trait Pinger {
     fn settle_below(&mut self, _floor: u64) {}
 
     /// The connection is of no use: do as when it is lost.
-    fn drop_connection(&mut self, reason: String) -> Result<Progress, Error> {
+    fn drop_connection(&mut self, reason: PeerText) -> Result<Progress, Error> {
         Err(Error::Lost { reason })
     }
 

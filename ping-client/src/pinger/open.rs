@@ -8,7 +8,7 @@ use std::{
 use futures::{FutureExt, future::LocalBoxFuture};
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
-use ping_core::{Connection, Node, PingActor, ServerAddress};
+use ping_core::{Connection, Node, PeerText, PingActor, ServerAddress};
 use tokio::{
     sync::{
         oneshot::{self, error::TryRecvError},
@@ -61,9 +61,9 @@ pub(crate) struct Facts {
 pub(super) struct Connected<'a> {
     pub(super) pinger: Box<dyn Pinger + 'a>,
     pub(super) actor: ActorHandle,
-    closed: oneshot::Receiver<String>,
+    closed: oneshot::Receiver<PeerText>,
     /// Resolves when the connection should be given up.
-    restarted: LocalBoxFuture<'a, String>,
+    restarted: LocalBoxFuture<'a, PeerText>,
     pub(super) facts: Facts,
     pub(super) remembers_run: bool,
 }

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use ping_core::{DialError, Node};
+use ping_core::{DialError, Node, PeerText};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -39,7 +39,7 @@ pub(super) async fn detect(
     peer: PeerId,
     address: Multiaddr,
     last_heard: watch::Receiver<Option<Instant>>,
-) -> String {
+) -> PeerText {
     if address.iter().all(|part| part != Protocol::QuicV1) {
         return std::future::pending().await;
     }

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{FutureExt, future::LocalBoxFuture};
 use kameo::actor::RemoteActorRef;
-use ping_core::{Connection, PingActor};
+use ping_core::{Connection, PeerText, PingActor};
 use tracing::{info, warn};
 
 use super::{ActorHandle, Counters, Facts, Opener, Outcome, Pinger, Progress, open::Connected};
@@ -173,7 +173,7 @@ impl Pinger for Reconnect<'_> {
         }
     }
 
-    fn drop_connection(&mut self, reason: String) -> Result<Progress, Error> {
+    fn drop_connection(&mut self, reason: PeerText) -> Result<Progress, Error> {
         self.on_lost(Error::Lost { reason })
     }
 

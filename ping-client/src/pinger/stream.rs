@@ -7,7 +7,7 @@ use std::{
 
 use libp2p::PeerId;
 use ping_core::{
-    Node,
+    Node, PeerText,
     protocol::RunId,
     stream::{Client, Ended, Resolved},
 };
@@ -104,7 +104,7 @@ impl Pinger for StreamPinger {
 fn into_error(ended: &Ended) -> Error {
     match ended {
         // A server that ends a stream, and nothing else, says why.
-        Ended::NotConnected | Ended::Closed | Ended::Io(_) => Error::Lost { reason: ended.to_string() },
-        _ => Error::StreamEnded { reason: ended.to_string() },
+        Ended::NotConnected | Ended::Closed | Ended::Io(_) => Error::Lost { reason: PeerText::new(ended) },
+        _ => Error::StreamEnded { reason: PeerText::new(ended) },
     }
 }

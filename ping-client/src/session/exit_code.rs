@@ -27,7 +27,7 @@ mod tests {
     #[test]
     fn exit_codes_are_those_of_ping() {
         let lost = Error::Lost { reason: "it ended".into() };
-        let bug = Error::Bug { reason: "it panicked".into() };
+        let bug = Error::Bug { reason: "it panicked".into(), culprit: None };
         for (required, received, was_found, error, expected) in [
             // Without a requirement, one pong is enough.
             (None, 1, true, None, 0),

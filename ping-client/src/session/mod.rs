@@ -10,13 +10,14 @@ mod warm_up;
 
 use std::{
     future::pending,
+    panic::AssertUnwindSafe,
     pin::{Pin, pin},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
-use futures::stream::LocalBoxStream;
+use futures::{FutureExt, stream::LocalBoxStream};
 use libp2p::{PeerId, multiaddr::Protocol};
 use ping_core::{
     Connection, Node, Options, ServerAddress,
@@ -87,9 +88,16 @@ async fn session(
         let finder = Finder::new(&node, &plan.find.name, plan.find.timeout);
         let (search, network) = (Search::new(&finder, events), Network::new());
         let mut session = Session { plan, node: &node, server, started, search, network };
-        match session.find(signals).await {
-            Ok(found) => session.measure(found, &mut outputs, signals, &mut result).await,
-            Err(error) => result.error = Some(error),
+        let work = async {
+            match session.find(signals).await {
+                Ok(found) => session.measure(found, &mut outputs, signals, &mut result).await,
+                Err(error) => result.error = Some(error),
+            }
+        };
+        // Kameo panics in whoever asks; what was measured is reported all the same.
+        if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+            result.figures.cut_short();
+            result.error = Some(Error::panicked(&*panic));
         }
     }
     tokio::select! {
@@ -183,9 +191,8 @@ impl<'a> Session<'a> {
         result.retries = plan.pinger.retries;
         result.phases = phases(&found, started);
         let shows_version = outputs.show_version();
-        let mut recorder = Recorder::new(outputs);
+        let mut recorder = Recorder { figures: &mut result.figures, outputs };
         let measured = self.open_and_run(found, &mut recorder, signals).await;
-        result.figures = recorder.figures;
         result.figures.cut_short();
         let mut first_pong = result.figures.first_answer;
         let end = match measured {

@@ -22,8 +22,11 @@ use kameo::{
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use crate::protocol::{
-    About, AboutRun, Card, Echo, Echoed, MAX_IN_FLIGHT, MAX_PAYLOAD, Once, OnceReply, Ping, Pong, RunCard, Verdict,
+use crate::{
+    PeerText,
+    protocol::{
+        About, AboutRun, Card, Echo, Echoed, MAX_IN_FLIGHT, MAX_PAYLOAD, Once, OnceReply, Ping, Pong, RunCard, Verdict,
+    },
 };
 use batch::Item;
 
@@ -107,7 +110,7 @@ impl Message<About> for PingActor {
 
     async fn handle(&mut self, _: About, _: &mut Context<Self, Self::Reply>) -> Card {
         Card {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: PeerText::new(env!("CARGO_PKG_VERSION")),
             total_pings: self.count.total(),
             max_in_flight: MAX_IN_FLIGHT,
             max_payload: MAX_PAYLOAD,

@@ -8,8 +8,10 @@
 //! | log lines of one kind that peers can provoke | 1 a second | `log_limit` |
 //!
 //! `GuardedKameo` puts two checks between the network and Kameo's protocols: what peers send passes `registry_filter`
-//! first, and a handler that panics costs only its own connection (`panics`).
+//! first, and a handler that panics costs only its own connection (`panics`). What answers this node's own requests is
+//! of the kind that they ask for (`answers`).
 
+mod answers;
 mod connections;
 mod log_limit;
 mod panics;
@@ -37,7 +39,8 @@ use tracing::warn;
 pub(crate) use connections::ConnectionLimits;
 pub use connections::{Limits, MAX_PENDING};
 pub(crate) use log_limit::LogLimit;
-pub(crate) use panics::silence_isolated_panics;
+pub use panics::culprit;
+pub(crate) use panics::install_panic_hook;
 #[doc(hidden)]
 pub use registry_filter::is_registration;
 pub(crate) use request_memory::RequestMemory;

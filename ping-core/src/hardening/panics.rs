@@ -7,7 +7,7 @@
 use std::{
     cell::Cell,
     panic::{self, AssertUnwindSafe, catch_unwind},
-    sync::Once,
+    sync::{Mutex, Once, PoisonError},
     task::{Context, Poll},
 };
 
@@ -22,14 +22,42 @@ thread_local! {
     static ISOLATED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// The library that the last panic came from.
+static CULPRIT: Mutex<Option<String>> = Mutex::new(None);
+
 /// Logs panics that are caught here instead of printing them, because a peer can cause them without end. All other
-/// panics are printed as before.
-pub(crate) fn silence_isolated_panics() {
-    static SILENCED: Once = Once::new();
-    SILENCED.call_once(|| {
+/// panics are printed as before, and their origin is remembered.
+pub(crate) fn install_panic_hook() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
         let print = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| if ISOLATED.get() { debug!("isolated: {panic}") } else { print(panic) }));
+        panic::set_hook(Box::new(move |panic| {
+            if ISOLATED.get() {
+                debug!("isolated: {panic}");
+                return;
+            }
+            let library = panic.location().and_then(|location| library(location.file()));
+            *CULPRIT.lock().unwrap_or_else(PoisonError::into_inner) = library;
+            print(panic);
+        }));
     });
+}
+
+/// The library that the last panic of this process came from, with its version; `None` if it was no library's.
+pub fn culprit() -> Option<String> {
+    CULPRIT.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// The name and version of the library that a source file belongs to: cargo keeps each in a folder of that name, below
+/// one for the registry.
+fn library(file: &str) -> Option<String> {
+    let mut folders = file.split(['/', '\\']).skip_while(|folder| *folder != "registry");
+    let folder = folders.nth(3)?;
+    let (name, version) = folder
+        .match_indices('-')
+        .map(|(at, _)| folder.split_at(at))
+        .find(|(_, version)| version.as_bytes().get(1).is_some_and(u8::is_ascii_digit))?;
+    Some(format!("{name} {}", &version[1..]))
 }
 
 /// A handler that is never used again once it has panicked.
@@ -126,5 +154,21 @@ where
         >,
     ) {
         self.attempt(|handler| handler.on_connection_event(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_belongs_to_the_library_of_its_source_file() {
+        let of = |file| library(file);
+        let path = "/home/me/.cargo/registry/src/index.example-1949cf8c6b5b557f/kameo-0.22.2/src/request/ask.rs";
+        assert_eq!(of(path).as_deref(), Some("kameo 0.22.2"));
+        let path = r"C:\me\.cargo\registry\src\index.example-1949\libp2p-stream-0.4.0-alpha\src\lib.rs";
+        assert_eq!(of(path).as_deref(), Some("libp2p-stream 0.4.0-alpha"));
+        assert_eq!(of("ping-client/src/run/mod.rs"), None);
+        assert_eq!(of("/rustc/0123/library/core/src/option.rs"), None);
     }
 }

@@ -22,7 +22,7 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
 use tracing::warn;
 
-use super::log_limit::LogLimit;
+use super::{answers::AnswerCheck, log_limit::LogLimit};
 use crate::protocol::MAX_REQUEST_SIZE;
 
 /// How many bytes of requests one connection may hold: four of the largest, which is what a client keeps in flight of
@@ -37,10 +37,10 @@ const MAX_IN_ALL: usize = 8 * MAX_PER_CONNECTION;
 const FREE_PER_STREAM: usize = 1024;
 
 /// The protocol of Kameo's messages, whose requests are read to their end. All others read little at a time.
-const MESSAGING: &[u8] = b"/kameo/messaging/1.0.0";
+pub(super) const MESSAGING: &[u8] = b"/kameo/messaging/1.0.0";
 
 /// The protocol by which the two ends of a stream agree on another one.
-const MULTISTREAM: &[u8] = b"/multistream/1.0.0";
+pub(super) const MULTISTREAM: &[u8] = b"/multistream/1.0.0";
 
 /// The memory that the requests of all connections of a node take.
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ where
 
     fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
         let stream = ready!(Pin::new(&mut self.muxer).poll_inbound(context))?;
-        Poll::Ready(Ok(MeteredStream { stream, memory: Some(StreamMemory::new(&self.memory)) }))
+        Poll::Ready(Ok(MeteredStream { stream, memory: Some(StreamMemory::new(&self.memory)), answers: None }))
     }
 
     /// The node's own requests are free.
@@ -110,7 +110,7 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
         let stream = ready!(Pin::new(&mut self.muxer).poll_outbound(context))?;
-        Poll::Ready(Ok(MeteredStream { stream, memory: None }))
+        Poll::Ready(Ok(MeteredStream { stream, memory: None, answers: Some(AnswerCheck::default()) }))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -170,7 +170,7 @@ impl StreamMemory {
 
 /// The first message in these bytes, if it is complete, and how many bytes it takes with its length. The length is an
 /// unsigned varint: groups of seven bits, the lowest first.
-fn first_message(bytes: &[u8]) -> Option<(&[u8], usize)> {
+pub(super) fn first_message(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let digits = bytes.iter().take(3).position(|byte| byte & 0x80 == 0)? + 1;
     let length = bytes[..digits].iter().rev().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
     Some((bytes.get(digits..digits + length)?, digits + length))
@@ -182,10 +182,12 @@ impl Drop for StreamMemory {
     }
 }
 
-/// A stream that is charged, if a peer opened it and it may carry a request.
+/// A stream that is charged, if a peer opened it and it may carry a request, and checked, if it carries an answer.
 pub(crate) struct MeteredStream<S> {
     stream: S,
     memory: Option<StreamMemory>,
+    /// What remains to be checked, if this node opened it.
+    answers: Option<AnswerCheck>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
@@ -193,6 +195,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
         let length = ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if let Some(memory) = &mut self.memory {
             memory.on_read(length)?;
+        }
+        if let Some(answers) = &mut self.answers
+            && answers.on_read(&buffer[..length])?
+        {
+            self.answers = None;
         }
         Poll::Ready(Ok(length))
     }
@@ -203,6 +210,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
         let length = ready!(Pin::new(&mut self.stream).poll_write(context, buffer))?;
         if self.memory.as_mut().is_some_and(|memory| memory.on_write(&buffer[..length])) {
             self.memory = None;
+        }
+        if let Some(answers) = &mut self.answers {
+            answers.on_write(&buffer[..length]);
         }
         Poll::Ready(Ok(length))
     }

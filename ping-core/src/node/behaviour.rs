@@ -43,7 +43,8 @@ impl Behaviour {
             .with_request_timeout(options.request_timeout)
             // A request's stream lives a little longer than the request.
             .with_max_concurrent_streams(2 * MAX_IN_FLIGHT as usize)
-            .with_request_size_maximum(MAX_REQUEST_SIZE);
+            .with_request_size_maximum(MAX_REQUEST_SIZE)
+            .with_response_size_maximum(MAX_REQUEST_SIZE);
         let allowed = options.allowed.map(|peers| {
             let mut allowed = allow_block_list::Behaviour::<AllowedPeers>::default();
             for peer in peers {

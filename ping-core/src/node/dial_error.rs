@@ -8,6 +8,8 @@ use libp2p::{
     quic, swarm,
 };
 
+use crate::PeerText;
+
 /// Why one attempt to connect to one address failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DialError {
@@ -22,7 +24,7 @@ pub enum DialError {
     TimedOut,
     /// Something answers there, but not like a libp2p peer.
     #[error("not a libp2p peer: {0}")]
-    NotLibp2p(String),
+    NotLibp2p(PeerText),
     /// Another peer than the expected one answers there.
     #[error("expected peer {expected}, found {found}")]
     WrongPeer {
@@ -42,7 +44,7 @@ pub enum DialError {
     Stopped,
     /// Anything else, in the words of the system.
     #[error("{0}")]
-    Other(String),
+    Other(PeerText),
 }
 
 impl DialError {
@@ -51,7 +53,7 @@ impl DialError {
         match error {
             swarm::DialError::WrongPeerId { obtained, .. } => match expected {
                 Some(expected) => Self::WrongPeer { expected, found: *obtained },
-                None => Self::Other(format!("found peer {obtained}")),
+                None => Self::Other(PeerText::new(format_args!("found peer {obtained}"))),
             },
             swarm::DialError::LocalPeerId { .. } => Self::Ourselves,
             // A dial is aborted when another one has won.
@@ -59,11 +61,11 @@ impl DialError {
             swarm::DialError::Transport(attempts) => match attempts.first() {
                 Some((_, TransportError::Other(error))) => Self::from_io(error),
                 Some((address, TransportError::MultiaddrNotSupported(_))) => {
-                    Self::Other(format!("{address} names no transport that this program uses"))
+                    Self::Other(PeerText::new(format_args!("{address} names no transport that this program uses")))
                 }
                 None => Self::TimedOut,
             },
-            other => Self::Other(other.to_string()),
+            other => Self::Other(PeerText::new(other)),
         }
     }
 
@@ -89,7 +91,7 @@ impl DialError {
                     }
                     if io.raw_os_error().is_some() {
                         // This system refused; nothing came from the other side.
-                        return Self::Other(io.to_string());
+                        return Self::Other(PeerText::new(io));
                     }
                     // `source` would skip the error that an `io::Error` wraps.
                     io.get_ref().map(|inner| inner as &(dyn Error + 'static))
@@ -98,7 +100,7 @@ impl DialError {
             };
         }
         let reason = innermost.map(ToString::to_string).unwrap_or_default();
-        Self::NotLibp2p(reason.trim_end_matches('.').to_owned())
+        Self::NotLibp2p(PeerText::new(reason.trim_end_matches('.')))
     }
 
     fn from_kind(kind: io::ErrorKind) -> Option<Self> {

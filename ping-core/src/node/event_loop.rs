@@ -27,7 +27,7 @@ use super::{
     Command, Connection, DialError, Event,
     behaviour::{Behaviour, BehaviourEvent},
 };
-use crate::{address::without_peer, hardening::LogLimit};
+use crate::{PeerText, address::without_peer, hardening::LogLimit};
 
 /// How long a node that stops waits until its connections are closed.
 ///
@@ -52,7 +52,7 @@ pub(super) struct EventLoop {
     events: mpsc::UnboundedSender<Event>,
     dials: HashMap<ConnectionId, Dial>,
     /// Gets the reason when a connection that this node made closes.
-    closings: HashMap<ConnectionId, oneshot::Sender<String>>,
+    closings: HashMap<ConnectionId, oneshot::Sender<PeerText>>,
     /// Connections that this node closes because their other side is silent.
     silent: HashSet<ConnectionId>,
     /// The connected peers, with the address that each was reported with.
@@ -183,7 +183,7 @@ impl EventLoop {
             Some(cause) => explain(cause),
             None => "it was closed".into(),
         };
-        debug!(%peer, reason, "connection closed");
+        debug!(%peer, %reason, "connection closed");
         if let Some(closing) = self.closings.remove(&id) {
             let _ = closing.send(reason);
         }
@@ -242,7 +242,7 @@ impl EventLoop {
 }
 
 /// The end of a connection in plain words.
-fn explain(cause: &ConnectionError) -> String {
+fn explain(cause: &ConnectionError) -> PeerText {
     match cause {
         ConnectionError::KeepAliveTimeout => "it was idle for too long".into(),
         ConnectionError::IO(error) => {
@@ -253,7 +253,7 @@ fn explain(cause: &ConnectionError) -> String {
             } else if ["closed", "reset", "Broken pipe", "end of file", "eof"].iter().any(|end| text.contains(end)) {
                 "the other side closed it".into()
             } else {
-                text
+                PeerText::new(text)
             }
         }
     }

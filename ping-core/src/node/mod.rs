@@ -15,7 +15,8 @@ use libp2p::{Multiaddr, PeerId, Stream, Swarm, core::upgrade::Version, identity:
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    hardening::silence_isolated_panics,
+    PeerText,
+    hardening::install_panic_hook,
     stream::{Ended, behaviour::Opening},
     transport,
 };
@@ -81,7 +82,7 @@ pub struct Connection {
     /// The address at which it was reached, without the `/p2p/` part.
     pub address: Multiaddr,
     /// Resolves to the reason when the connection closes.
-    pub closed: oneshot::Receiver<String>,
+    pub closed: oneshot::Receiver<PeerText>,
 }
 
 /// What a program asks of its node.
@@ -106,13 +107,13 @@ pub struct Node {
 
 impl Node {
     /// Starts the process's node, and makes it the one that Kameo sends and receives through. From then on, panics that
-    /// the node isolates are logged instead of printed.
+    /// the node isolates are logged instead of printed, and [`culprit`](crate::hardening::culprit) knows of the others.
     ///
     /// # Errors
     ///
     /// When this process has a node already, or mDNS cannot be set up.
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
-        silence_isolated_panics();
+        install_panic_hook();
         let key = keypair.public();
         let is_private = options.secret.is_some();
         let transport = transport::new(keypair, options.listens, options.secret);

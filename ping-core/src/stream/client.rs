@@ -15,14 +15,11 @@ use super::{
     frame::{Frame, MAX_PART_SIZE, Malformed},
     io::{Reader, Writer},
 };
-use crate::protocol::RunId;
+use crate::{PeerText, protocol::RunId};
 
 /// How many bytes of payloads wait to be written: enough to keep the multiplexer busy, and few enough that a small ping
 /// behind them waits only briefly.
 const MAX_QUEUED: usize = 4 * MAX_PART_SIZE;
-
-/// How many characters of the server's reason for ending a stream are kept.
-const MAX_REASON_LEN: usize = 200;
 
 /// The fate of a ping.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -209,14 +206,15 @@ impl Client {
                     _ => {}
                 }
             }
-            // Replies are read even while nothing can be written: the server may wait for just that, or have said why.
-            ready!(self.poll_read(context)).map_err(|ended| self.broken.take().map_or(ended, Ended::from))?;
+            // More may have arrived with the last frame.
             while let Some(frame) = self.reader.next_frame()? {
                 resolved.extend(self.on_frame(frame)?);
             }
             if !resolved.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            // Replies are read even while nothing can be written: the server may wait for just that, or have said why.
+            ready!(self.poll_read(context)).map_err(|ended| self.broken.take().map_or(ended, Ended::from))?;
         }
     }
 
@@ -292,11 +290,7 @@ impl Client {
 /// The reason why an unexpected frame ends the stream.
 fn unexpected(frame: Frame) -> Ended {
     match frame {
-        // People will read it, and any peer can write it.
-        Frame::End { reason } => {
-            let reason = String::from_utf8_lossy(&reason);
-            Ended::Refused(reason.chars().filter(|c| !c.is_control()).take(MAX_REASON_LEN).collect())
-        }
+        Frame::End { reason } => Ended::Refused(PeerText::new(String::from_utf8_lossy(&reason))),
         other => Malformed::Unexpected(other.kind()).into(),
     }
 }

@@ -27,7 +27,7 @@ pub use client::{Client, Resolved};
 pub use frame::{Frame, Malformed};
 pub use server::accept;
 
-use crate::protocol::STREAM_PROTOCOL;
+use crate::{PeerText, protocol::STREAM_PROTOCOL};
 
 /// Why a stream could not be opened, or ended.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub enum Ended {
     /// The other side closed the stream.
     Closed,
     /// The other side ended the stream for this reason.
-    Refused(String),
+    Refused(PeerText),
     /// The other side sent bytes that are not a frame, or an unexpected frame.
     Malformed(Malformed),
     /// The actor did not answer.

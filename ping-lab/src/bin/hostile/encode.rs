@@ -21,7 +21,8 @@ pub(crate) fn head(major: u8, length: usize) -> Vec<u8> {
     match length {
         0..24 => vec![major << 5 | length as u8],
         24..256 => vec![major << 5 | 24, length as u8],
-        _ => [&[major << 5 | 25][..], &(length as u16).to_be_bytes()].concat(),
+        256..65_536 => [&[major << 5 | 25][..], &(length as u16).to_be_bytes()].concat(),
+        _ => [&[major << 5 | 26][..], &(length as u32).to_be_bytes()].concat(),
     }
 }
 
@@ -31,6 +32,12 @@ pub(crate) fn text_item(text: &str) -> Vec<u8> {
 
 pub(crate) fn bytes_item(bytes: &[u8]) -> Vec<u8> {
     [head(2, bytes.len()), bytes.into()].concat()
+}
+
+/// Bytes as Kameo writes a payload: a list of numbers.
+pub(crate) fn bytes_list(bytes: &[u8]) -> Vec<u8> {
+    let numbers = bytes.iter().flat_map(|&byte| head(0, usize::from(byte)));
+    head(4, bytes.len()).into_iter().chain(numbers).collect()
 }
 
 pub(crate) fn text_map(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {

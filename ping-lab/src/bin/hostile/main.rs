@@ -1,4 +1,4 @@
-//! Peers that do not follow the rules, built from plain libp2p without this project's code, to test the server against.
+//! Peers that do not follow the rules, built from plain libp2p without this project's code, to test the programs against.
 //!
 //! - `hostile mute ADDRESS COUNT` makes COUNT connections, writes pings into a stream on each and never reads a reply.
 //!   It prints how many bytes were taken when no stream takes any more, and holds the connections until its standard
@@ -19,12 +19,16 @@
 //! - `hostile crowd ADDRESS COUNT` is harmless: it makes COUNT connections, each of which pings once a second by a
 //!   stream, until its standard input ends. It prints a line when all are connected.
 //! - `hostile churn ADDRESS COUNT` connects and disconnects COUNT times, each time with a new identity.
+//! - `hostile serve KIND` is a server whose actor answers in a way that no Kameo node does; it prints its address, and
+//!   ends with its standard input. `server` lists the kinds.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 mod connections;
 mod encode;
 mod messages;
+mod quic;
 mod registry;
+mod server;
 mod swarm;
 
 use std::env;
@@ -37,6 +41,9 @@ use libp2p::Multiaddr;
 async fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["serve", kind] = arguments[..] {
+        return server::serve(kind).await;
+    }
     let [what, address, ref more @ ..] = arguments[..] else { bail!("{USAGE}") };
     let address: Multiaddr = address.parse()?;
     match (what, more) {
