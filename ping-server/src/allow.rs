@@ -1,9 +1,10 @@
 //! `--allow`: who may connect.
 
-use std::{collections::HashSet, fs, path::PathBuf, str::FromStr};
+use std::{collections::HashSet, path::PathBuf, str::FromStr};
 
 use anyhow::{Context, Result, anyhow};
 use libp2p::PeerId;
+use ping_core::program::read_small_file;
 use tracing::warn;
 
 /// One value of `--allow`.
@@ -33,7 +34,7 @@ pub(crate) fn allowed(values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
             Allow::Peer(peer) => drop(peers.insert(*peer)),
             Allow::File(path) => {
                 let name = path.display();
-                let text = fs::read_to_string(path).with_context(|| {
+                let text = read_small_file(path).with_context(|| {
                     format!("--allow {name} is neither an identity, such as 12D3Koo…, nor a readable file")
                 })?;
                 let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).zip(1..);
@@ -57,6 +58,7 @@ pub(crate) fn allowed(values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn identities_are_given_directly_or_in_files_with_comments() {

@@ -2,9 +2,9 @@
 //!
 //! A thread of its own writes. What is counted during one sync is written with the next, so many pings share one.
 
-use std::{future::pending, path::Path, thread, time::Instant};
+use std::{fs, future::pending, path::Path, thread, time::Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use ping_core::{
     actor::{
         Count, Entry, Journal,
@@ -37,8 +37,12 @@ impl State {
     /// Opens the file, or creates it, and reads the count. Fails if it cannot be opened, is something else, or is in
     /// use.
     pub(crate) fn open(path: &Path) -> Result<(Self, Count)> {
+        if fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
+            bail!("the state file {} is empty: its count is lost. Remove it to count from 0.", path.display());
+        }
         let database =
             Database::builder().set_cache_size(CACHE_SIZE).create(path).map_err(|error| explain(path, error))?;
+        let file = FileId::of(path);
         let (total, runs) = read(&database).map_err(|error| {
             anyhow!("cannot read the state file {}: {error}. Name another file with --state.", path.display())
         })?;
@@ -47,11 +51,12 @@ impl State {
         let (stored, total) = watch::channel(total);
         let path = path.to_owned();
         thread::Builder::new().name("state".into()).spawn(move || {
-            let outcome = store(&database, &journal, &stored);
+            let is_in_place = || FileId::of(&path) == file;
+            let outcome = store(&database, &journal, &stored, is_in_place);
             // Closing the file spares the next start its repair.
             drop((database, journal));
             if let Err(error) = outcome {
-                let _ = closing.send(unwritable(&path, &error));
+                let _ = closing.send(error.explain(&path));
             }
         })?;
         Ok((Self { total, closed: Some(closed) }, count))
@@ -74,12 +79,50 @@ impl State {
     }
 }
 
-fn unwritable(path: &Path, error: &redb::Error) -> anyhow::Error {
-    anyhow!(
-        "cannot write the state file {}: {error}. Pings can no longer be stored, so none are answered. Make room, or \
-         name another file with --state, and start again.",
-        path.display()
-    )
+/// What identifies a file under whatever name, where the system lets a file be removed while it is open.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct FileId(Option<(u64, u64)>);
+
+impl FileId {
+    #[cfg(unix)]
+    fn of(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self(fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino())))
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &Path) -> Self {
+        Self(None)
+    }
+}
+
+/// Why the count can no longer be stored.
+enum StoreError {
+    Unwritable(redb::Error),
+    /// The file was removed or replaced: what is written goes nowhere.
+    Gone,
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        Self::Unwritable(error.into())
+    }
+}
+
+impl StoreError {
+    fn explain(&self, path: &Path) -> anyhow::Error {
+        let path = path.display();
+        match self {
+            Self::Unwritable(error) => anyhow!(
+                "cannot write the state file {path}: {error}. Pings can no longer be stored, so none are answered. \
+                 Make room, or name another file with --state, and start again."
+            ),
+            Self::Gone => anyhow!(
+                "the state file {path} was removed or replaced. Pings can no longer be stored, so none are answered. \
+                 Put it back, or name another file with --state, and start again."
+            ),
+        }
+    }
 }
 
 fn explain(path: &Path, error: DatabaseError) -> anyhow::Error {
@@ -113,8 +156,16 @@ fn read(database: &Database) -> Result<(u64, Runs), redb::Error> {
 }
 
 /// Stores the count until it is finished or that fails.
-fn store(database: &Database, journal: &Journal, stored: &watch::Sender<u64>) -> Result<(), redb::Error> {
+fn store(
+    database: &Database,
+    journal: &Journal,
+    stored: &watch::Sender<u64>,
+    is_in_place: impl Fn() -> bool,
+) -> Result<(), StoreError> {
     while let Some(entry) = journal.next() {
+        if !is_in_place() {
+            return Err(StoreError::Gone);
+        }
         let write = database.begin_write()?;
         put(&write, &entry)?;
         write.commit()?;
@@ -140,7 +191,10 @@ fn put(write: &WriteTransaction, entry: &Entry) -> Result<(), redb::Error> {
 #[allow(clippy::panic, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use ping_core::protocol::Verdict;
+    use ping_core::{
+        actor::host,
+        protocol::{Ping, Verdict},
+    };
     use std::sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -185,6 +239,29 @@ mod tests {
         builder.set_repair_callback(move |_| repaired.store(true, Ordering::SeqCst));
         builder.open(&path).unwrap();
         assert!(!is_repaired.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn an_empty_file_is_not_a_count_of_0() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        fs::write(&path, "").unwrap();
+        let error = State::open(&path).unwrap_err().to_string();
+        assert!(error.contains("is empty"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn nothing_is_counted_once_the_file_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let (mut state, count) = State::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let hosted = host(count.clone(), None).await.unwrap();
+        hosted.actor.tell(Ping { message: String::new(), sequence: 1 }).await.unwrap();
+        let failure = state.failed().await.to_string();
+        assert!(failure.contains("was removed"), "{failure}");
+        assert_eq!(*state.total.borrow(), 0);
     }
 
     #[test]

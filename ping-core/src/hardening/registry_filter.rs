@@ -3,7 +3,8 @@
 //! Kameo 0.22 trusts its peers. A record of one byte panics its registry, any peer may announce the death of any actor,
 //! and the registry's store accepts whatever is sent. So a peer's messages pass here first:
 //! - Kameo never sees a registration of another node. It stays here, checked and bounded, and this filter answers
-//!   look-ups with it. A registration of a peer that has left makes room for a new one.
+//!   look-ups with it. A registration of a peer that has left makes room for a new one, and so does one from an address
+//!   that has more than its share.
 //! - Messages about links between actors go to no actor, because no actor here is linked.
 //! - Answers carry no addresses, so that nobody is dialed at addresses that a peer names.
 
@@ -180,14 +181,37 @@ impl RegistryFilter {
         while !self.registrations.contains_key(&key)
             && let Some(rivals) = self.full_for(address, name)
         {
-            let gone = rivals.into_iter().filter(|(peer, _)| !connected.contains(peer));
-            let oldest = gone.min_by_key(|key| self.registrations.get(key).map(|registration| registration.renewed))?;
-            self.registrations.remove(&oldest);
+            let loser = self.loser(&rivals, address, connected)?;
+            self.registrations.remove(&loser);
         }
         let registration = Registration { address, renewed: now, provider: None, record: None };
         let registration = self.registrations.entry(key).or_insert(registration);
         (registration.address, registration.renewed) = (address, now);
         Some(registration)
+    }
+
+    /// Which of these registrations goes for a new one from this address, if one does: the oldest of a peer that has
+    /// left, or else the newest from the address that has the most, if it has at least two more than this one.
+    fn loser(
+        &self,
+        rivals: &[(PeerId, Vec<u8>)],
+        address: IpAddr,
+        connected: &HashSet<PeerId>,
+    ) -> Option<(PeerId, Vec<u8>)> {
+        let of = |key: &(PeerId, Vec<u8>)| self.registrations.get(key).map(|kept| (kept.address, kept.renewed));
+        let gone = rivals.iter().filter(|(peer, _)| !connected.contains(peer));
+        if let Some(oldest) = gone.min_by_key(|key| of(key).map(|(_, renewed)| renewed)) {
+            return Some(oldest.clone());
+        }
+        let mut by_address: HashMap<IpAddr, usize> = HashMap::new();
+        for (from, _) in rivals.iter().filter_map(of) {
+            *by_address.entry(from).or_default() += 1;
+        }
+        let own = by_address.get(&address).copied().unwrap_or(0);
+        let (greediest, _) =
+            by_address.into_iter().filter(|(_, count)| *count >= own + 2).max_by_key(|entry| entry.1)?;
+        let theirs = rivals.iter().filter(|key| of(key).is_some_and(|(from, _)| from == greediest));
+        theirs.max_by_key(|key| of(key).map(|(_, renewed)| renewed)).cloned()
     }
 
     /// The registrations of which one must go before a new one of this name from this address; `None` if there is room.
@@ -407,6 +431,27 @@ mod tests {
         assert!(!node.admits(PeerId::random(), THERE, b""));
         assert!(!node.admits(PeerId::random(), THERE, &[b'x'; MAX_NAME_LEN + 1]));
         assert!(!node.admits(PeerId::random(), THERE, &[0xff]));
+    }
+
+    #[test]
+    fn no_address_holds_the_places_of_another() {
+        let mut node = Node::default();
+        let address = |number: u32| IpAddr::V4(number.into());
+        for _ in 0..MAX_PER_NAME {
+            assert!(node.admits(PeerId::random(), HERE, b"name"));
+        }
+        assert!(!node.admits(PeerId::random(), HERE, b"name"), "its own share is full");
+        for there in 1..MAX_PER_NAME as u32 {
+            assert!(node.admits(PeerId::random(), address(there), b"name"), "{there}");
+        }
+        assert!(!node.admits(PeerId::random(), address(99), b"name"), "four addresses have one place each");
+        for number in 0..MAX_REGISTRATIONS {
+            let from = address(1000 + (number / MAX_PER_ADDRESS) as u32);
+            node.admits(PeerId::random(), from, format!("other {number}").as_bytes());
+        }
+        assert_eq!(node.filter.registrations.len(), MAX_REGISTRATIONS);
+        assert!(node.admits(PeerId::random(), address(99), b"its own"), "sixteen addresses have all places");
+        assert_eq!(node.filter.registrations.len(), MAX_REGISTRATIONS);
     }
 
     #[test]

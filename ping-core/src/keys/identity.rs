@@ -11,10 +11,14 @@ use std::{
 
 use libp2p::identity::{KeyType, Keypair, PublicKey};
 
-use super::private_file::{mode_for_others, private};
+use super::private_file::{Exposure, exposure, private};
+use crate::program::{open_regular, read_small_file};
 
 /// How much of a key file is read, in bytes. An Ed25519 key in protobuf takes 68.
 const MAX_FILE_SIZE: u64 = 4096;
+
+/// What follows the name of a key file in that of a draft of it.
+const DRAFT: &str = ".new-";
 
 /// An identity read from its file, and held so that no other process on this machine can take it.
 #[derive(Debug)]
@@ -54,13 +58,13 @@ pub enum IdentityError {
         /// What it holds instead.
         reason: String,
     },
-    /// Other users of this machine can read the file.
-    #[error("other users can read the identity file {path} (mode {mode:04o})")]
+    /// Other users of this machine can read the file, or it is theirs.
+    #[error("the identity file {path} {exposure}")]
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
+        /// To whom.
+        exposure: Exposure,
     },
     /// Another process holds the identity.
     #[error("the identity {path} is in use by {holder}")]
@@ -83,7 +87,7 @@ impl IdentityError {
             Self::WrongKind { .. } => {
                 format!("Name another file with {option}, or remove this one to have a new key created.")
             }
-            Self::Exposed { path, .. } => format!("Make it private: chmod 600 {}", path.display()),
+            Self::Exposed { path, exposure } => exposure.help(path),
             Self::InUse { .. } => format!("Stop that process, name another file with {option}, or {otherwise}."),
         }
     }
@@ -100,7 +104,7 @@ impl Identity {
             Ok(identity) => Ok(identity.keypair.public()),
             Err(IdentityError::InUse { .. }) => {
                 let file =
-                    File::open(path).map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
+                    open_regular(path).map_err(|source| IdentityError::Unreadable { path: path.into(), source })?;
                 read(path, &file).map(|keypair| keypair.public())
             }
             Err(error) => Err(error),
@@ -116,18 +120,17 @@ impl Identity {
     /// When the file cannot be read or created, holds something else, is readable by others, or is in use.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
         let unreadable = |source| IdentityError::Unreadable { path: path.into(), source };
-        let created = match fs::metadata(path) {
-            Ok(metadata) if metadata.is_file() => false,
-            Ok(_) => return Err(unreadable(io::Error::other("it is not a regular file"))),
+        remove_drafts(path);
+        let (file, created) = match open_regular(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 create(path).map_err(|source| IdentityError::Unwritable { path: path.into(), source })?;
-                true
+                (open_regular(path), true)
             }
-            Err(error) => return Err(unreadable(error)),
+            opened => (opened, false),
         };
-        let file = File::open(path).map_err(unreadable)?;
-        if let Some(mode) = mode_for_others(&file).map_err(unreadable)? {
-            return Err(IdentityError::Exposed { path: path.into(), mode });
+        let file = file.map_err(unreadable)?;
+        if let Some(exposure) = exposure(&file).map_err(unreadable)? {
+            return Err(IdentityError::Exposed { path: path.into(), exposure });
         }
         match file.try_lock() {
             Ok(()) => {}
@@ -137,8 +140,10 @@ impl Identity {
             Err(TryLockError::Error(error)) => return Err(unreadable(error)),
         }
         let keypair = read(path, &file)?;
-        // For the message to a process that is refused later.
-        let _ = fs::write(beside(path, ".pid"), format!("{}\n", process::id()));
+        // For the message to a process that is refused later. What has the name already may be a link or a pipe.
+        let note = beside(path, ".pid");
+        let _ = fs::remove_file(&note);
+        let _ = write_new(format!("{}\n", process::id()).as_bytes(), &note);
         Ok(Self { keypair, created, _lock: file })
     }
 }
@@ -147,10 +152,10 @@ impl Identity {
 fn holder(path: &Path) -> String {
     // The path may be a link, and the number is beside the file itself.
     let names = [Some(path.to_owned()), fs::canonicalize(path).ok()];
-    let mut pids = names.into_iter().flatten().filter_map(|name| fs::read_to_string(beside(&name, ".pid")).ok());
-    match pids.next().as_deref().map(str::trim) {
-        Some(pid) if !pid.is_empty() => format!("process {pid}"),
-        _ => "another process".into(),
+    let mut notes = names.into_iter().flatten().filter_map(|name| read_small_file(&beside(&name, ".pid")).ok());
+    match notes.find_map(|note| note.trim().parse::<u32>().ok()) {
+        Some(pid) => format!("process {pid}"),
+        None => "another process".into(),
     }
 }
 
@@ -181,15 +186,16 @@ fn create(path: &Path) -> io::Result<()> {
 /// Writes a draft and gives it its name by `link`, in one step that an interruption cannot split. Where the file system
 /// has no links, the file is created in place.
 fn publish(bytes: &[u8], path: &Path, link: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
-    let draft = beside(path, &format!(".new-{}", process::id()));
+    let draft = beside(path, &format!("{DRAFT}{}", process::id()));
     // What an interrupted attempt left may be readable by others, or be a link.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    write_new(bytes, &draft)?;
+    // While the draft is locked, no other process removes it.
+    let _lock = write_new(bytes, &draft)?;
     let published = match link(&draft, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => write_new(bytes, path),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => write_new(bytes, path).map(drop),
         linked => linked,
     };
     fs::remove_file(&draft)?;
@@ -199,11 +205,29 @@ fn publish(bytes: &[u8], path: &Path, link: impl FnOnce(&Path, &Path) -> io::Res
     }
 }
 
-/// Writes a file that must not exist.
-fn write_new(bytes: &[u8], path: &Path) -> io::Result<()> {
+/// Writes a file that must not exist, and locks it.
+fn write_new(bytes: &[u8], path: &Path) -> io::Result<File> {
     let mut file = private(OpenOptions::new().write(true).create_new(true)).open(path)?;
+    let _ = file.try_lock();
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Removes the drafts that interrupted processes left beside the file. One that is in use is locked.
+fn remove_drafts(path: &Path) {
+    let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned() + DRAFT) else { return };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_draft = entry.file_name().to_string_lossy().starts_with(&name);
+        if is_draft && entry.file_type().is_ok_and(|kind| kind.is_file()) && is_unlocked(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_unlocked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// `path` with something added to its file name.
@@ -282,6 +306,40 @@ mod tests {
     }
 
     #[test]
+    fn drafts_that_a_kill_left_are_removed_and_those_in_use_are_not() {
+        let folder = folder();
+        let path = folder.path().join("identity.key");
+        let [left, in_use, other] = ["identity.key.new-1", "identity.key.new-2", "other.new-1"];
+        for name in [left, other] {
+            fs::write(folder.path().join(name), "draft").unwrap();
+        }
+        let _lock = write_new(b"draft", &folder.path().join(in_use)).unwrap();
+        let identity = Identity::load_or_create(&path).unwrap();
+        assert!(identity.created);
+        let exists = |name: &str| folder.path().join(name).exists();
+        assert!(!exists(left) && exists(in_use) && exists(other));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_note_of_the_process_follows_no_link_and_waits_for_no_pipe() {
+        let folder = folder();
+        let path = folder.path().join("identity.key");
+        let [victim, note] = ["victim", "identity.key.pid"].map(|name| folder.path().join(name));
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &note).unwrap();
+        drop(Identity::load_or_create(&path).unwrap());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        fs::remove_file(&note).unwrap();
+        assert!(process::Command::new("mkfifo").arg(&note).status().unwrap().success());
+        let _held = Identity::load_or_create(&path).unwrap();
+        fs::remove_file(&note).unwrap();
+        assert!(process::Command::new("mkfifo").arg(&note).status().unwrap().success());
+        let error = Identity::load_or_create(&path).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+    }
+
+    #[test]
     fn anything_but_an_ed25519_key_is_rejected() {
         let folder = folder();
         for (name, bytes) in [("text", &b"not a key"[..]), ("empty", b""), ("long", &[0; 5000])] {
@@ -311,6 +369,6 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = Identity::load_or_create(&path).unwrap_err();
-        assert!(matches!(error, IdentityError::Exposed { mode: 0o644, .. }), "{error}");
+        assert!(matches!(error, IdentityError::Exposed { exposure: Exposure::Mode(0o644), .. }), "{error}");
     }
 }

@@ -5,4 +5,5 @@ mod private_file;
 pub mod secret;
 
 pub use identity::{Identity, IdentityError};
+pub use private_file::Exposure;
 pub use secret::SecretError;

@@ -1,8 +1,10 @@
 //! Files that only their owner may read, where the system knows such a thing.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io,
+    path::Path,
 };
 
 /// Makes a file that is created readable and writable by its owner alone.
@@ -12,16 +14,49 @@ pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// The permission bits of a file that other users can read.
+/// How others than this user get at a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Exposure {
+    /// Its permission bits let them.
+    Mode(u32),
+    /// It belongs to this user.
+    Owner(u32),
+}
+
+impl Exposure {
+    pub(super) fn help(self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Self::Mode(_) => format!("Make it private: chmod 600 {path}"),
+            Self::Owner(_) => format!("Use a file of your own, or make it yours: chown $(id -u) {path}"),
+        }
+    }
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mode(mode) => write!(f, "can be read by other users (mode {mode:04o})"),
+            Self::Owner(user) => write!(f, "belongs to another user (number {user})"),
+        }
+    }
+}
+
+/// How others get at a file, if they do.
 #[cfg(unix)]
-pub(super) fn mode_for_others(file: &File) -> io::Result<Option<u32>> {
+pub(super) fn exposure(file: &File) -> io::Result<Option<Exposure>> {
     use std::os::unix::fs::MetadataExt;
     let metadata = file.metadata()?;
     let mode = metadata.mode() & 0o777;
-    Ok((metadata.is_file() && mode & 0o077 != 0).then_some(mode))
+    let is_foreign = metadata.uid() != rustix::process::geteuid().as_raw();
+    Ok(if mode & 0o077 != 0 {
+        Some(Exposure::Mode(mode))
+    } else {
+        is_foreign.then_some(Exposure::Owner(metadata.uid()))
+    })
 }
 
 #[cfg(not(unix))]
-pub(super) fn mode_for_others(_: &File) -> io::Result<Option<u32>> {
+pub(super) fn exposure(_: &File) -> io::Result<Option<Exposure>> {
     Ok(None)
 }

@@ -4,17 +4,20 @@
 //! digits.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use libp2p::pnet::PreSharedKey;
 
-use super::private_file::mode_for_others;
+use super::private_file::{Exposure, exposure};
+use crate::program::open_regular;
 
 /// How much of the file is read, in bytes. A key takes 95.
 const MAX_FILE_SIZE: u64 = 4096;
+
+/// How many digits a key has.
+const KEY_DIGITS: usize = 64;
 
 /// Why a file gave no key.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +38,13 @@ pub enum SecretError {
         /// The file.
         path: PathBuf,
     },
-    /// Other users of this machine can read the file.
-    #[error("other users can read the secret file {path} (mode {mode:04o})")]
+    /// Other users of this machine can read the file, or it is theirs.
+    #[error("the secret file {path} {exposure}")]
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
+        /// To whom.
+        exposure: Exposure,
     },
 }
 
@@ -50,7 +53,7 @@ impl SecretError {
     pub fn help(&self, option: &str) -> String {
         match self {
             Self::Unreadable { .. } | Self::WrongForm { .. } => format!("Name another file with {option}."),
-            Self::Exposed { path, .. } => format!("Make it private: chmod 600 {}", path.display()),
+            Self::Exposed { path, exposure } => exposure.help(path),
         }
     }
 }
@@ -62,13 +65,21 @@ impl SecretError {
 /// When the file cannot be read, is readable by others, or holds something else.
 pub fn read(path: &Path) -> Result<PreSharedKey, SecretError> {
     let unreadable = |cause| SecretError::Unreadable { path: path.into(), cause };
-    let file = File::open(path).map_err(unreadable)?;
-    if let Some(mode) = mode_for_others(&file).map_err(unreadable)? {
-        return Err(SecretError::Exposed { path: path.into(), mode });
+    let file = open_regular(path).map_err(unreadable)?;
+    if let Some(exposure) = exposure(&file).map_err(unreadable)? {
+        return Err(SecretError::Exposed { path: path.into(), exposure });
     }
-    let mut text = String::new();
-    file.take(MAX_FILE_SIZE).read_to_string(&mut text).map_err(unreadable)?;
-    text.parse().map_err(|_| SecretError::WrongForm { path: path.into() })
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_SIZE).read_to_end(&mut bytes).map_err(unreadable)?;
+    parse(&bytes).ok_or_else(|| SecretError::WrongForm { path: path.into() })
+}
+
+/// Reads the key, if the text has its form. libp2p's own parser panics on some texts, and takes others for a key.
+fn parse(bytes: &[u8]) -> Option<PreSharedKey> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let digits = text.lines().nth(2)?.trim_end();
+    let is_key = digits.len() == KEY_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    text.parse().ok().filter(|_| is_key)
 }
 
 #[cfg(test)]
@@ -87,13 +98,24 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            assert!(matches!(read(&path), Err(SecretError::Exposed { mode: 0o644, .. })));
+            assert!(matches!(read(&path), Err(SecretError::Exposed { exposure: Exposure::Mode(0o644), .. })));
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
         assert!(read(&path).is_ok());
-        for text in ["", "hello", &key] {
-            fs::write(&path, text).unwrap();
-            assert!(matches!(read(&path), Err(SecretError::WrongForm { .. })), "{text}");
+        let form = |key: &[u8]| [b"/key/swarm/psk/1.0.0/\n/base16/\n", key].concat();
+        let (foreign, signs) = ("é".repeat(32), "+f".repeat(32));
+        for bytes in [
+            b"".to_vec(),
+            b"hello".to_vec(),
+            key.as_bytes().to_vec(),
+            form(&[0xff; 64]),
+            form(foreign.as_bytes()),
+            form(signs.as_bytes()),
+            form(&key.as_bytes()[1..]),
+            form(format!("{key}0").as_bytes()),
+        ] {
+            fs::write(&path, &bytes).unwrap();
+            assert!(matches!(read(&path), Err(SecretError::WrongForm { .. })), "{bytes:?}");
         }
     }
 }

@@ -3,7 +3,9 @@
 mod line_queue;
 mod logging;
 mod signals;
+mod small_file;
 
 pub use line_queue::LineQueue;
 pub use logging::{flush_log, init_logging, last_words};
 pub use signals::StopSignals;
+pub use small_file::{MAX_SMALL_FILE, open_regular, read_small_file};
