@@ -93,6 +93,26 @@ fn an_answer_that_does_not_decode_or_end_fails_the_ping_alone() {
 }
 
 #[test]
+fn a_server_that_welcomes_and_closes_is_not_asked_again_and_again() {
+    let (_server, address) = serve("leaver");
+    let run = finish(
+        Command::new(program("ping-client"))
+            .args(["--server", &address, "--mode", "stream", "--json", "-c", "0", "-i", "0", "-w", "5s"]),
+    );
+    let result = run.json();
+    let reconnects = result["reconnects"]["count"].as_u64().unwrap_or_else(|| panic!("{result}"));
+    // Without pauses, there are a hundred a second.
+    assert!((2..=10).contains(&reconnects), "{run}");
+    assert!(run.stderr.lines().count() < 30, "{run}");
+}
+
+#[test]
+fn a_look_up_that_hangs_is_not_blamed_on_a_firewall() {
+    let run = ping("no-registry", &["--json"]);
+    assert_eq!((run.code, &*run.cause()), (Some(2), "look_up_timed_out"), "{run}");
+}
+
+#[test]
 fn what_a_server_says_reaches_no_output_raw() {
     let folder = tempfile::tempdir().unwrap();
     let (report, rows) = (folder.path().join("report.html"), folder.path().join("rows.csv"));

@@ -24,6 +24,8 @@ pub(crate) enum Error {
     TurnedAway { peer: PeerId, ours: PeerId },
     /// A libp2p peer without Kameo.
     NotKameo { peer: PeerId, address: Multiaddr },
+    /// A peer that does not answer the look-up.
+    NoLookUp { peer: PeerId },
     /// A Kameo node without such an actor.
     NoSuchActor { peer: PeerId, name: String },
     /// A Kameo node that knows the name, but as that of another peer's actor.
@@ -85,6 +87,7 @@ impl Error {
                 matches!(error, DialError::WrongPeer { .. } | DialError::Ourselves | DialError::Stopped)
             }
             Self::NothingDiscovered
+            | Self::NoLookUp { .. }
             | Self::NoSuchActor { .. }
             | Self::OtherType { .. }
             | Self::ActorElsewhere { .. }
@@ -122,6 +125,7 @@ impl Error {
             Self::NothingDiscovered => "nothing_discovered",
             Self::TurnedAway { .. } => "turned_away",
             Self::NotKameo { .. } => "not_kameo",
+            Self::NoLookUp { .. } => "look_up_timed_out",
             Self::NoSuchActor { .. } => "no_such_actor",
             Self::ActorElsewhere { .. } => "actor_elsewhere",
             Self::OtherType { .. } => "other_type",
@@ -155,6 +159,7 @@ impl Error {
                     .into()
             }
             Self::NotKameo { .. } => "Use the connection address that ping-server printed.".into(),
+            Self::NoLookUp { .. } => "Check that the server is not overloaded or suspended, and start again.".into(),
             Self::NoSuchActor { .. } => "Set --name to the name that ping-server was started with.".into(),
             Self::ActorElsewhere { owner, .. } => format!("Use the connection address of {owner}."),
             Self::OtherType { .. } => "Set --name to the name of a PingActor.".into(),
@@ -210,6 +215,9 @@ impl fmt::Display for Error {
             ),
             Self::NotKameo { peer, address } => {
                 write!(f, "the peer {peer} at {address} speaks libp2p, but does not host Kameo actors")
+            }
+            Self::NoLookUp { peer } => {
+                write!(f, "the server {peer} is connected, but does not answer the look-up of the actor")
             }
             Self::NoSuchActor { peer, name } => write!(f, "the server {peer} has no actor named '{name}'"),
             Self::ActorElsewhere { peer, name, owner } => {

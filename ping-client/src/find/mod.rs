@@ -68,6 +68,8 @@ pub(crate) struct Finder<'a> {
     found: Cell<Option<Instant>>,
     /// When the server's name was first resolved.
     address_known: Cell<Option<Instant>>,
+    /// The peer that was asked for the actor and has not answered, and since when.
+    asked: Cell<Option<(PeerId, Instant)>>,
 }
 
 impl<'a> Finder<'a> {
@@ -84,6 +86,7 @@ impl<'a> Finder<'a> {
             tries_all_transports: Cell::new(false),
             found: Cell::new(None),
             address_known: Cell::new(None),
+            asked: Cell::new(None),
         }
     }
 
@@ -106,9 +109,11 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// The most telling error so far.
+    /// The most telling error so far: a look-up that hangs, or else what failed.
     pub(crate) fn error(&self) -> Option<Error> {
-        self.error.borrow().clone()
+        let patience = USUAL_ANSWER.min(self.time_limit / 2);
+        let silent = self.asked.get().filter(|(_, since)| since.elapsed() >= patience);
+        silent.map(|(peer, _)| Error::NoLookUp { peer }).or_else(|| self.error.borrow().clone())
     }
 
     /// Whether the search is over. Other servers get a moment, because a server listens before it registers its actor.
@@ -151,12 +156,15 @@ impl<'a> Finder<'a> {
     ) -> Result<Found, Error> {
         let mut connection = connect().await?;
         let connected = Instant::now();
-        let (actor, others) = tokio::select! {
-            actor = self.look_up(connection.peer, &connection.address) => actor?,
+        self.asked.set(Some((connection.peer, connected)));
+        let looked_up = tokio::select! {
+            actor = self.look_up(connection.peer, &connection.address) => actor,
             _ = &mut connection.closed => {
-                return Err(Error::TurnedAway { peer: connection.peer, ours: self.node.peer() });
+                Err(Error::TurnedAway { peer: connection.peer, ours: self.node.peer() })
             }
         };
+        self.asked.set(None);
+        let (actor, others) = looked_up?;
         Ok(Found { actor, others, connection, address_known: address_known(), connected, looked_up: Instant::now() })
     }
 

@@ -3,16 +3,23 @@
 use std::{
     collections::BTreeSet,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, future::LocalBoxFuture};
 use kameo::actor::RemoteActorRef;
 use ping_core::{Connection, PeerText, PingActor};
-use tracing::{info, warn};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
 
 use super::{ActorHandle, Counters, Facts, Opener, Outcome, Pinger, Progress, open::Connected};
 use crate::error::{Error, PingError};
+
+/// A connection that is lost sooner was of little use.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+
+/// The longest pause before the connection is made again.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// A pinger over one connection after the other.
 pub(crate) struct Reconnect<'a> {
@@ -29,6 +36,10 @@ pub(crate) struct Reconnect<'a> {
     settled_below: u64,
     /// What happened on the connections before this one.
     counters: Counters,
+    /// When this connection was made.
+    connected: Instant,
+    /// How many connections in a row were lost soon after they were made.
+    short_lived: u32,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one in a session")]
@@ -61,6 +72,8 @@ impl<'a> Reconnect<'a> {
             resent: BTreeSet::new(),
             settled_below: 0,
             counters: Counters::default(),
+            connected: Instant::now(),
+            short_lived: 0,
         };
         Ok((reconnect, facts))
     }
@@ -75,9 +88,16 @@ impl<'a> Reconnect<'a> {
             return Err(error);
         };
         self.counters.busy += connected.pinger.counters().busy;
-        warn!("{error}; reconnecting");
         let since = opener.last_heard();
+        self.short_lived = if self.connected.elapsed() < SHORT_LIFE { self.short_lived + 1 } else { 0 };
+        let pause = pause(self.short_lived);
+        match self.short_lived {
+            0 => warn!("{error}; reconnecting"),
+            1 => warn!("{error}, within {SHORT_LIFE:?} of connecting; reconnecting more slowly if that goes on"),
+            _ => debug!(%error, ?pause, "reconnecting"),
+        }
         let connecting = async move {
+            sleep(pause).await;
             let connected = opener.reopen().await;
             (opener, connected)
         };
@@ -89,7 +109,10 @@ impl<'a> Reconnect<'a> {
         let down = since.elapsed();
         self.counters.reconnects += 1;
         self.counters.down += down;
-        info!("Reconnected after {:.3} s", down.as_secs_f64());
+        self.connected = Instant::now();
+        if self.short_lived <= 1 {
+            info!("Reconnected after {:.3} s", down.as_secs_f64());
+        }
         connected.pinger.settle_below(self.settled_below);
         let remembers_run = connected.remembers_run;
         self.last_before = self.last_sequence;
@@ -97,6 +120,13 @@ impl<'a> Reconnect<'a> {
         self.state = State::Up(connected, opener);
         Progress::Reconnected { remembers_run }
     }
+}
+
+/// How long to wait before reconnecting, after this many short-lived connections in a row: nothing after the first, so
+/// that a server that restarts is back at once, then 100 ms, and then twice as long each time.
+fn pause(short_lived: u32) -> Duration {
+    let Some(doublings) = short_lived.checked_sub(2) else { return Duration::ZERO };
+    Duration::from_millis(100 << doublings.min(10)).min(MAX_PAUSE)
 }
 
 impl Pinger for Reconnect<'_> {
@@ -184,5 +214,17 @@ impl Pinger for Reconnect<'_> {
 
     fn actor(&self) -> Option<ActorHandle> {
         if let State::Up(connected, _) = &self.state { Some(connected.actor.clone()) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_closes_every_connection_is_asked_less_and_less_often() {
+        let pauses: Vec<_> = (0..9).map(|short_lived| pause(short_lived).as_millis()).collect();
+        assert_eq!(pauses, [0, 0, 100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(pause(u32::MAX), MAX_PAUSE);
     }
 }

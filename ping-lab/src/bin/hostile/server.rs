@@ -29,6 +29,7 @@ pub(crate) async fn serve(kind: &str) -> Result<()> {
                 let (kind, protocol) = (kind.clone(), protocol.clone());
                 tokio::spawn(async move {
                     match protocol {
+                        protocol if protocol == REGISTRY && kind == "no-registry" => std::future::pending().await,
                         protocol if protocol == REGISTRY => register(stream, us).await,
                         protocol if protocol == MESSAGING => answer(stream, &kind).await,
                         _ => pipe(stream, &kind).await,
