@@ -30,6 +30,7 @@ pub(crate) enum ServerEvent<'a> {
     Ready { peer_id: PeerIdText, name: &'a str },
     ClientConnected { peer_id: PeerIdText, address: &'a Multiaddr },
     ClientDisconnected { peer_id: PeerIdText, address: &'a Multiaddr },
+    MoreClients { connected: u64, disconnected: u64 },
     Pings { count: u64, total: u64 },
     LinesLost { count: u64 },
     Stopped { total: u64 },
@@ -110,6 +111,9 @@ fn log(event: &ServerEvent<'_>) {
         ServerEvent::Ready { name, .. } => info!("PingActor registered and ready! (name: {name})"),
         ServerEvent::ClientConnected { peer_id, address } => info!("Client connected: {} from {address}", peer_id.0),
         ServerEvent::ClientDisconnected { peer_id, .. } => info!("Client disconnected: {}", peer_id.0),
+        ServerEvent::MoreClients { connected, disconnected } => {
+            info!("Without a line each: {connected} connections and {disconnected} disconnections");
+        }
         ServerEvent::Pings { count: 1, total } => info!("Received PING (total: {total})"),
         ServerEvent::Pings { count, total } => info!("Received {count} PINGs (total: {total})"),
         // The log counts its own.

@@ -2,6 +2,7 @@
 
 mod allow;
 mod args;
+mod client_reports;
 mod events;
 mod identity;
 mod listen;

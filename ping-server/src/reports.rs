@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use crate::{
+    client_reports::ClientReports,
     events::{PeerIdText, PingReports, Reporter, ServerEvent},
     listen,
 };
@@ -17,6 +18,7 @@ use crate::{
 pub(crate) struct Reports {
     ours: PeerId,
     reporter: Reporter,
+    clients: ClientReports,
     pings: PingReports,
     total: watch::Receiver<u64>,
 }
@@ -26,7 +28,7 @@ impl Reports {
     pub(crate) fn start(ours: PeerId, json: bool, total: watch::Receiver<u64>) -> Result<Self> {
         let reporter = if json { Reporter::json()? } else { Reporter::Log };
         let pings = PingReports::after(*total.borrow());
-        Ok(Self { ours, reporter, pings, total })
+        Ok(Self { ours, reporter, clients: ClientReports::new(), pings, total })
     }
 
     /// Reports that the actor can be found under this name.
@@ -46,6 +48,7 @@ impl Reports {
                 },
                 failure = self.reporter.failed() => return failure,
                 () = self.pings.wait(&mut self.total) => self.report_pings(),
+                () = self.clients.wait() => self.report_more_clients(),
             }
         }
     }
@@ -61,15 +64,25 @@ impl Reports {
             }
             Event::AcceptFailed { error, count } => warn_about_failed_accept(error, *count),
             Event::PeerConnected { peer, address } => {
-                self.reporter.report(&ServerEvent::ClientConnected { peer_id: PeerIdText(*peer), address });
+                let event = ServerEvent::ClientConnected { peer_id: PeerIdText(*peer), address };
+                if self.clients.admits(&event) {
+                    self.reporter.report(&event);
+                }
             }
             Event::PeerDisconnected { peer, address } => {
-                // Its pings are reported before its end.
-                self.report_pings();
-                self.reporter.report(&ServerEvent::ClientDisconnected { peer_id: PeerIdText(*peer), address });
+                let event = ServerEvent::ClientDisconnected { peer_id: PeerIdText(*peer), address };
+                if self.clients.admits(&event) {
+                    // Its pings are reported before its end.
+                    self.report_pings();
+                    self.reporter.report(&event);
+                }
             }
             Event::Listening(_) | Event::StoppedListening(_) | Event::RoundTrip { .. } | Event::Discovered { .. } => {}
         }
+    }
+
+    fn report_more_clients(&mut self) {
+        self.clients.summary().into_iter().for_each(|event| self.reporter.report(&event));
     }
 
     fn report_pings(&mut self) {
@@ -85,6 +98,7 @@ impl Reports {
             self.on_event(&event);
         }
         self.report_pings();
+        self.report_more_clients();
         self.reporter.report(&ServerEvent::Stopped { total: *self.total.borrow() });
         self.reporter.finish();
     }
