@@ -126,3 +126,32 @@ fn connections_beyond_the_limit_are_turned_away_and_the_others_served() {
         turned_away.log_with("Received PONG");
     }
 }
+
+/// A server whose data may take only twice the memory that peers may use.
+#[cfg(target_os = "linux")]
+fn confined(mebibytes: u32) -> Server {
+    let limit = format!("ulimit -d {} && exec \"$0\" \"$@\"", 2 * 1024 * mebibytes);
+    let memory = format!("{mebibytes}MiB");
+    let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
+    let mut command = Command::new("sh");
+    command.args(["-c", &limit]).arg(program("ping-server")).args(["--json", "--ephemeral", "--max-memory", &memory]);
+    Server::from(Process::start(command.args(listen)))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn bytes_that_nobody_reads_are_bounded_in_total() {
+    for (transport, connections, frame) in
+        [("tcp", "12", "65536"), ("tcp", "2", "1"), ("quic-v1", "40", "65536"), ("quic-v1", "4", "1")]
+    {
+        let server = confined(64);
+        honest_ping(&server, 0);
+        let before = ping_lab::memory(server.process.id());
+        let what = ["unread", server.address(transport), connections, frame];
+        let attacker = Process::start(Command::new(program("hostile")).args(what));
+        attacker.line().expect("it says how many bytes were taken");
+        let taken = ping_lab::memory(server.process.id()).saturating_sub(before);
+        assert!(taken < 96 * 1024 * 1024, "{what:?}: {taken} bytes more");
+        honest_ping(&server, 20);
+    }
+}

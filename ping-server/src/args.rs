@@ -10,7 +10,7 @@ use ping_core::{
     protocol::{DEFAULT_NAME, DEFAULT_PORT},
 };
 
-use crate::allow::Allow;
+use crate::{allow::Allow, memory};
 
 /// Hosts an actor that counts pings, for ping-client to find.
 ///
@@ -59,6 +59,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = Limits::DEFAULT_CONNECTIONS,
         value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
+
+    /// Memory that peers may make the server hold; the connection that holds most is closed first (at least 32MiB)
+    /// [default: 256MiB, or a quarter of this machine's memory if that is less]
+    #[arg(long, value_name = "SIZE", value_parser = memory::parse)]
+    pub(crate) max_memory: Option<u64>,
 
     /// Print one line of JSON on stdout for every event
     #[arg(long)]

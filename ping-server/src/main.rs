@@ -6,6 +6,7 @@ mod client_reports;
 mod events;
 mod identity;
 mod listen;
+mod memory;
 #[cfg(unix)]
 mod open_files;
 mod reports;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     future::{pending, ready},
+    time::Instant,
 };
 
 use futures::{
@@ -26,7 +27,10 @@ impl Finder<'_> {
         let mut backoff = Backoff::new();
         let mut is_kameo = false;
         loop {
-            let error = match self.look_up_once(peer).await {
+            self.asked.set(Some((peer, Instant::now())));
+            let looked_up = self.look_up_once(peer).await;
+            self.asked.set(None);
+            let error = match looked_up {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };

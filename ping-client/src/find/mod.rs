@@ -156,7 +156,6 @@ impl<'a> Finder<'a> {
     ) -> Result<Found, Error> {
         let mut connection = connect().await?;
         let connected = Instant::now();
-        self.asked.set(Some((connection.peer, connected)));
         let looked_up = tokio::select! {
             actor = self.look_up(connection.peer, &connection.address) => actor,
             _ = &mut connection.closed => {

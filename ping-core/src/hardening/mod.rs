@@ -3,7 +3,7 @@
 //! | limit | value | where |
 //! |---|---|---|
 //! | connections, in all, per address, per peer, in their handshake | [`Limits`], [`MAX_PENDING`] | `connections` |
-//! | memory of unfinished requests, per connection and in all | 8.25 MiB, 66 MiB | `request_memory` |
+//! | memory that peers make the node hold, per connection and in all | a quarter of the limit, the limit | `memory` |
 //! | registrations of other peers, in all, per address, per name | 256, 16, 4 | `registry_filter` |
 //! | log lines of one kind that peers can provoke | 1 a second | `log_limit` |
 //!
@@ -14,6 +14,7 @@
 mod answers;
 mod connections;
 mod log_limit;
+mod memory;
 mod panics;
 mod registry_filter;
 mod request_memory;
@@ -39,11 +40,12 @@ use tracing::warn;
 pub(crate) use connections::ConnectionLimits;
 pub use connections::{Limits, MAX_PENDING};
 pub(crate) use log_limit::LogLimit;
+pub(crate) use memory::{ConnectionMemory, Memory, Part};
 pub use panics::culprit;
 pub(crate) use panics::install_panic_hook;
 #[doc(hidden)]
 pub use registry_filter::is_registration;
-pub(crate) use request_memory::RequestMemory;
+pub(crate) use request_memory::Metered;
 
 use connections::ip_address;
 use panics::{FromHandler, Isolated};

@@ -1,40 +1,32 @@
-//! A limit on the memory that peers' requests take.
+//! The memory of what is read from streams: requests until they are served, and answers until they are understood.
 //!
-//! A request is read to its end before it is served, and libp2p holds whatever part of it has arrived. A peer that
-//! begins hundreds of large requests and ends none would fill the memory. So every stream that a peer opens is
-//! charged with what was read from it until it is closed; the stream that exceeds a limit fails, and its memory is
-//! freed.
+//! A request is read to its end before it is served, and libp2p holds whatever part of it has arrived; so does the asker
+//! with the answer. A peer that begins hundreds of large ones and ends none would fill the memory. So every stream is
+//! charged with what was read from it until it is closed.
 //!
-//! Only Kameo's messages are such requests. A stream of another protocol holds no more than one read, and is no longer
-//! charged once this node has agreed to its protocol.
+//! Only Kameo's messages are read to their end. A stream of another protocol is charged with no more than the last read,
+//! until the next one: it has handled the last by then.
 
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
-use tracing::warn;
 
-use super::{answers::AnswerCheck, log_limit::LogLimit};
-use crate::protocol::MAX_REQUEST_SIZE;
+use super::{
+    answers::AnswerCheck,
+    memory::{ConnectionMemory, Part},
+};
 
-/// How many bytes of requests one connection may hold: four of the largest, which is what a client keeps in flight of
-/// them.
-const MAX_PER_CONNECTION: usize = 4 * MAX_REQUEST_SIZE as usize;
+/// What a stream takes by itself, with the first bytes that are read from it.
+const STREAM_COST: usize = 1024;
 
-/// The same for all connections. A request takes up to three times as much while it is served, with its decoded form
-/// and the reply.
-const MAX_IN_ALL: usize = 8 * MAX_PER_CONNECTION;
-
-/// How many bytes of each stream are free, so that a small request is served when there is no room for a large one.
-const FREE_PER_STREAM: usize = 1024;
+/// How many times its bytes a message takes while it is served, with its decoded form and the reply.
+const DECODED: usize = 3;
 
 /// The protocol of Kameo's messages, whose requests are read to their end. All others read little at a time.
 pub(super) const MESSAGING: &[u8] = b"/kameo/messaging/1.0.0";
@@ -42,129 +34,106 @@ pub(super) const MESSAGING: &[u8] = b"/kameo/messaging/1.0.0";
 /// The protocol by which the two ends of a stream agree on another one.
 pub(super) const MULTISTREAM: &[u8] = b"/multistream/1.0.0";
 
-/// The memory that the requests of all connections of a node take.
-#[derive(Debug, Default)]
-pub(crate) struct RequestMemory {
-    held: AtomicUsize,
-    refusals: Mutex<LogLimit>,
-}
-
-impl RequestMemory {
-    /// Charges the streams that the peer opens on a connection.
-    pub(crate) fn meter<M>(self: &Arc<Self>, muxer: M) -> Metered<M> {
-        let memory = Arc::new(ConnectionMemory { held: AtomicUsize::new(0), node: self.clone() });
-        Metered { muxer, memory }
-    }
-}
-
-/// The memory that the requests of one connection take.
-#[derive(Debug)]
-struct ConnectionMemory {
-    held: AtomicUsize,
-    node: Arc<RequestMemory>,
-}
-
-impl ConnectionMemory {
-    /// Charges bytes; fails if they exceed a limit.
-    fn take(&self, bytes: usize) -> io::Result<()> {
-        let connection = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let node = self.node.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if connection <= MAX_PER_CONNECTION && node <= MAX_IN_ALL {
-            return Ok(());
-        }
-        if let Some(count) = self.node.refusals.lock().unwrap_or_else(PoisonError::into_inner).count() {
-            let whose = if connection > MAX_PER_CONNECTION { "its connection" } else { "all connections" };
-            warn!("Rejected a request: the requests of {whose} take too much memory ({count} so far)");
-        }
-        Err(io::Error::new(io::ErrorKind::OutOfMemory, "the requests take too much memory"))
-    }
-
-    fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.node.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// A connection whose inbound streams are charged.
+/// A connection whose streams are charged.
 pub(crate) struct Metered<M> {
     muxer: M,
     memory: Arc<ConnectionMemory>,
 }
 
+impl<M> Metered<M> {
+    pub(crate) fn new(muxer: M, memory: Arc<ConnectionMemory>) -> Self {
+        Self { muxer, memory }
+    }
+}
+
 impl<M> StreamMuxer for Metered<M>
 where
-    M: StreamMuxer + Unpin,
+    M: StreamMuxer<Error = io::Error> + Unpin,
     M::Substream: AsyncRead + AsyncWrite + Unpin,
 {
     type Substream = MeteredStream<M::Substream>;
-    type Error = M::Error;
+    type Error = io::Error;
 
-    fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
+    fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Self::Substream>> {
         let stream = ready!(Pin::new(&mut self.muxer).poll_inbound(context))?;
-        Poll::Ready(Ok(MeteredStream { stream, memory: Some(StreamMemory::new(&self.memory)), answers: None }))
+        Poll::Ready(MeteredStream::new(stream, &self.memory, None))
     }
 
-    /// The node's own requests are free.
-    fn poll_outbound(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Self::Substream, Self::Error>> {
+    fn poll_outbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Self::Substream>> {
         let stream = ready!(Pin::new(&mut self.muxer).poll_outbound(context))?;
-        Poll::Ready(Ok(MeteredStream { stream, memory: None, answers: Some(AnswerCheck::default()) }))
+        Poll::Ready(MeteredStream::new(stream, &self.memory, Some(AnswerCheck::default())))
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.muxer).poll_close(context)
     }
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
+    /// Fails when the connection holds too much; it is then closed.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+        self.memory.check(context)?;
         Pin::new(&mut self.muxer).poll(context)
     }
 }
 
-/// The memory that the request on one stream takes.
+/// The memory that what was read from one stream takes.
 #[derive(Debug)]
 struct StreamMemory {
-    connection: Arc<ConnectionMemory>,
+    part: Part,
+    protocol: Protocol,
     read: usize,
-    held: usize,
     /// What this node wrote to agree on a protocol and is not parsed yet.
     written: Vec<u8>,
-    agreed: bool,
+}
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Protocol {
+    NotAgreed,
+    Messages,
+    /// Any other.
+    Other,
 }
 
 impl StreamMemory {
-    fn new(connection: &Arc<ConnectionMemory>) -> Self {
-        Self { connection: connection.clone(), read: 0, held: 0, written: Vec::new(), agreed: false }
+    fn new(connection: &Arc<ConnectionMemory>) -> io::Result<Self> {
+        let mut part = connection.part();
+        part.set(STREAM_COST)?;
+        Ok(Self { part, protocol: Protocol::NotAgreed, read: 0, written: Vec::new() })
     }
 
-    /// Charges what was read; fails if it exceeds a limit.
+    /// What was read last is handled, if it is not part of a message.
+    fn on_next_read(&mut self) {
+        if self.protocol == Protocol::Other && self.read > 0 {
+            self.read = 0;
+            let _ = self.part.set(STREAM_COST);
+        }
+    }
+
+    /// Charges what was read; fails if that is too much.
     fn on_read(&mut self, bytes: usize) -> io::Result<()> {
         self.read += bytes;
-        let more = self.read.saturating_sub(FREE_PER_STREAM) - self.held;
-        self.held += more;
-        self.connection.take(more)
+        self.part.set(STREAM_COST + DECODED * self.read.saturating_sub(STREAM_COST))
     }
 
-    /// Follows the negotiation of the protocol; returns whether the stream turns out to be free.
+    /// Follows the negotiation of the protocol.
     ///
-    /// Until the two ends agree, a listener writes nothing but multistream-select's messages, each behind its length:
-    /// the name of that protocol, "na" for one that it does not speak, a list on request, and at last the agreed
-    /// name.
-    fn on_write(&mut self, bytes: &[u8]) -> bool {
-        if self.agreed {
-            return false;
+    /// Until the two ends agree, nothing is written but multistream-select's messages, each behind its length: the name
+    /// of that protocol, "na" for one that this end does not speak, a list on request, and at last the agreed name. The
+    /// end that opened the stream writes the only name that it proposes.
+    fn on_write(&mut self, bytes: &[u8]) {
+        if self.protocol != Protocol::NotAgreed {
+            return;
         }
         self.written.extend_from_slice(bytes);
         while let Some((message, length)) = first_message(&self.written) {
             let name = message.strip_suffix(b"\n").filter(|name| name.starts_with(b"/") && *name != MULTISTREAM);
             if let Some(name) = name {
-                self.agreed = true;
-                return name != MESSAGING;
+                self.protocol = if name == MESSAGING { Protocol::Messages } else { Protocol::Other };
+                self.written = Vec::new();
+                return;
             }
             self.written.drain(..length);
         }
-        false
     }
 }
 
@@ -176,26 +145,25 @@ pub(super) fn first_message(bytes: &[u8]) -> Option<(&[u8], usize)> {
     Some((bytes.get(digits..digits + length)?, digits + length))
 }
 
-impl Drop for StreamMemory {
-    fn drop(&mut self) {
-        self.connection.release(self.held);
-    }
-}
-
-/// A stream that is charged, if a peer opened it and it may carry a request, and checked, if it carries an answer.
+/// A stream that is charged, and checked if it carries an answer.
 pub(crate) struct MeteredStream<S> {
     stream: S,
-    memory: Option<StreamMemory>,
+    memory: StreamMemory,
     /// What remains to be checked, if this node opened it.
     answers: Option<AnswerCheck>,
 }
 
+impl<S> MeteredStream<S> {
+    fn new(stream: S, memory: &Arc<ConnectionMemory>, answers: Option<AnswerCheck>) -> io::Result<Self> {
+        Ok(Self { stream, memory: StreamMemory::new(memory)?, answers })
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.memory.on_next_read();
         let length = ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if let Some(memory) = &mut self.memory {
-            memory.on_read(length)?;
-        }
+        self.memory.on_read(length)?;
         if let Some(answers) = &mut self.answers
             && answers.on_read(&buffer[..length])?
         {
@@ -208,9 +176,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let length = ready!(Pin::new(&mut self.stream).poll_write(context, buffer))?;
-        if self.memory.as_mut().is_some_and(|memory| memory.on_write(&buffer[..length])) {
-            self.memory = None;
-        }
+        self.memory.on_write(&buffer[..length]);
         if let Some(answers) = &mut self.answers {
             answers.on_write(&buffer[..length]);
         }
@@ -229,39 +195,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn connection(node: &Arc<RequestMemory>) -> Arc<ConnectionMemory> {
-        Arc::new(ConnectionMemory { held: AtomicUsize::new(0), node: node.clone() })
-    }
-
-    #[test]
-    fn a_connection_takes_no_more_than_its_share_and_returns_it() {
-        let node = Arc::new(RequestMemory::default());
-        let connection = connection(&node);
-        let mut streams: Vec<_> = (0..4).map(|_| StreamMemory::new(&connection)).collect();
-        for stream in &mut streams {
-            assert!(stream.on_read(FREE_PER_STREAM).is_ok());
-            assert!(!stream.on_write(b"\x13/multistream/1.0.0\n\x18/kameo/messaging/1.0.0\n"));
-            assert!(stream.on_read(MAX_PER_CONNECTION / 4).is_ok());
-        }
-        let mut one_more = StreamMemory::new(&connection);
-        assert!(one_more.on_read(FREE_PER_STREAM).is_ok(), "small requests find room");
-        assert!(one_more.on_read(1).is_err());
-        drop(streams);
-        drop(one_more);
-        assert_eq!((connection.held.load(Ordering::Relaxed), node.held.load(Ordering::Relaxed)), (0, 0));
-    }
-
-    #[test]
-    fn all_connections_together_take_no_more_than_their_limit() {
-        let node = Arc::new(RequestMemory::default());
-        let mut streams: Vec<_> =
-            (0..MAX_IN_ALL / MAX_PER_CONNECTION).map(|_| StreamMemory::new(&connection(&node))).collect();
-        assert!(streams.iter_mut().all(|stream| stream.on_read(FREE_PER_STREAM + MAX_PER_CONNECTION).is_ok()));
-        assert!(StreamMemory::new(&connection(&node)).on_read(FREE_PER_STREAM + 1).is_err());
-        streams.pop();
-        assert!(StreamMemory::new(&connection(&node)).on_read(FREE_PER_STREAM + 1).is_ok());
-    }
+    use crate::hardening::memory::Memory;
 
     /// Messages of multistream-select, each behind its length.
     fn negotiation(messages: &[&[u8]]) -> Vec<u8> {
@@ -269,19 +203,27 @@ mod tests {
     }
 
     #[test]
-    fn only_kameo_requests_are_charged_whatever_the_peer_proposes_first() {
-        let connection = connection(&Arc::new(RequestMemory::default()));
+    fn kameo_messages_are_charged_to_their_end_whatever_the_peer_proposes_first() {
+        let connection = Memory::new(64 * 1024 * 1024).connect().unwrap();
         // The answer to a peer that asks for a list.
         let list = negotiation(&[b"/kameo-ping/stream/1\n", b"/kameo/messaging/1.0.0\n"]);
         let prelude: [&[u8]; 4] = [b"/multistream/1.0.0\n", b"na\n", &list, b"na\n"];
-        for (agreed, charged) in [(&b"/kameo-ping/stream/1\n"[..], false), (b"/kameo/messaging/1.0.0\n", true)] {
+        for (agreed, protocol) in
+            [(&b"/kameo-ping/stream/1\n"[..], Protocol::Other), (b"/kameo/messaging/1.0.0\n", Protocol::Messages)]
+        {
             let bytes = negotiation(&[&prelude[..], &[agreed]].concat());
             for step in [1, 7, bytes.len()] {
-                let mut stream = StreamMemory::new(&connection);
-                let free = bytes.chunks(step).any(|bytes| stream.on_write(bytes));
-                assert_eq!((free, stream.agreed), (!charged, true), "in steps of {step}");
+                let mut stream = StreamMemory::new(&connection).unwrap();
+                bytes.chunks(step).for_each(|bytes| stream.on_write(bytes));
+                assert_eq!(stream.protocol, protocol, "in steps of {step}");
                 // A reply is no agreement.
-                assert!(!stream.on_write(&negotiation(&[b"/kameo-ping/stream/1\n"])));
+                stream.on_write(&negotiation(&[b"/kameo-ping/stream/1\n"]));
+                assert_eq!(stream.protocol, protocol);
+                for _ in 0..3 {
+                    stream.on_next_read();
+                    stream.on_read(10_000).unwrap();
+                }
+                assert_eq!(stream.read, if protocol == Protocol::Messages { 30_000 } else { 10_000 });
             }
         }
     }

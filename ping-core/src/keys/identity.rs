@@ -59,7 +59,7 @@ pub enum IdentityError {
         reason: String,
     },
     /// Other users of this machine can read the file, or it is theirs.
-    #[error("the identity file {path} {exposure}")]
+    #[error("{exposure} the identity file {path}")]
     Exposed {
         /// The file.
         path: PathBuf,

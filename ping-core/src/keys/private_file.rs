@@ -36,8 +36,8 @@ impl Exposure {
 impl fmt::Display for Exposure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mode(mode) => write!(f, "can be read by other users (mode {mode:04o})"),
-            Self::Owner(user) => write!(f, "belongs to another user (number {user})"),
+            Self::Mode(mode) => write!(f, "other users can read (mode {mode:04o})"),
+            Self::Owner(user) => write!(f, "another user owns (number {user})"),
         }
     }
 }

@@ -39,7 +39,7 @@ pub enum SecretError {
         path: PathBuf,
     },
     /// Other users of this machine can read the file, or it is theirs.
-    #[error("the secret file {path} {exposure}")]
+    #[error("{exposure} the secret file {path}")]
     Exposed {
         /// The file.
         path: PathBuf,

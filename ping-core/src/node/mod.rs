@@ -1,11 +1,12 @@
 //! One libp2p swarm in a task of its own, and the handle that programs hold.
 //!
-//! The swarm belongs to its task, `event_loop`. Programs send it commands through [`Node`] and get [`Event`]s back;
+//! The swarm belongs to its task, `event_loop`, and `executor` runs its connections. Programs send it commands through [`Node`] and get [`Event`]s back;
 //! actors reach it through Kameo, which has one swarm for the whole process.
 
 mod behaviour;
 mod dial_error;
 mod event_loop;
+mod executor;
 mod keep_alive;
 mod options;
 
@@ -16,15 +17,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     PeerText,
-    hardening::install_panic_hook,
+    hardening::{Memory, install_panic_hook},
     stream::{Ended, behaviour::Opening},
     transport,
 };
 use behaviour::Behaviour;
 use event_loop::EventLoop;
+use executor::FairExecutor;
 
 pub use dial_error::DialError;
-pub use options::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
+pub use options::{DIALER_MEMORY, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
 
 /// How long an idle connection lives: for ever, in effect. A client may ping once an hour; the keep-alive finds out
 /// whether it is still there.
@@ -116,10 +118,10 @@ impl Node {
         install_panic_hook();
         let key = keypair.public();
         let is_private = options.secret.is_some();
-        let transport = transport::new(keypair, options.listens, options.secret);
+        let transport = transport::new(keypair, options.listens, options.secret, Memory::new(options.max_memory));
         let behaviour = Behaviour::new(&key, options)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
-        let config = swarm::Config::with_tokio_executor()
+        let config = swarm::Config::with_executor(FairExecutor::default())
             // A request follows right behind the name of its protocol: one round trip, not two.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_idle_connection_timeout(IDLE_TIMEOUT);

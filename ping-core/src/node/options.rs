@@ -19,6 +19,10 @@ pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer to a request may take by default.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How many bytes of memory its peers may make a node hold that only dials: four requests of the largest size, and their
+/// answers, some times over.
+pub const DIALER_MEMORY: usize = 64 * 1024 * 1024;
+
 /// The options of a node. The default is a node that only dials.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -28,6 +32,8 @@ pub struct Options {
     pub mdns: bool,
     /// How many connections the node has at most.
     pub limits: Limits,
+    /// How many bytes of memory peers may make the node hold.
+    pub max_memory: usize,
     /// How often the node asks a peer for a sign of life, and with it measures the round trip of the connection.
     pub keep_alive_interval: Duration,
     /// How long the node waits for a sign of life. A peer that misses two in a row is gone.
@@ -48,6 +54,7 @@ impl Default for Options {
             listens: false,
             mdns: false,
             limits: Limits::DIALER,
+            max_memory: DIALER_MEMORY,
             keep_alive_interval: KEEP_ALIVE_INTERVAL,
             keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,

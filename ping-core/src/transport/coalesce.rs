@@ -8,10 +8,13 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite};
+
+use crate::hardening::{ConnectionMemory, Part};
 
 /// How many bytes are kept before they are sent, whatever the task does next: four of Noise's largest frames.
 const CAPACITY: usize = 256 * 1024;
@@ -34,11 +37,18 @@ pub(super) struct Coalesce<S> {
     sent: usize,
     /// How many reads have found data since the last send.
     reads: u32,
+    /// What `kept` takes.
+    memory: Part,
 }
 
 impl<S: AsyncWrite + Unpin> Coalesce<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, kept: Vec::new(), sent: 0, reads: 0 }
+    pub(super) fn new(inner: S, memory: &Arc<ConnectionMemory>) -> Self {
+        Self { inner, kept: Vec::new(), sent: 0, reads: 0, memory: memory.part() }
+    }
+
+    /// Charges the buffer, unless it is small. Fails if that is too much.
+    fn charge(&mut self) -> io::Result<()> {
+        self.memory.set(self.kept.capacity().saturating_sub(SHRINK_ABOVE))
     }
 
     /// Sends what is kept, as far as the inner stream takes it.
@@ -62,6 +72,8 @@ impl<S: AsyncWrite + Unpin> Coalesce<S> {
         self.kept.clear();
         if used > 0 && used < capacity / 4 && capacity > SHRINK_ABOVE {
             self.kept.shrink_to(SHRINK_ABOVE);
+            // Less never fails.
+            let _ = self.charge();
         }
     }
 }
@@ -89,6 +101,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesce<S> {
             ready!(self.poll_send(context))?;
         }
         self.kept.extend_from_slice(bytes);
+        self.charge()?;
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -106,8 +119,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesce<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hardening::Memory;
     use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, future::join};
     use tokio::net::{TcpListener, TcpStream};
+
+    fn coalesce<S: AsyncWrite + Unpin>(stream: S) -> Coalesce<S> {
+        Coalesce::new(stream, &Memory::new(64 * 1024 * 1024).connect().unwrap())
+    }
 
     async fn connected_pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -147,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn writes_leave_together_when_there_is_nothing_to_read() {
-        let mut stream = Coalesce::new(Counting::default());
+        let mut stream = coalesce(Counting::default());
         for part in [&b"one "[..], b"two ", b"three"] {
             stream.write_all(part).await.unwrap();
             stream.flush().await.unwrap();
@@ -160,7 +178,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_never_pauses_is_answered() {
         let (mut near, far) = connected_pair().await;
-        let mut stream = Coalesce::new(libp2p::tcp::tokio::TcpStream(far));
+        let mut stream = coalesce(libp2p::tcp::tokio::TcpStream(far));
         tokio::io::AsyncWriteExt::write_all(&mut near, &[1; 1000]).await.unwrap();
         stream.write_all(b"answer").await.unwrap();
         for _ in 0..=MAX_READS {
@@ -173,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn closing_sends_what_is_left() {
-        let mut stream = Coalesce::new(Counting::default());
+        let mut stream = coalesce(Counting::default());
         stream.write_all(b"last words").await.unwrap();
         stream.close().await.unwrap();
         assert!(stream.inner.closed);
@@ -182,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_than_its_capacity_is_kept() {
-        let mut stream = Coalesce::new(Counting::default());
+        let mut stream = coalesce(Counting::default());
         let frame = vec![0; 64 * 1024];
         for _ in 0..100 {
             stream.write_all(&frame).await.unwrap();
@@ -193,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_buffer_that_grew_shrinks_with_the_next_small_message() {
-        let mut stream = Coalesce::new(Counting::default());
+        let mut stream = coalesce(Counting::default());
         let send = async |stream: &mut Coalesce<Counting>, length| {
             stream.write_all(&vec![0; length]).await.unwrap();
             assert!(stream.read(&mut [0]).now_or_never().is_none());
@@ -211,7 +229,7 @@ mod tests {
         let (near, far) = connected_pair().await;
         let exchange = async |stream: TcpStream| {
             let stream = libp2p::tcp::tokio::TcpStream(stream);
-            let (mut reader, mut writer) = Coalesce::new(stream).split();
+            let (mut reader, mut writer) = coalesce(stream).split();
             let write = async {
                 writer.write_all(&vec![7; LENGTH]).await.unwrap();
                 writer.close().await.unwrap();

@@ -2,7 +2,8 @@
 //!
 //! [`Transport`] is the one list of transports. To add one, add its file, a variant and a line in `kind`.
 //!
-//! - `tcp` secures a TCP connection by Noise or TLS 1.3, and multiplexes it by `yamux`. `coalesce` joins small writes.
+//! - `tcp` secures a TCP connection by Noise or TLS 1.3, and multiplexes it by `yamux`. `coalesce` joins small writes, and
+//!   `unread` counts what yamux keeps.
 //! - `quic` brings its own TLS 1.3 and its own streams.
 //! - `lazy` builds a transport when it is first used.
 
@@ -10,6 +11,7 @@ mod coalesce;
 mod lazy;
 mod quic;
 mod tcp;
+mod unread;
 mod yamux;
 
 use std::{
@@ -30,7 +32,7 @@ use libp2p::{
     pnet::PreSharedKey,
 };
 
-use crate::hardening::RequestMemory;
+use crate::hardening::Memory;
 use lazy::Lazy;
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
@@ -75,7 +77,7 @@ struct Setup {
     listens: bool,
     /// The key of a private network.
     secret: Option<PreSharedKey>,
-    memory: Arc<RequestMemory>,
+    memory: Arc<Memory>,
 }
 
 impl Transport {
@@ -138,8 +140,8 @@ impl fmt::Display for Transport {
 
 /// All transports of a node, or, with a secret, those that it can make private. With a secret, the node reaches only
 /// nodes that have the same.
-pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>) -> Connections {
-    let setup = Setup { keypair: keypair.clone(), listens, secret, memory: Arc::default() };
+pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>, memory: Arc<Memory>) -> Connections {
+    let setup = Setup { keypair: keypair.clone(), listens, secret, memory };
     let none: Connections = OptionalTransport::<Connections>::none().boxed();
     let all = Transport::usable(secret.is_some()).fold(none, |all, transport| {
         let setup = setup.clone();

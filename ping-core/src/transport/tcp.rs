@@ -29,7 +29,7 @@ use super::{
     coalesce::Coalesce,
     yamux::{self, Yamux},
 };
-use crate::hardening::RequestMemory;
+use crate::hardening::{ConnectionMemory, Memory, Metered};
 
 /// How long an established TCP connection may take to be secured and multiplexed: two round trips of 2 s.
 ///
@@ -82,7 +82,7 @@ pub(super) struct Upgrade {
     tls: Option<tls::Config>,
     /// The key of a private network.
     secret: Option<PreSharedKey>,
-    memory: Arc<RequestMemory>,
+    memory: Arc<Memory>,
 }
 
 impl Upgrade {
@@ -97,13 +97,14 @@ impl Upgrade {
     }
 
     pub(super) async fn run(self, stream: impl Wire, endpoint: ConnectedPoint) -> io::Result<(PeerId, StreamMuxerBox)> {
-        let stream = Coalesce::new(stream);
+        let memory = self.memory.connect()?;
+        let stream = Coalesce::new(stream, &memory);
         let upgrade = async {
             match self.secret {
-                None => self.secure(stream, &endpoint).await,
+                None => self.secure(stream, &endpoint, memory).await,
                 Some(secret) => {
                     let stream = PnetConfig::new(secret).handshake(stream).await.map_err(io::Error::other)?;
-                    self.secure(stream, &endpoint).await
+                    self.secure(stream, &endpoint, memory).await
                 }
             }
         };
@@ -116,18 +117,23 @@ impl Upgrade {
         }
     }
 
-    async fn secure(self, stream: impl Wire, endpoint: &ConnectedPoint) -> io::Result<(PeerId, StreamMuxerBox)> {
-        if endpoint.is_dialer() { self.dial(stream).await } else { self.accept(stream).await }
+    async fn secure(
+        self,
+        stream: impl Wire,
+        endpoint: &ConnectedPoint,
+        memory: Arc<ConnectionMemory>,
+    ) -> io::Result<(PeerId, StreamMuxerBox)> {
+        if endpoint.is_dialer() { self.dial(stream, memory).await } else { self.accept(stream, memory).await }
     }
 
-    async fn dial(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
+    async fn dial(self, stream: impl Wire, memory: Arc<ConnectionMemory>) -> io::Result<(PeerId, StreamMuxerBox)> {
         let (name, stream) = dialer_select_proto(stream, self.noise.protocol_info(), Version::V1Lazy).await?;
         let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
         let (_, stream) = dialer_select_proto(stream, [yamux::PROTOCOL], Version::V1Lazy).await?;
-        Ok((peer, StreamMuxerBox::new(self.memory.meter(Yamux::new(stream, Mode::Client)))))
+        Ok((peer, multiplex(stream, Mode::Client, memory)))
     }
 
-    async fn accept(self, stream: impl Wire) -> io::Result<(PeerId, StreamMuxerBox)> {
+    async fn accept(self, stream: impl Wire, memory: Arc<ConnectionMemory>) -> io::Result<(PeerId, StreamMuxerBox)> {
         let tls = self.tls.iter().flat_map(UpgradeInfo::protocol_info);
         let (name, stream) = listener_select_proto(stream, self.noise.protocol_info().chain(tls)).await?;
         let (peer, stream) = match self.tls {
@@ -141,6 +147,10 @@ impl Upgrade {
             }
         };
         let (_, stream) = listener_select_proto(stream, [yamux::PROTOCOL]).await?;
-        Ok((peer, StreamMuxerBox::new(self.memory.meter(Yamux::new(stream, Mode::Server)))))
+        Ok((peer, multiplex(stream, Mode::Server, memory)))
     }
+}
+
+fn multiplex(stream: impl Wire, mode: Mode, memory: Arc<ConnectionMemory>) -> StreamMuxerBox {
+    StreamMuxerBox::new(Metered::new(Yamux::new(stream, mode, &memory), memory))
 }

@@ -1,4 +1,6 @@
-//! yamux, with a bound on what it keeps for streams that are not read.
+//! yamux, with an account of what it keeps for streams that are not read.
+//!
+//! `unread` counts what arrives and is not read.
 //!
 //! yamux lets a peer send as many bytes ahead on each stream as the stream's window allows, and widens the window when
 //! the stream is read faster than the round trip suggests, which the peer can make appear as long as it likes. libp2p's
@@ -8,12 +10,16 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
-use ::yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
+use ::yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
+
+use super::unread::{Counted, Stream, Unread};
+use crate::hardening::ConnectionMemory;
 
 /// The protocol's name.
 pub(super) const PROTOCOL: &str = "/yamux/1.0.0";
@@ -30,7 +36,8 @@ const MAX_WAITING_STREAMS: usize = 256;
 
 /// A connection with many streams, over one byte stream.
 pub(super) struct Yamux<C> {
-    connection: Connection<C>,
+    connection: Connection<Counted<C>>,
+    unread: Unread,
     /// Streams that arrived while the connection was polled for another reason.
     waiting: VecDeque<Stream>,
     acceptor: Option<Waker>,
@@ -38,17 +45,19 @@ pub(super) struct Yamux<C> {
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Yamux<C> {
     /// The side that dialed is the `Client`.
-    pub(super) fn new(wire: C, mode: Mode) -> Self {
+    pub(super) fn new(wire: C, mode: Mode, memory: &Arc<ConnectionMemory>) -> Self {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         config.set_max_connection_receive_window(Some(MAX_STREAMS * DEFAULT_CREDIT as usize + MAX_WINDOW_GROWTH));
         config.set_read_after_close(false);
-        Self { connection: Connection::new(wire, config, mode), waiting: VecDeque::new(), acceptor: None }
+        let unread = Unread::new(memory);
+        let connection = Connection::new(Counted::new(wire, unread.clone()), config, mode);
+        Self { connection, unread, waiting: VecDeque::new(), acceptor: None }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         match ready!(self.connection.poll_next_inbound(context)) {
-            Some(stream) => Poll::Ready(stream.map_err(into_io)),
+            Some(stream) => Poll::Ready(stream.map(|stream| self.unread.stream(stream)).map_err(into_io)),
             None => Poll::Ready(Err(into_io(ConnectionError::Closed))),
         }
     }
@@ -70,7 +79,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Yamux<C> {
     }
 
     fn poll_outbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        self.connection.poll_new_outbound(context).map_err(into_io)
+        let stream = ready!(self.connection.poll_new_outbound(context)).map_err(into_io)?;
+        Poll::Ready(Ok(self.unread.stream(stream)))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -21,12 +21,15 @@
 //! - `hostile churn ADDRESS COUNT` connects and disconnects COUNT times, each time with a new identity.
 //! - `hostile serve KIND` is a server whose actor answers in a way that no Kameo node does; it prints its address, and
 //!   ends with its standard input. `server` lists the kinds.
+//! - `hostile unread ADDRESS COUNT SIZE` makes COUNT connections and fills hundreds of streams on each that never name a
+//!   protocol, in frames of SIZE bytes; it prints how many bytes were taken, and holds what is left as `mute` does.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 mod connections;
 mod encode;
 mod messages;
 mod quic;
+mod raw;
 mod registry;
 mod server;
 mod swarm;
@@ -61,6 +64,7 @@ async fn main() -> Result<()> {
                 ended = swarm::end_of_input() => ended,
             }
         }
+        ("unread", [count, frame]) => raw::unread(address, count.parse()?, frame.parse()?).await,
         ("churn", [count]) => connections::churn(address, count.parse()?).await,
         ("crowd", [count]) => connections::crowd(address, count.parse()?).await,
         ("connects", [count]) => connections::connects(address, count.parse()?).await,

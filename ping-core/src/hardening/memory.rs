@@ -1,0 +1,303 @@
+//! One account of all memory that peers make a node hold.
+//!
+//! Limits by stream or by connection add up to no limit at all when a peer may have hundreds of streams, and an attacker
+//! thousands of connections. So every layer that keeps bytes for a peer charges them here, to the connection that they
+//! belong to. When all connections together hold too much, the one that holds most is closed, and then the next; the
+//! others are served as before.
+//!
+//! Charged are: what a connection costs by itself, bytes that arrived and are not read (`transport/yamux`,
+//! `transport/quic`), requests and answers until they are served (`request_memory`), and bytes that wait to be sent
+//! (`transport/coalesce`).
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Waker},
+};
+
+use tracing::warn;
+
+use super::log_limit::LogLimit;
+
+/// What a connection takes by itself, in bytes: its task, its handlers and the buffers of its encryption.
+pub(crate) const CONNECTION_COST: usize = 48 * 1024;
+
+/// Which part of the whole one connection may hold.
+const SHARE: usize = 4;
+
+/// The account of one node.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connections: HashMap<u64, Entry>,
+    next: u64,
+    /// What all connections hold, without those that are being closed.
+    held: usize,
+    closed: LogLimit,
+    refused: LogLimit,
+}
+
+/// What one connection holds.
+#[derive(Debug, Default)]
+struct Entry {
+    held: usize,
+    /// Room that is promised to its peer and may never be used.
+    promised: usize,
+    is_condemned: bool,
+    /// The task of the connection.
+    waker: Option<Waker>,
+}
+
+impl Memory {
+    /// An account of at most `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, state: Mutex::default() })
+    }
+
+    /// Opens the account of a new connection.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room, and no connection that holds much more.
+    pub(crate) fn connect(self: &Arc<Self>) -> io::Result<Arc<ConnectionMemory>> {
+        let mut state = self.lock();
+        if state.held + CONNECTION_COST > self.limit && !state.condemn_worst(SHARE * CONNECTION_COST) {
+            if let Some(count) = state.refused.count() {
+                warn!("Rejected a connection: the others hold all memory that peers may use ({count} so far)");
+            }
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "there is no memory for another connection"));
+        }
+        let id = state.next;
+        state.next += 1;
+        state.connections.insert(id, Entry { held: CONNECTION_COST, ..Entry::default() });
+        state.held += CONNECTION_COST;
+        Ok(Arc::new(ConnectionMemory { node: self.clone(), id }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing between the steps of a change can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Closes the connection that holds most, if that is at least `least`. Room that is only promised counts if nobody
+    /// holds more than a connection costs.
+    fn condemn_worst(&mut self, least: usize) -> bool {
+        let live = || self.connections.iter().filter(|(_, entry)| !entry.is_condemned);
+        let by_held = live().max_by_key(|(_, entry)| entry.held).filter(|(_, entry)| entry.held > 2 * CONNECTION_COST);
+        let worst = by_held.or_else(|| live().max_by_key(|(_, entry)| entry.held + entry.promised));
+        let Some((&id, entry)) = worst.filter(|(_, entry)| entry.held + entry.promised >= least) else { return false };
+        let held = entry.held + entry.promised;
+        if let Some(count) = self.closed.count() {
+            warn!("Closed a connection that held {held} bytes: peers used too much memory ({count} so far)");
+        }
+        self.condemn(id);
+        true
+    }
+
+    fn condemn(&mut self, id: u64) {
+        if let Some(entry) = self.connections.get_mut(&id)
+            && !entry.is_condemned
+        {
+            entry.is_condemned = true;
+            self.held -= entry.held + entry.promised;
+            entry.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// The account of one connection, as long as anything of it is left.
+#[derive(Debug)]
+pub(crate) struct ConnectionMemory {
+    node: Arc<Memory>,
+    id: u64,
+}
+
+impl ConnectionMemory {
+    /// Something that the connection holds; nothing yet.
+    pub(crate) fn part(self: &Arc<Self>) -> Part {
+        Part { connection: self.clone(), held: 0 }
+    }
+
+    /// Fails if the connection must be closed. If it must be later, wakes the task.
+    pub(crate) fn check(&self, context: &Context<'_>) -> io::Result<()> {
+        let mut state = self.node.lock();
+        match state.connections.get_mut(&self.id) {
+            Some(entry) if entry.is_condemned => Err(too_much()),
+            Some(entry) => {
+                if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                    entry.waker = Some(context.waker().clone());
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Promises the peer this much room in all, if half of the whole is free then; returns whether it did.
+    pub(crate) fn promise(&self, bytes: usize) -> bool {
+        let mut state = self.node.lock();
+        let State { connections, held, .. } = &mut *state;
+        let Some(entry) = connections.get_mut(&self.id).filter(|entry| !entry.is_condemned) else { return false };
+        let more = bytes.saturating_sub(entry.promised);
+        if *held + more > self.node.limit / 2 {
+            return false;
+        }
+        entry.promised += more;
+        *held += more;
+        true
+    }
+
+    fn change(&self, from: usize, to: usize) -> io::Result<()> {
+        let mut state = self.node.lock();
+        let State { connections, held, .. } = &mut *state;
+        let Some(entry) = connections.get_mut(&self.id) else { return Ok(()) };
+        entry.held = entry.held + to - from;
+        if entry.is_condemned {
+            return if to > from { Err(too_much()) } else { Ok(()) };
+        }
+        *held = *held + to - from;
+        if to <= from {
+            return Ok(());
+        }
+        if entry.held > self.node.limit / SHARE {
+            let held = entry.held;
+            if let Some(count) = state.closed.count() {
+                warn!("Closed a connection that held {held} bytes: one peer used too much memory ({count} so far)");
+            }
+            state.condemn(self.id);
+            return Err(too_much());
+        }
+        while state.held > self.node.limit && state.condemn_worst(0) {}
+        if state.connections.get(&self.id).is_some_and(|entry| entry.is_condemned) { Err(too_much()) } else { Ok(()) }
+    }
+}
+
+impl Drop for ConnectionMemory {
+    fn drop(&mut self) {
+        let mut state = self.node.lock();
+        if let Some(entry) = state.connections.remove(&self.id).filter(|entry| !entry.is_condemned) {
+            state.held -= entry.held + entry.promised;
+        }
+    }
+}
+
+fn too_much() -> io::Error {
+    io::Error::new(io::ErrorKind::OutOfMemory, "it held too much memory")
+}
+
+/// One thing that a connection holds. Dropping it frees it.
+#[derive(Debug)]
+pub(crate) struct Part {
+    connection: Arc<ConnectionMemory>,
+    held: usize,
+}
+
+impl Part {
+    /// Says how many bytes it takes now.
+    ///
+    /// # Errors
+    ///
+    /// When it takes more, and the connection must be closed for it.
+    pub(crate) fn set(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes == self.held {
+            return Ok(());
+        }
+        let from = std::mem::replace(&mut self.held, bytes);
+        self.connection.change(from, bytes)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    const LIMIT: usize = 100 * CONNECTION_COST;
+
+    fn is_closed(connection: &ConnectionMemory) -> bool {
+        connection.check(&Context::from_waker(Waker::noop())).is_err()
+    }
+
+    #[test]
+    fn what_is_held_is_given_back() {
+        let node = Memory::new(LIMIT);
+        for _ in 0..3 {
+            let connection = node.connect().unwrap();
+            let mut part = connection.part();
+            for bytes in [1000, 5000, 10, 0, 700] {
+                part.set(bytes).unwrap();
+                assert_eq!(node.lock().held, CONNECTION_COST + bytes);
+            }
+            assert!(connection.promise(4000));
+            assert_eq!(node.lock().held, CONNECTION_COST + 700 + 4000);
+            drop((part, connection));
+            let state = node.lock();
+            assert_eq!((state.held, state.connections.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn the_worst_connection_is_closed_first_and_the_others_are_served() {
+        let node = Memory::new(LIMIT);
+        let small: Vec<_> = (0..10).map(|_| node.connect().unwrap()).collect();
+        let large: Vec<_> = (0..6).map(|_| node.connect().unwrap()).collect();
+        let mut parts: Vec<_> = large.iter().map(|connection| connection.part()).collect();
+        for (number, part) in parts.iter_mut().enumerate() {
+            part.set((10 + number) * CONNECTION_COST).unwrap();
+        }
+        // The rest of the room, and more.
+        let mut all_small: Vec<_> = small.iter().map(|connection| connection.part()).collect();
+        for part in &mut all_small {
+            part.set(2 * CONNECTION_COST).unwrap();
+        }
+        assert!(is_closed(&large[5]) && large[..5].iter().all(|connection| !is_closed(connection)));
+        assert!(small.iter().all(|connection| !is_closed(connection)));
+        assert!(parts[5].set(99 * CONNECTION_COST).is_err(), "it gets no more");
+        assert!(node.lock().held <= LIMIT);
+        drop((parts, large, all_small, small));
+        assert_eq!(node.lock().held, 0);
+    }
+
+    #[test]
+    fn one_connection_has_no_more_than_its_share() {
+        let node = Memory::new(LIMIT);
+        let connection = node.connect().unwrap();
+        assert!(connection.part().set(LIMIT / SHARE).is_err());
+        assert!(is_closed(&connection));
+    }
+
+    #[test]
+    fn a_full_node_rejects_a_connection_unless_another_holds_much() {
+        let node = Memory::new(LIMIT);
+        let mut connections: Vec<_> = (0..100).map(|_| node.connect().unwrap()).collect();
+        assert!(node.connect().is_err());
+        drop(connections.drain(..20));
+        let mut part = connections[0].part();
+        part.set(20 * CONNECTION_COST).unwrap();
+        assert!(node.connect().is_ok());
+        assert!(is_closed(&connections[0]));
+    }
+
+    #[test]
+    fn no_more_than_half_is_promised() {
+        let node = Memory::new(LIMIT);
+        let connections: Vec<_> = (0..10).map(|_| node.connect().unwrap()).collect();
+        let promised = connections.iter().filter(|connection| connection.promise(LIMIT / 10)).count();
+        assert_eq!(promised, 4);
+        assert!(node.lock().held <= LIMIT / 2);
+    }
+}

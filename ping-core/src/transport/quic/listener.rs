@@ -1,0 +1,239 @@
+//! Accepts connections.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use futures::{FutureExt, Stream, future::BoxFuture};
+use if_watch::{IfEvent, tokio::IfWatcher};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{ListenerId, TransportEvent},
+    },
+    tls::certificate,
+};
+use quinn::{
+    Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig, rustls::pki_types::CertificateDer,
+};
+use socket2::{Domain, Socket, Type};
+use tokio::time::timeout;
+
+use super::{
+    MAX_STREAMS,
+    connection::{Connection, MAX_WINDOW, Window},
+};
+use crate::{
+    hardening::{MAX_PENDING, Memory, Metered},
+    transport::Transport,
+};
+
+/// How many handshakes may be in progress before the next must prove its address first, which costs it a round trip.
+/// Packets with forged senders then take no more places.
+const CHECKED_ABOVE: usize = MAX_PENDING / 2;
+
+/// How long a handshake may take: one round trip of 5 s.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same while many are in progress, so that those who do not finish hold no place for long.
+const BUSY_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After how much silence a connection is lost, and how often this end breaks it: libp2p's own values.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A connection in its handshake.
+pub(super) type Upgrade = BoxFuture<'static, io::Result<(PeerId, StreamMuxerBox)>>;
+
+type Event = TransportEvent<Upgrade, io::Error>;
+
+/// A socket that connections are accepted on.
+pub(super) struct Listener {
+    id: ListenerId,
+    endpoint: Endpoint,
+    local: SocketAddr,
+    crypto: Arc<QuicServerConfig>,
+    memory: Arc<Memory>,
+    accept: BoxFuture<'static, Option<Incoming>>,
+    /// The addresses of this machine, if it listens on all of them.
+    interfaces: Option<IfWatcher>,
+    /// One reference for each handshake in progress, and this one.
+    pending: Arc<()>,
+    events: VecDeque<Event>,
+    is_closed: bool,
+    waker: Option<Waker>,
+}
+
+impl Listener {
+    pub(super) fn new(
+        id: ListenerId,
+        address: SocketAddr,
+        crypto: Arc<QuicServerConfig>,
+        memory: Arc<Memory>,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(socket2::Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from(socket);
+        let local = socket.local_addr()?;
+        let mut config = EndpointConfig::default();
+        config.supported_versions(vec![1]);
+        let endpoint =
+            Endpoint::new(config, Some(server_config(&crypto, Window::SMALLEST)), socket, Arc::new(TokioRuntime))?;
+        let interfaces = local.ip().is_unspecified().then(IfWatcher::new).transpose()?;
+        let listen_addr = multiaddr(local.ip(), local.port());
+        let own = interfaces.is_none().then_some(TransportEvent::NewAddress { listener_id: id, listen_addr });
+        Ok(Self {
+            id,
+            accept: accept(&endpoint),
+            endpoint,
+            local,
+            crypto,
+            memory,
+            interfaces,
+            pending: Arc::new(()),
+            events: own.into_iter().collect(),
+            is_closed: false,
+            waker: None,
+        })
+    }
+
+    pub(super) fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    pub(super) fn close(&mut self) {
+        if !self.is_closed {
+            self.is_closed = true;
+            self.endpoint.close(VarInt::from_u32(0), &[]);
+            self.events.push_back(TransportEvent::ListenerClosed { listener_id: self.id, reason: Ok(()) });
+            self.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Takes a first packet, unless there is no room for its connection, or its sender must prove its address first.
+    fn on_incoming(&mut self, incoming: Incoming) {
+        let pending = Arc::strong_count(&self.pending) - 1;
+        let is_busy = pending >= CHECKED_ABOVE;
+        if is_busy && !incoming.remote_address_validated() {
+            // Fails only if it was asked before.
+            return incoming.retry().unwrap_or_else(|error| error.into_incoming().ignore());
+        }
+        let (remote, local_ip) = (incoming.remote_address(), incoming.local_ip().unwrap_or(self.local.ip()));
+        let Ok(memory) = self.memory.connect() else { return incoming.refuse() };
+        let Ok(window) = Window::new(memory.clone()) else { return incoming.refuse() };
+        let config = server_config(&self.crypto, window.size());
+        let connecting = match incoming.accept_with(Arc::new(config)) {
+            Ok(connecting) => connecting,
+            Err(error) => return tracing::debug!(%error, "a first packet that begins no connection"),
+        };
+        let place = self.pending.clone();
+        let limit = if is_busy { BUSY_HANDSHAKE_TIMEOUT } else { HANDSHAKE_TIMEOUT };
+        let upgrade = async move {
+            let connection = timeout(limit, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            drop(place);
+            let peer = identity(&connection)?;
+            Ok((peer, StreamMuxerBox::new(Metered::new(Connection::new(connection, window), memory))))
+        };
+        self.events.push_back(TransportEvent::Incoming {
+            listener_id: self.id,
+            upgrade: upgrade.boxed(),
+            local_addr: multiaddr(local_ip, self.local.port()),
+            send_back_addr: multiaddr(remote.ip(), remote.port()),
+        });
+    }
+
+    fn on_interface(&mut self, event: io::Result<IfEvent>) {
+        let listener_id = self.id;
+        let is_ours = |ip: IpAddr| ip.is_ipv4() == self.local.is_ipv4();
+        let event = match event {
+            Ok(IfEvent::Up(network)) if is_ours(network.addr()) => {
+                let listen_addr = multiaddr(network.addr(), self.local.port());
+                TransportEvent::NewAddress { listener_id, listen_addr }
+            }
+            Ok(IfEvent::Down(network)) if is_ours(network.addr()) => {
+                let listen_addr = multiaddr(network.addr(), self.local.port());
+                TransportEvent::AddressExpired { listener_id, listen_addr }
+            }
+            Ok(_) => return,
+            Err(error) => TransportEvent::ListenerError { listener_id, error },
+        };
+        self.events.push_back(event);
+    }
+}
+
+impl Stream for Listener {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Poll::Ready(Some(event));
+            }
+            if self.is_closed {
+                return Poll::Ready(None);
+            }
+            if let Some(interfaces) = &mut self.interfaces
+                && let Poll::Ready(event) = interfaces.poll_if_event(context)
+            {
+                self.on_interface(event);
+                continue;
+            }
+            self.waker = Some(context.waker().clone());
+            match ready!(self.accept.poll_unpin(context)) {
+                Some(incoming) => {
+                    self.accept = accept(&self.endpoint);
+                    self.on_incoming(incoming);
+                }
+                None => self.close(),
+            }
+        }
+    }
+}
+
+fn accept(endpoint: &Endpoint) -> BoxFuture<'static, Option<Incoming>> {
+    let endpoint = endpoint.clone();
+    async move { endpoint.accept().await }.boxed()
+}
+
+/// What a connection with a window of this size is accepted with.
+fn server_config(crypto: &Arc<QuicServerConfig>, window: u32) -> ServerConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
+        .allow_spin(false)
+        // The window of the whole connection is the limit, and it grows.
+        .stream_receive_window(VarInt::from_u32(MAX_WINDOW))
+        .receive_window(VarInt::from_u32(window))
+        .send_window(window.into());
+    let mut config = ServerConfig::with_crypto(crypto.clone());
+    config.transport_config(Arc::new(transport)).migration(false);
+    config
+}
+
+fn multiaddr(ip: IpAddr, port: u16) -> Multiaddr {
+    Transport::Quic.multiaddr(ip, port)
+}
+
+/// The identity that the peer proved by its certificate.
+fn identity(connection: &quinn::Connection) -> io::Result<PeerId> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the peer proved no identity");
+    let proof = connection.peer_identity().ok_or_else(invalid)?;
+    let certificates = proof.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| invalid())?;
+    let first = certificates.first().ok_or_else(invalid)?;
+    certificate::parse(first).map(|certificate| certificate.peer_id()).map_err(io::Error::other)
+}

@@ -1,0 +1,127 @@
+//! QUIC.
+//!
+//! libp2p's own transport dials. It cannot listen for us: it accepts every first packet, which anyone can send in
+//! anybody's name, and gives every connection the same room whatever the others hold.
+//!
+//! - `listener` accepts connections, from addresses that were checked when there are many.
+//! - `connection` carries streams, with as much room as they use and the account of memory has.
+
+mod connection;
+mod listener;
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use futures::{StreamExt, stream::SelectAll};
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+    },
+    multiaddr::Protocol,
+    quic, tls,
+};
+use quinn::crypto::rustls::QuicServerConfig;
+
+use super::{Connections, Kind, Setup};
+use crate::{
+    hardening::{Memory, Metered},
+    protocol::MAX_IN_FLIGHT,
+};
+use listener::{Listener, Upgrade};
+
+/// How many streams a peer may have open. A request's stream lives a little longer than the request.
+const MAX_STREAMS: u32 = 2 * MAX_IN_FLIGHT;
+
+pub(super) struct Quic;
+
+impl Kind for Quic {
+    fn name(&self) -> &'static str {
+        "QUIC"
+    }
+
+    fn path(&self, port: u16) -> Multiaddr {
+        Multiaddr::empty().with(Protocol::Udp(port)).with(Protocol::QuicV1)
+    }
+
+    /// libp2p's pnet encrypts byte streams alone.
+    fn takes_secret(&self) -> bool {
+        false
+    }
+
+    fn try_bind(&self, socket: SocketAddr) -> io::Result<()> {
+        UdpSocket::bind(socket).map(drop)
+    }
+
+    fn build(&self, setup: &Setup) -> io::Result<Connections> {
+        let mut config = quic::Config::new(&setup.keypair);
+        config.max_concurrent_stream_limit = MAX_STREAMS;
+        let memory = setup.memory.clone();
+        let dialer = quic::tokio::Transport::new(config)
+            .map_err(io::Error::other)
+            .and_then(move |(peer, connection), _| {
+                let metered = memory.connect().map(|memory| {
+                    let connection = connection::WithIoError(connection);
+                    (peer, StreamMuxerBox::new(Metered::new(connection, memory)))
+                });
+                std::future::ready(metered)
+            })
+            .map_err(|error| error.into_inner())
+            .boxed();
+        let crypto = setup.listens.then(|| tls::make_server_config(&setup.keypair)).transpose();
+        let crypto = crypto.map_err(io::Error::other)?.map(QuicServerConfig::try_from).transpose();
+        let crypto = crypto.map_err(io::Error::other)?.map(Arc::new);
+        let (memory, listeners) = (setup.memory.clone(), SelectAll::new());
+        Ok(Both { dialer, crypto, memory, listeners, waker: None }.boxed())
+    }
+}
+
+/// A transport that dials by libp2p's and listens by its own.
+struct Both {
+    dialer: Connections,
+    /// How to prove this node's identity, if it listens.
+    crypto: Option<Arc<QuicServerConfig>>,
+    memory: Arc<Memory>,
+    listeners: SelectAll<Listener>,
+    /// Polls this again when there is another listener.
+    waker: Option<Waker>,
+}
+
+impl Transport for Both {
+    type Output = (PeerId, StreamMuxerBox);
+    type Error = io::Error;
+    type ListenerUpgrade = Upgrade;
+    type Dial = <Connections as Transport>::Dial;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        let unsupported = || TransportError::MultiaddrNotSupported(address.clone());
+        let crypto = self.crypto.clone().ok_or_else(unsupported)?;
+        let (ip, port, _) = crate::address::endpoint(&address).ok_or_else(unsupported)?;
+        let listener = Listener::new(id, SocketAddr::new(ip, port), crypto, self.memory.clone());
+        self.listeners.push(listener.map_err(TransportError::Other)?);
+        self.waker.take().into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.listeners.iter_mut().find(|listener| listener.id() == id).map(Listener::close).is_some()
+    }
+
+    fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        self.dialer.dial(address, options)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, io::Error>> {
+        if let Poll::Ready(Some(event)) = self.listeners.poll_next_unpin(context) {
+            return Poll::Ready(event);
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}

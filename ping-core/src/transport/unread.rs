@@ -1,0 +1,266 @@
+//! What arrived on the streams of a yamux connection and is not read.
+//!
+//! yamux keeps every frame of data by itself until it is read: one of a single byte takes some sixty times as much, and
+//! the windows of hundreds of streams add up. yamux does not say what it keeps. So the heads of the frames are read on
+//! their way to it, and the streams count what is read from them.
+
+use std::{
+    collections::HashMap,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite};
+
+use crate::hardening::{ConnectionMemory, Part};
+
+/// The length of a frame's head, in bytes: version, type, flags, stream and length (yamux's specification).
+const HEAD: usize = 12;
+
+/// The type of a frame of data.
+const DATA: u8 = 0;
+
+/// The flag that opens a stream.
+const SYN: u8 = 1;
+
+/// What a frame takes besides its bytes.
+const FRAME_COST: usize = 64;
+
+/// How much of what is not read a connection's own cost covers.
+const FREE: usize = 8 * 1024;
+
+/// The step in which the rest is charged.
+const STEP: usize = 4 * 1024;
+
+/// What is not read on one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Unread(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    streams: HashMap<u32, Pending>,
+    /// What all streams keep.
+    cost: usize,
+    charged: Part,
+}
+
+/// What one stream keeps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    bytes: usize,
+    cost: usize,
+}
+
+impl Unread {
+    pub(super) fn new(memory: &Arc<ConnectionMemory>) -> Self {
+        let state = State { streams: HashMap::new(), cost: 0, charged: memory.part() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// A stream that counts what is read from it.
+    pub(super) fn stream(&self, stream: ::yamux::Stream) -> Stream {
+        let id = stream.id().val();
+        self.lock().streams.entry(id).or_default();
+        Stream { stream, id, unread: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing between the steps of a change can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A frame of this head arrives. Fails if its connection holds too much.
+    fn on_head(&mut self, head: &[u8; HEAD]) -> io::Result<usize> {
+        let [_, kind, _, flags, id @ .., l0, l1, l2, l3] = *head;
+        let (id, length) = (u32::from_be_bytes(id), u32::from_be_bytes([l0, l1, l2, l3]) as usize);
+        if flags & SYN != 0 && id != 0 {
+            self.streams.entry(id).or_default();
+        }
+        if kind != DATA {
+            return Ok(0);
+        }
+        // yamux drops what belongs to no stream.
+        if let Some(pending) = self.streams.get_mut(&id).filter(|_| length > 0) {
+            pending.bytes += length;
+            pending.cost += length + FRAME_COST;
+            self.cost += length + FRAME_COST;
+            self.charge()?;
+        }
+        Ok(length)
+    }
+
+    /// So many bytes of a stream were read. What a frame takes is free when all of it is read; that is taken to happen
+    /// evenly.
+    fn on_read(&mut self, id: u32, bytes: usize) {
+        let Some(pending) = self.streams.get_mut(&id) else { return };
+        let freed = if bytes >= pending.bytes { pending.cost } else { pending.cost * bytes / pending.bytes };
+        pending.bytes = pending.bytes.saturating_sub(bytes);
+        pending.cost -= freed;
+        self.cost -= freed;
+        // Less never fails.
+        let _ = self.charge();
+    }
+
+    fn on_drop(&mut self, id: u32) {
+        if let Some(pending) = self.streams.remove(&id) {
+            self.cost -= pending.cost;
+            let _ = self.charge();
+        }
+    }
+
+    fn charge(&mut self) -> io::Result<()> {
+        self.charged.set(self.cost.saturating_sub(FREE).next_multiple_of(STEP))
+    }
+}
+
+/// The byte stream under yamux, whose frames are counted as they are read.
+pub(super) struct Counted<C> {
+    wire: C,
+    unread: Unread,
+    head: [u8; HEAD],
+    /// How much of the head has arrived.
+    has: usize,
+    /// How much of the frame's data has not.
+    data_left: usize,
+}
+
+impl<C> Counted<C> {
+    pub(super) fn new(wire: C, unread: Unread) -> Self {
+        Self { wire, unread, head: [0; HEAD], has: 0, data_left: 0 }
+    }
+
+    fn on_bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.unread.lock();
+        while !bytes.is_empty() {
+            let data = self.data_left.min(bytes.len());
+            self.data_left -= data;
+            bytes = &bytes[data..];
+            let head = (HEAD - self.has).min(bytes.len());
+            self.head[self.has..self.has + head].copy_from_slice(&bytes[..head]);
+            self.has += head;
+            bytes = &bytes[head..];
+            if self.has == HEAD {
+                self.data_left = state.on_head(&self.head)?;
+                self.has = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let length = ready!(Pin::new(&mut self.wire).poll_read(context, buffer))?;
+        self.on_bytes(&buffer[..length])?;
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_close(context)
+    }
+}
+
+/// A stream of the connection.
+#[derive(Debug)]
+pub(super) struct Stream {
+    stream: ::yamux::Stream,
+    id: u32,
+    unread: Unread,
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let length = ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.unread.lock().on_read(self.id, length);
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(context)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.unread.lock().on_drop(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardening::Memory;
+
+    fn frame(kind: u8, flags: u8, id: u32, length: u32, data: &[u8]) -> Vec<u8> {
+        [&[0, kind, 0, flags][..], &id.to_be_bytes(), &length.to_be_bytes(), data].concat()
+    }
+
+    fn counted() -> Counted<()> {
+        let memory = Memory::new(64 * 1024 * 1024).connect().unwrap();
+        Counted::new((), Unread::new(&memory))
+    }
+
+    #[test]
+    fn what_arrives_is_counted_by_stream_however_its_bytes_are_split() {
+        let bytes = [
+            frame(1, SYN, 1, 0, &[]),
+            frame(DATA, 0, 1, 100, &[9; 100]),
+            frame(DATA, SYN, 3, 7, &[9; 7]),
+            frame(2, SYN, 0, 77, &[]),
+            frame(DATA, 0, 1, 50, &[9; 50]),
+            // Of a stream that there is not.
+            frame(DATA, 0, 99, 30, &[9; 30]),
+            frame(1, 0, 3, 1000, &[]),
+        ]
+        .concat();
+        for step in [1, 5, 12, 1000] {
+            let mut counted = counted();
+            bytes.chunks(step).for_each(|bytes| counted.on_bytes(bytes).unwrap());
+            let mut state = counted.unread.lock();
+            let bytes_of = |state: &State, id| state.streams.get(&id).map(|pending| pending.bytes);
+            assert_eq!((bytes_of(&state, 1), bytes_of(&state, 3), bytes_of(&state, 99)), (Some(150), Some(7), None));
+            assert_eq!(state.cost, 157 + 3 * FRAME_COST);
+            state.on_read(1, 75);
+            assert!(state.cost < 90 + 2 * FRAME_COST);
+            state.on_read(1, 75);
+            assert_eq!(state.cost, 7 + FRAME_COST);
+            state.on_drop(3);
+            state.on_drop(1);
+            assert_eq!((state.cost, state.streams.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_reads_nothing_is_closed() {
+        let memory = Memory::new(64 * 1024 * 1024).connect().unwrap();
+        let mut counted = Counted::new((), Unread::new(&memory));
+        counted.on_bytes(&frame(1, SYN, 1, 0, &[])).unwrap();
+        let byte = frame(DATA, 0, 1, 1, &[9]);
+        let taken = (0..1_000_000).take_while(|_| counted.on_bytes(&byte).is_ok()).count();
+        assert!((200_000..300_000).contains(&taken), "a quarter of 64 MiB, in frames of one byte: {taken}");
+    }
+}
