@@ -155,3 +155,17 @@ fn bytes_that_nobody_reads_are_bounded_in_total() {
         honest_ping(&server, 20);
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn first_packets_that_nobody_goes_on_with_do_not_close_quic() {
+    let server = Server::start();
+    let attacker = Process::start(Command::new(program("hostile")).args(["initials", server.address("quic-v1")]));
+    attacker.line_with("sent");
+    // The attack goes on.
+    for _ in 0..5 {
+        let run = ping(server.address("quic-v1"), &["-c", "2", "--find-timeout", "20s"]);
+        assert_eq!(run.code, Some(0), "{run}");
+    }
+    honest_ping(&server, 10);
+}

@@ -19,14 +19,21 @@ pub(super) struct AnswerCheck {
     answer: Head,
 }
 
-/// The first bytes in one direction of a stream, as far as they are needed.
-#[derive(Debug, Default)]
+/// How many bytes say all: the names of two protocols, each behind its length, and the kind.
+const ENOUGH: usize = 64;
+
+/// The first bytes in one direction of a stream.
+#[derive(Debug)]
 struct Head {
-    /// What is not understood yet.
-    bytes: Vec<u8>,
-    /// Whether the two ends have agreed on Kameo's messaging.
-    is_agreed: bool,
+    bytes: [u8; ENOUGH],
+    length: usize,
     kind: Kind,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { bytes: [0; ENOUGH], length: 0, kind: Kind::default() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -42,9 +49,13 @@ enum Kind {
 }
 
 impl AnswerCheck {
-    /// Takes what was written.
-    pub(super) fn on_write(&mut self, bytes: &[u8]) {
+    /// Takes what was written. Returns whether the stream carries Kameo's messages, as soon as that is known.
+    pub(super) fn on_write(&mut self, bytes: &[u8]) -> Option<bool> {
         self.request.take(bytes);
+        match self.request.kind {
+            Kind::NotYetKnown => None,
+            kind => Some(kind != Kind::Unchecked),
+        }
     }
 
     /// Takes what was read. Returns whether the rest needs no check; fails if it answers another kind of request.
@@ -64,27 +75,30 @@ impl Head {
         if self.kind != Kind::NotYetKnown {
             return;
         }
-        self.bytes.extend_from_slice(bytes);
-        while !self.is_agreed {
-            let Some((message, length)) = first_message(&self.bytes) else { return };
-            match message.strip_suffix(b"\n") {
-                Some(MULTISTREAM) => {}
-                Some(MESSAGING) => self.is_agreed = true,
-                _ => {
-                    self.kind = Kind::Unchecked;
-                    return;
-                }
-            }
-            self.bytes.drain(..length);
-        }
-        self.kind = match KINDS.iter().position(|kind| self.bytes.starts_with(kind)) {
-            Some(kind) => Kind::Known(kind),
-            None if KINDS.iter().any(|kind| kind.starts_with(&self.bytes)) => Kind::NotYetKnown,
-            None => Kind::Other,
+        let more = bytes.len().min(ENOUGH - self.length);
+        self.bytes[self.length..self.length + more].copy_from_slice(&bytes[..more]);
+        self.length += more;
+        self.kind = kind_of(&self.bytes[..self.length]);
+    }
+}
+
+/// What a stream that begins with these bytes carries.
+fn kind_of(mut bytes: &[u8]) -> Kind {
+    loop {
+        let Some((message, length)) = first_message(bytes) else {
+            return if bytes.len() < ENOUGH { Kind::NotYetKnown } else { Kind::Unchecked };
         };
-        if self.kind != Kind::NotYetKnown {
-            self.bytes = Vec::new();
+        bytes = &bytes[length..];
+        match message.strip_suffix(b"\n") {
+            Some(MULTISTREAM) => {}
+            Some(MESSAGING) => break,
+            _ => return Kind::Unchecked,
         }
+    }
+    match KINDS.iter().position(|kind| bytes.starts_with(kind)) {
+        Some(kind) => Kind::Known(kind),
+        None if KINDS.iter().any(|kind| kind.starts_with(bytes)) => Kind::NotYetKnown,
+        None => Kind::Other,
     }
 }
 
@@ -97,7 +111,7 @@ mod tests {
     /// Whether an answer passes, written and read in steps of this length.
     fn passes(request: &[u8], answer: &[u8], step: usize) -> bool {
         let mut check = AnswerCheck::default();
-        [AGREEMENT, request].concat().chunks(step).for_each(|bytes| check.on_write(bytes));
+        [AGREEMENT, request].concat().chunks(step).for_each(|bytes| _ = check.on_write(bytes));
         [AGREEMENT, answer].concat().chunks(step).all(|bytes| check.on_read(bytes).is_ok())
     }
 
@@ -127,7 +141,7 @@ mod tests {
     #[test]
     fn other_protocols_pass_unchecked() {
         let mut check = AnswerCheck::default();
-        check.on_write(b"\x13/multistream/1.0.0\n\x15/kameo-ping/stream/1\n");
+        assert_eq!(check.on_write(b"\x13/multistream/1.0.0\n\x15/kameo-ping/stream/1\n"), Some(false));
         assert!(check.on_read(b"\xa1\x64Link").is_ok_and(|is_done| is_done));
     }
 }

@@ -12,16 +12,24 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Waker},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Context,
 };
 
+use futures::task::AtomicWaker;
 use tracing::warn;
 
 use super::log_limit::LogLimit;
 
 /// What a connection takes by itself, in bytes: its task, its handlers and the buffers of its encryption.
 pub(crate) const CONNECTION_COST: usize = 48 * 1024;
+
+/// The step in which a connection is charged with what it holds besides, so that small changes cost next to nothing.
+/// The first is covered by what it takes by itself.
+const STEP: usize = 8 * 1024;
 
 /// Which part of the whole one connection may hold.
 const SHARE: usize = 4;
@@ -44,14 +52,26 @@ struct State {
 }
 
 /// What one connection holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
     held: usize,
     /// Room that is promised to its peer and may never be used.
     promised: usize,
-    is_condemned: bool,
+    fate: Arc<Fate>,
+}
+
+/// Whether a connection must be closed.
+#[derive(Debug, Default)]
+struct Fate {
+    is_condemned: AtomicBool,
     /// The task of the connection.
-    waker: Option<Waker>,
+    task: AtomicWaker,
+}
+
+impl Fate {
+    fn is_condemned(&self) -> bool {
+        self.is_condemned.load(Ordering::Relaxed)
+    }
 }
 
 impl Memory {
@@ -73,11 +93,12 @@ impl Memory {
             }
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, "there is no memory for another connection"));
         }
-        let id = state.next;
+        let (id, fate) = (state.next, Arc::new(Fate::default()));
         state.next += 1;
-        state.connections.insert(id, Entry { held: CONNECTION_COST, ..Entry::default() });
+        state.connections.insert(id, Entry { held: CONNECTION_COST, promised: 0, fate: fate.clone() });
         state.held += CONNECTION_COST;
-        Ok(Arc::new(ConnectionMemory { node: self.clone(), id }))
+        let (held, charged) = (AtomicUsize::new(0), AtomicUsize::new(STEP));
+        Ok(Arc::new(ConnectionMemory { node: self.clone(), id, fate, held, charged }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -90,7 +111,7 @@ impl State {
     /// Closes the connection that holds most, if that is at least `least`. Room that is only promised counts if nobody
     /// holds more than a connection costs.
     fn condemn_worst(&mut self, least: usize) -> bool {
-        let live = || self.connections.iter().filter(|(_, entry)| !entry.is_condemned);
+        let live = || self.connections.iter().filter(|(_, entry)| !entry.fate.is_condemned());
         let by_held = live().max_by_key(|(_, entry)| entry.held).filter(|(_, entry)| entry.held > 2 * CONNECTION_COST);
         let worst = by_held.or_else(|| live().max_by_key(|(_, entry)| entry.held + entry.promised));
         let Some((&id, entry)) = worst.filter(|(_, entry)| entry.held + entry.promised >= least) else { return false };
@@ -103,12 +124,11 @@ impl State {
     }
 
     fn condemn(&mut self, id: u64) {
-        if let Some(entry) = self.connections.get_mut(&id)
-            && !entry.is_condemned
+        if let Some(entry) = self.connections.get(&id)
+            && !entry.fate.is_condemned.swap(true, Ordering::Relaxed)
         {
-            entry.is_condemned = true;
             self.held -= entry.held + entry.promised;
-            entry.waker.take().into_iter().for_each(Waker::wake);
+            entry.fate.task.wake();
         }
     }
 }
@@ -118,6 +138,11 @@ impl State {
 pub(crate) struct ConnectionMemory {
     node: Arc<Memory>,
     id: u64,
+    fate: Arc<Fate>,
+    /// What its parts take.
+    held: AtomicUsize,
+    /// What of that it is charged with, changed only under the node's lock.
+    charged: AtomicUsize,
 }
 
 impl ConnectionMemory {
@@ -128,24 +153,17 @@ impl ConnectionMemory {
 
     /// Fails if the connection must be closed. If it must be later, wakes the task.
     pub(crate) fn check(&self, context: &Context<'_>) -> io::Result<()> {
-        let mut state = self.node.lock();
-        match state.connections.get_mut(&self.id) {
-            Some(entry) if entry.is_condemned => Err(too_much()),
-            Some(entry) => {
-                if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-                    entry.waker = Some(context.waker().clone());
-                }
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        self.fate.task.register(context.waker());
+        if self.fate.is_condemned() { Err(too_much()) } else { Ok(()) }
     }
 
     /// Promises the peer this much room in all, if half of the whole is free then; returns whether it did.
     pub(crate) fn promise(&self, bytes: usize) -> bool {
         let mut state = self.node.lock();
         let State { connections, held, .. } = &mut *state;
-        let Some(entry) = connections.get_mut(&self.id).filter(|entry| !entry.is_condemned) else { return false };
+        let Some(entry) = connections.get_mut(&self.id).filter(|entry| !entry.fate.is_condemned()) else {
+            return false;
+        };
         let more = bytes.saturating_sub(entry.promised);
         if *held + more > self.node.limit / 2 {
             return false;
@@ -156,12 +174,27 @@ impl ConnectionMemory {
     }
 
     fn change(&self, from: usize, to: usize) -> io::Result<()> {
+        let held = match to.checked_sub(from) {
+            Some(more) => self.held.fetch_add(more, Ordering::Relaxed) + more,
+            None => self.held.fetch_sub(from - to, Ordering::Relaxed) - (from - to),
+        };
+        let charged = self.charged.load(Ordering::Relaxed);
+        if held > charged || held + 2 * STEP < charged {
+            self.charge()?;
+        }
+        if to > from && self.fate.is_condemned() { Err(too_much()) } else { Ok(()) }
+    }
+
+    /// Brings the account up to date. Fails if this connection must be closed for it.
+    fn charge(&self) -> io::Result<()> {
         let mut state = self.node.lock();
+        let to = self.held.load(Ordering::Relaxed).next_multiple_of(STEP).max(STEP);
+        let from = self.charged.swap(to, Ordering::Relaxed);
         let State { connections, held, .. } = &mut *state;
         let Some(entry) = connections.get_mut(&self.id) else { return Ok(()) };
         entry.held = entry.held + to - from;
-        if entry.is_condemned {
-            return if to > from { Err(too_much()) } else { Ok(()) };
+        if self.fate.is_condemned() {
+            return Ok(());
         }
         *held = *held + to - from;
         if to <= from {
@@ -176,14 +209,14 @@ impl ConnectionMemory {
             return Err(too_much());
         }
         while state.held > self.node.limit && state.condemn_worst(0) {}
-        if state.connections.get(&self.id).is_some_and(|entry| entry.is_condemned) { Err(too_much()) } else { Ok(()) }
+        Ok(())
     }
 }
 
 impl Drop for ConnectionMemory {
     fn drop(&mut self) {
         let mut state = self.node.lock();
-        if let Some(entry) = state.connections.remove(&self.id).filter(|entry| !entry.is_condemned) {
+        if let Some(entry) = state.connections.remove(&self.id).filter(|entry| !entry.fate.is_condemned()) {
             state.held -= entry.held + entry.promised;
         }
     }
@@ -238,12 +271,14 @@ mod tests {
         for _ in 0..3 {
             let connection = node.connect().unwrap();
             let mut part = connection.part();
-            for bytes in [1000, 5000, 10, 0, 700] {
+            for bytes in [1000, 50_000, 100_000, 10, 0, 700] {
                 part.set(bytes).unwrap();
-                assert_eq!(node.lock().held, CONNECTION_COST + bytes);
+                let held = node.lock().held;
+                assert!(held >= CONNECTION_COST - STEP + bytes && held <= CONNECTION_COST + bytes + 2 * STEP, "{held}");
             }
+            let before = node.lock().held;
             assert!(connection.promise(4000));
-            assert_eq!(node.lock().held, CONNECTION_COST + 700 + 4000);
+            assert_eq!(node.lock().held, before + 4000);
             drop((part, connection));
             let state = node.lock();
             assert_eq!((state.held, state.connections.len()), (0, 0));

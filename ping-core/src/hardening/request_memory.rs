@@ -115,15 +115,20 @@ impl StreamMemory {
         self.part.set(STREAM_COST + DECODED * self.read.saturating_sub(STREAM_COST))
     }
 
-    /// Follows the negotiation of the protocol.
+    /// Takes the protocol that this end proposes, once it is known.
+    fn on_proposal(&mut self, carries_messages: Option<bool>) {
+        self.protocol = match carries_messages {
+            None => Protocol::NotAgreed,
+            Some(true) => Protocol::Messages,
+            Some(false) => Protocol::Other,
+        };
+    }
+
+    /// Follows the negotiation of the protocol of a stream that the peer opened.
     ///
-    /// Until the two ends agree, nothing is written but multistream-select's messages, each behind its length: the name
-    /// of that protocol, "na" for one that this end does not speak, a list on request, and at last the agreed name. The
-    /// end that opened the stream writes the only name that it proposes.
+    /// Until the two ends agree, this one writes nothing but multistream-select's messages, each behind its length: the
+    /// name of that protocol, "na" for one that it does not speak, a list on request, and at last the agreed name.
     fn on_write(&mut self, bytes: &[u8]) {
-        if self.protocol != Protocol::NotAgreed {
-            return;
-        }
         self.written.extend_from_slice(bytes);
         while let Some((message, length)) = first_message(&self.written) {
             let name = message.strip_suffix(b"\n").filter(|name| name.starts_with(b"/") && *name != MULTISTREAM);
@@ -176,9 +181,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let length = ready!(Pin::new(&mut self.stream).poll_write(context, buffer))?;
-        self.memory.on_write(&buffer[..length]);
-        if let Some(answers) = &mut self.answers {
-            answers.on_write(&buffer[..length]);
+        let Self { memory, answers, .. } = &mut *self;
+        if memory.protocol == Protocol::NotAgreed {
+            match answers {
+                Some(answers) => memory.on_proposal(answers.on_write(&buffer[..length])),
+                None => memory.on_write(&buffer[..length]),
+            }
         }
         Poll::Ready(Ok(length))
     }
@@ -214,11 +222,11 @@ mod tests {
             let bytes = negotiation(&[&prelude[..], &[agreed]].concat());
             for step in [1, 7, bytes.len()] {
                 let mut stream = StreamMemory::new(&connection).unwrap();
-                bytes.chunks(step).for_each(|bytes| stream.on_write(bytes));
+                for bytes in bytes.chunks(step) {
+                    assert_eq!(stream.protocol, Protocol::NotAgreed);
+                    stream.on_write(bytes);
+                }
                 assert_eq!(stream.protocol, protocol, "in steps of {step}");
-                // A reply is no agreement.
-                stream.on_write(&negotiation(&[b"/kameo-ping/stream/1\n"]));
-                assert_eq!(stream.protocol, protocol);
                 for _ in 0..3 {
                     stream.on_next_read();
                     stream.on_read(10_000).unwrap();

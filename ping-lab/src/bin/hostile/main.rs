@@ -23,6 +23,8 @@
 //!   ends with its standard input. `server` lists the kinds.
 //! - `hostile unread ADDRESS COUNT SIZE` makes COUNT connections and fills hundreds of streams on each that never name a
 //!   protocol, in frames of SIZE bytes; it prints how many bytes were taken, and holds what is left as `mute` does.
+//! - `hostile initials ADDRESS` sends first packets of QUIC connections from 32 addresses and goes on with none, until its
+//!   standard input ends. It prints a line when 800 are sent. Needs Linux, whose loopback has so many addresses.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 mod connections;
@@ -65,6 +67,7 @@ async fn main() -> Result<()> {
             }
         }
         ("unread", [count, frame]) => raw::unread(address, count.parse()?, frame.parse()?).await,
+        ("initials", []) => quic::initials(raw::socket(&address)?).await,
         ("churn", [count]) => connections::churn(address, count.parse()?).await,
         ("crowd", [count]) => connections::crowd(address, count.parse()?).await,
         ("connects", [count]) => connections::connects(address, count.parse()?).await,

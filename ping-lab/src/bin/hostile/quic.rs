@@ -1,10 +1,19 @@
 //! QUIC without libp2p's transport around it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 use libp2p::{identity::Keypair, tls};
-use quinn::{Endpoint, ServerConfig, crypto::rustls::QuicServerConfig};
+use quinn::{
+    ClientConfig, Endpoint, ServerConfig,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+
+use tokio::time::interval;
 
 use crate::swarm::end_of_input;
 
@@ -30,4 +39,59 @@ pub(crate) async fn say_goodbye(words: &'static str) -> Result<()> {
         () = accept => Ok(()),
         ended = end_of_input() => ended,
     }
+}
+
+/// How many first packets are sent, each again and again.
+const PACKETS: usize = 800;
+
+/// How many of this machine's addresses send them.
+const SENDERS: u8 = 32;
+
+/// The time between two packets: 200 a second, of which each would hold a place for five seconds.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Sends first packets of connections that nobody goes on with, from many addresses, until standard input ends. Prints
+/// a line when each was sent once.
+pub(crate) async fn initials(server: SocketAddr) -> Result<()> {
+    let packets = first_packets().await?;
+    let sockets = (0..SENDERS).map(|number| UdpSocket::bind(SocketAddr::from(([127, 0, 1, number], 0))));
+    let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+    let send = async {
+        let mut pause = interval(PAUSE);
+        for number in 0_usize.. {
+            pause.tick().await;
+            // The kernel drops what a busy server does not read.
+            let _ = sockets[number % sockets.len()].send_to(&packets[number % PACKETS], server);
+            if number == PACKETS {
+                println!("sent");
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        sent = send => sent,
+        ended = end_of_input() => ended,
+    }
+}
+
+/// The first packets of as many connections, caught on their way to nobody.
+async fn first_packets() -> Result<Vec<Vec<u8>>> {
+    let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+    let nobody = sink.local_addr()?;
+    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into())?;
+    let crypto = QuicClientConfig::try_from(tls::make_client_config(&Keypair::generate_ed25519(), None)?)?;
+    let config = ClientConfig::new(Arc::new(crypto));
+    let mut packets = Vec::new();
+    let mut buffer = [0; 2048];
+    while packets.len() < PACKETS {
+        // Dropping it ends the attempt, with a packet that follows the first and is ignored.
+        let connecting = endpoint.connect_with(config.clone(), nobody, "l")?;
+        let length = sink.recv(&mut buffer).await?;
+        // The first packets are filled up to 1,200 bytes.
+        if length >= 1200 {
+            packets.push(buffer[..length].to_vec());
+        }
+        drop(connecting);
+    }
+    Ok(packets)
 }

@@ -38,7 +38,7 @@ pub(crate) async fn unread(address: Multiaddr, connections: usize, frame: usize)
     end_of_input().await
 }
 
-fn socket(address: &Multiaddr) -> Result<SocketAddr> {
+pub(crate) fn socket(address: &Multiaddr) -> Result<SocketAddr> {
     let (mut ip, mut port) = (None, None);
     for part in address {
         match part {
