@@ -1,6 +1,9 @@
-//! `--max-memory`: how much memory peers may make the server hold.
+//! `--max-memory`: how much memory peers may make the server hold; and how it goes back to the system.
+
+use std::{hint::black_box, time::Duration};
 
 use bytesize::ByteSize;
+use tokio::time::{MissedTickBehavior, interval};
 
 /// The least that makes sense: a quarter of it, which one connection may hold, takes a request of the largest size.
 const MIN: u64 = 32 * 1024 * 1024;
@@ -29,6 +32,27 @@ fn machine_memory() -> Option<u64> {
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let ByteSize(size) = text.parse().map_err(|error| format!("{error}; write it as 256MiB"))?;
     if size < MIN { Err("the limit must be at least 32MiB".into()) } else { Ok(size) }
+}
+
+/// How often freed memory is given back.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The sizes that are allocated to give memory back, from 8 bytes to 32 MiB: mimalloc keeps four for each doubling.
+const DOUBLINGS: std::ops::Range<u32> = 3..25;
+
+/// Lets the allocator give back what a burst left, for as long as the server runs.
+///
+/// mimalloc gives a page of blocks back while it looks for another block of that size, so that a server which is idle
+/// after a burst keeps all that it took. Allocating a block of each size makes it look. That takes some microseconds.
+pub(crate) async fn give_back() {
+    let mut interval = interval(GIVE_BACK_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        for size in DOUBLINGS.flat_map(|doubling| (4..8_usize).map(move |quarters| (quarters << doubling) / 4)) {
+            drop(black_box(Vec::<u8>::with_capacity(size)));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ impl Server {
         let (addresses, early) = plan.listen(&node, &mut events).await?;
         let hosted = actor::host(count.clone(), Some(&args.name)).await?;
         tokio::spawn(stream::accept(opened, hosted.actor.clone()));
+        tokio::spawn(memory::give_back());
 
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());

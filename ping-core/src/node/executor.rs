@@ -6,16 +6,19 @@
 //! change of thread.
 
 use std::{
-    future::pending,
+    io,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     thread,
     time::{Duration, Instant},
 };
 
 use libp2p::swarm::Executor;
-use tokio::runtime::{self, Handle};
+use tokio::{
+    runtime::{self, Handle},
+    sync::oneshot,
+};
 use tracing::debug;
 
 /// The longest turn that a connection may take on the node's thread. A request of the size of a network packet takes some
@@ -31,8 +34,15 @@ type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Runs connections.
 #[derive(Clone, Default)]
 pub(super) struct FairExecutor {
-    /// The runtime of the second thread, once it is needed; `None` if the system did not start it.
-    second: Arc<OnceLock<Option<Handle>>>,
+    /// The second thread, while connections run there.
+    second: Arc<Mutex<Option<Second>>>,
+}
+
+/// The second thread. It ends, and with it goes the memory that it used, when this is dropped.
+struct Second {
+    runtime: Handle,
+    connections: usize,
+    _stop: oneshot::Sender<()>,
 }
 
 impl Executor for FairExecutor {
@@ -42,23 +52,57 @@ impl Executor for FairExecutor {
 }
 
 impl FairExecutor {
-    fn second(&self) -> Option<&Handle> {
-        self.second.get_or_init(start).as_ref()
+    fn second(&self) -> MutexGuard<'_, Option<Second>> {
+        // Nothing between the steps of a change can panic.
+        self.second.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a connection on the second thread. Gives it back if the system does not start one.
+    fn move_over(&self, connection: Connection) -> Result<(), Connection> {
+        let mut second = self.second();
+        if second.is_none() {
+            *second = Second::start().ok();
+        }
+        let Some(second) = second.as_mut() else { return Err(connection) };
+        second.connections += 1;
+        let place = Place(self.clone());
+        second.runtime.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+        Ok(())
     }
 }
 
-/// Starts the second thread. It ends with the process.
-fn start() -> Option<Handle> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let handle = runtime.handle().clone();
-    let run = move || {
-        // Not being nicer is no reason not to run.
-        #[cfg(unix)]
-        let _ = rustix::process::setpriority_process(None, NICENESS);
-        runtime.block_on(pending::<()>());
-    };
-    thread::Builder::new().name("long turns".into()).spawn(run).ok()?;
-    Some(handle)
+impl Second {
+    fn start() -> io::Result<Self> {
+        let thread_runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = thread_runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let run = move || {
+            // Not being nicer is no reason not to run.
+            #[cfg(unix)]
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+            let _ = thread_runtime.block_on(stopped);
+        };
+        thread::Builder::new().name("long turns".into()).spawn(run)?;
+        Ok(Self { runtime, connections: 0, _stop: stop })
+    }
+}
+
+/// The place of a connection on the second thread.
+struct Place(FairExecutor);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut second = self.0.second();
+        if let Some(running) = second.as_mut() {
+            running.connections -= 1;
+            if running.connections == 0 {
+                *second = None;
+            }
+        }
+    }
 }
 
 /// A connection on the node's thread, and how long its turns are.
@@ -83,12 +127,13 @@ impl Future for Turns {
         let is_long = began.elapsed() >= LONG_TURN;
         let took = worked.and_then(|before| processor_time()?.checked_sub(before));
         if took.is_some_and(|took| took >= LONG_TURN)
-            && let Some(second) = this.executor.second()
             && let Some(connection) = this.connection.take()
         {
             debug!(?took, "a connection that takes long turns moves to the second thread");
-            second.spawn(connection);
-            return Poll::Ready(());
+            this.connection = this.executor.move_over(connection).err();
+            if this.connection.is_none() {
+                return Poll::Ready(());
+            }
         }
         this.is_suspect = is_long;
         Poll::Pending
@@ -105,7 +150,7 @@ fn processor_time() -> Option<Duration> {
 /// Where the system does not say, the time that has passed stands for it.
 #[cfg(not(unix))]
 fn processor_time() -> Option<Duration> {
-    static START: OnceLock<Instant> = OnceLock::new();
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     Some(START.get_or_init(Instant::now).elapsed())
 }
 
@@ -132,8 +177,14 @@ mod tests {
             context.waker().wake_by_ref();
             if turns < 6 { Poll::Pending } else { Poll::Ready(()) }
         });
-        FairExecutor::default().exec(Box::pin(connection));
-        futures::StreamExt::collect(receiver).await
+        let executor = FairExecutor::default();
+        executor.exec(Box::pin(connection));
+        let threads = futures::StreamExt::collect(receiver).await;
+        // The thread ends with its last connection.
+        while executor.second().is_some() {
+            tokio::task::yield_now().await;
+        }
+        threads
     }
 
     #[tokio::test]

@@ -23,6 +23,12 @@ const BLOCKED: Duration = Duration::from_secs(2);
 /// More than a connection takes.
 const STREAMS: usize = 500;
 
+/// How many streams a swarm takes that have not named their protocol. The others wait.
+const UNNAMED: usize = 128;
+
+/// How such a stream begins.
+const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
+
 /// More than the window of a stream.
 const PER_STREAM: usize = 1024 * 1024;
 
@@ -49,6 +55,9 @@ pub(crate) fn socket(address: &Multiaddr) -> Result<SocketAddr> {
     }
     Ok((ip.context("no IPv4 address")?, port.context("no port")?).into())
 }
+
+/// Less than the longest name that is read.
+const NAME: usize = 16_000;
 
 /// What keeps a connection open.
 type Held = Box<dyn Send>;
@@ -79,12 +88,18 @@ async fn fill_tcp(socket: SocketAddr, frame: usize) -> Result<(usize, Held)> {
         }
     });
     let (mut taken, mut held) = (0, Vec::new());
-    for _ in 0..STREAMS {
+    for number in 0..STREAMS {
         let (request, stream) = tokio::sync::oneshot::channel();
         if opened.send(request).await.is_err() {
             break;
         }
         let Ok(mut stream) = stream.await else { break };
+        if number < UNNAMED {
+            stream.write_all(MULTISTREAM).await?;
+            stream.flush().await?;
+            held.push(stream);
+            continue;
+        }
         let bytes = vec![0; frame];
         let mut sent = 0;
         while sent < PER_STREAM
@@ -111,15 +126,18 @@ async fn fill_quic(socket: SocketAddr, frame: usize) -> Result<(usize, Held)> {
     let connection = endpoint.connect_with(ClientConfig::new(Arc::new(crypto)), socket, "l")?.await?;
     let (mut taken, mut held) = (0, Vec::new());
     while let Ok(Ok((mut send, receive))) = timeout(BLOCKED, connection.open_bi()).await {
-        let bytes = vec![0; frame];
+        // Behind its length, a protocol's name that does not end.
+        send.write_all(MULTISTREAM).await?;
+        send.write_all(&[0xff, 0x7f]).await?;
+        let bytes = vec![b'x'; frame];
         let mut sent = 0;
-        while sent < PER_STREAM
-            && let Ok(Ok(length)) = timeout(BLOCKED / 4, send.write(&bytes)).await
+        while sent < NAME
+            && let Ok(Ok(length)) = timeout(BLOCKED / 4, send.write(&bytes[..frame.min(NAME - sent)])).await
         {
             sent += length;
         }
         taken += sent;
-        let is_full = sent < PER_STREAM;
+        let is_full = sent < NAME;
         held.push((send, receive));
         if is_full {
             break;
