@@ -1,6 +1,6 @@
 //! `--max-memory`: how much memory peers may make the server hold; and how it goes back to the system.
 
-use std::{hint::black_box, time::Duration};
+use std::{convert::Infallible, future::pending, hint::black_box, time::Duration};
 
 use bytesize::ByteSize;
 use tokio::time::{MissedTickBehavior, interval};
@@ -14,6 +14,18 @@ const MAX_DEFAULT: u64 = 256 * 1024 * 1024;
 /// The limit if the user sets none: 256 MiB, or a quarter of the machine's memory if that is less.
 pub(crate) fn default_limit() -> u64 {
     machine_memory().map_or(MAX_DEFAULT, |all| (all / 4).clamp(MIN, MAX_DEFAULT))
+}
+
+/// Whether the system limits how much data this process may have.
+#[cfg(unix)]
+fn is_data_limited() -> bool {
+    use rustix::process::{Resource, getrlimit};
+    [Resource::Data, Resource::As].into_iter().any(|resource| getrlimit(resource).current.is_some())
+}
+
+#[cfg(not(unix))]
+fn is_data_limited() -> bool {
+    false
 }
 
 /// The memory of this machine, where the system says so.
@@ -40,17 +52,38 @@ const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(1);
 /// The sizes that are allocated to give memory back, from 8 bytes to 32 MiB: mimalloc keeps four for each doubling.
 const DOUBLINGS: std::ops::Range<u32> = 3..25;
 
-/// Lets the allocator give back what a burst left, for as long as the server runs.
+/// A burst is over when peers held so many bytes and no longer do.
+const BURST: u64 = 1024 * 1024;
+
+/// How often memory is given back after a burst: mimalloc waits some time until it returns a page.
+const TIMES: u32 = 20;
+
+/// Lets the allocator give back what bursts left, for as long as the server runs. `released` tells how much memory peers
+/// have released so far.
 ///
 /// mimalloc gives a page of blocks back while it looks for another block of that size, so that a server which is idle
 /// after a burst keeps all that it took. Allocating a block of each size makes it look. That takes some microseconds.
-pub(crate) async fn give_back() {
+/// Where the system limits the data of the process, mimalloc takes new memory for each look, and is left alone.
+pub(crate) async fn give_back(released: impl Fn() -> u64) -> Infallible {
+    if is_data_limited() {
+        return pending().await;
+    }
     let mut interval = interval(GIVE_BACK_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut before, mut times) = (released(), 0);
     loop {
         interval.tick().await;
+        let now = released();
+        if now - before >= BURST {
+            (before, times) = (now, TIMES);
+        }
+        if times == 0 {
+            continue;
+        }
+        times -= 1;
         for size in DOUBLINGS.flat_map(|doubling| (4..8_usize).map(move |quarters| (quarters << doubling) / 4)) {
-            drop(black_box(Vec::<u8>::with_capacity(size)));
+            // Without room for it, there is nothing to give back.
+            let _ = black_box(Vec::<u8>::new()).try_reserve_exact(size);
         }
     }
 }

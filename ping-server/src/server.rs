@@ -77,7 +77,6 @@ impl Server {
         let (addresses, early) = plan.listen(&node, &mut events).await?;
         let hosted = actor::host(count.clone(), Some(&args.name)).await?;
         tokio::spawn(stream::accept(opened, hosted.actor.clone()));
-        tokio::spawn(memory::give_back());
 
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
@@ -98,6 +97,7 @@ impl Server {
             failure = self.reports.run(&mut self.events) => Err(failure),
             () = signals.next() => Ok(()),
             () = end_of_input(stop_on_eof) => Ok(()),
+            never = memory::give_back(|| self.node.released_memory()) => match never {},
             reason = self.node.failed() => {
                 Err(anyhow!("the network task failed: {reason}. This is a bug; please report it."))
             }

@@ -14,7 +14,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Context,
 };
@@ -39,6 +39,8 @@ const SHARE: usize = 4;
 pub(crate) struct Memory {
     limit: usize,
     state: Mutex<State>,
+    /// How many bytes were released so far.
+    released: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +79,7 @@ impl Fate {
 impl Memory {
     /// An account of at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default() })
+        Arc::new(Self { limit, state: Mutex::default(), released: AtomicU64::new(0) })
     }
 
     /// Opens the account of a new connection.
@@ -99,6 +101,11 @@ impl Memory {
         state.held += CONNECTION_COST;
         let (held, charged) = (AtomicUsize::new(0), AtomicUsize::new(STEP));
         Ok(Arc::new(ConnectionMemory { node: self.clone(), id, fate, held, charged }))
+    }
+
+    /// How many bytes were released so far.
+    pub(crate) fn released(&self) -> u64 {
+        self.released.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -193,6 +200,7 @@ impl ConnectionMemory {
         let State { connections, held, .. } = &mut *state;
         let Some(entry) = connections.get_mut(&self.id) else { return Ok(()) };
         entry.held = entry.held + to - from;
+        self.node.released.fetch_add(from.saturating_sub(to) as u64, Ordering::Relaxed);
         if self.fate.is_condemned() {
             return Ok(());
         }
@@ -216,8 +224,11 @@ impl ConnectionMemory {
 impl Drop for ConnectionMemory {
     fn drop(&mut self) {
         let mut state = self.node.lock();
-        if let Some(entry) = state.connections.remove(&self.id).filter(|entry| !entry.fate.is_condemned()) {
-            state.held -= entry.held + entry.promised;
+        let Some(entry) = state.connections.remove(&self.id) else { return };
+        let held = entry.held + entry.promised;
+        self.node.released.fetch_add(held as u64, Ordering::Relaxed);
+        if !entry.fate.is_condemned() {
+            state.held -= held;
         }
     }
 }

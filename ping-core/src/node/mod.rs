@@ -10,7 +10,7 @@ mod executor;
 mod keep_alive;
 mod options;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, Stream, Swarm, core::upgrade::Version, identity::Keypair, swarm};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -102,6 +102,7 @@ enum Command {
 pub struct Node {
     peer: PeerId,
     is_private: bool,
+    memory: Arc<Memory>,
     commands: mpsc::UnboundedSender<Command>,
     /// The reason why the node's task has ended, once it has.
     ended: watch::Receiver<Option<String>>,
@@ -118,7 +119,8 @@ impl Node {
         install_panic_hook();
         let key = keypair.public();
         let is_private = options.secret.is_some();
-        let transport = transport::new(keypair, options.listens, options.secret, Memory::new(options.max_memory));
+        let memory = Memory::new(options.max_memory);
+        let transport = transport::new(keypair, options.listens, options.secret, memory.clone());
         let behaviour = Behaviour::new(&key, options)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_executor(FairExecutor::default())
@@ -134,7 +136,7 @@ impl Node {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());
             ending.send_replace(Some(reason));
         });
-        Ok((Self { peer: key.to_peer_id(), is_private, commands, ended }, outbox))
+        Ok((Self { peer: key.to_peer_id(), is_private, memory, commands, ended }, outbox))
     }
 
     /// This node's own identity.
@@ -145,6 +147,11 @@ impl Node {
     /// Whether the node has the key of a private network.
     pub fn is_private(&self) -> bool {
         self.is_private
+    }
+
+    /// How many bytes of memory peers have made the node hold and no longer do, since it started.
+    pub fn released_memory(&self) -> u64 {
+        self.memory.released()
     }
 
     /// Starts to listen on an address; a wildcard IP address stands for every address of this machine.
