@@ -58,8 +58,8 @@ const BURST: u64 = 1024 * 1024;
 /// How often memory is given back after a burst: mimalloc waits some time until it returns a page.
 const TIMES: u32 = 20;
 
-/// Lets the allocator give back what bursts left, for as long as the server runs. `released` tells how much memory peers
-/// have released so far.
+/// Lets the allocator give back what bursts left, for as long as the server runs. `released` tells how much memory
+/// peers have released so far.
 ///
 /// mimalloc gives a page of blocks back while it looks for another block of that size, so that a server which is idle
 /// after a burst keeps all that it took. Allocating a block of each size makes it look. That takes some microseconds.

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::request_memory::{MESSAGING, MULTISTREAM, first_message};
+use super::negotiation::{MESSAGING, MULTISTREAM, first_message};
 
 /// How the kinds of request and answer begin that a node expects: a CBOR map with one entry, whose key is this name, as
 /// Kameo writes it.

@@ -1,9 +1,9 @@
 //! One account of all memory that peers make a node hold.
 //!
-//! Limits by stream or by connection add up to no limit at all when a peer may have hundreds of streams, and an attacker
-//! thousands of connections. So every layer that keeps bytes for a peer charges them here, to the connection that they
-//! belong to. When all connections together hold too much, the one that holds most is closed, and then the next; the
-//! others are served as before.
+//! Limits by stream or by connection add up to no limit at all when a peer may have hundreds of streams, and an
+//! attacker thousands of connections. So every layer that keeps bytes for a peer charges them here, to the connection
+//! that they belong to. When all connections together hold too much, the one that holds most is closed, and then the
+//! next; the others are served as before.
 //!
 //! Charged are: what a connection costs by itself, bytes that arrived and are not read (`transport/yamux`,
 //! `transport/quic`), requests and answers until they are served (`request_memory`), and bytes that wait to be sent

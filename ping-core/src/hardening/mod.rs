@@ -15,6 +15,7 @@ mod answers;
 mod connections;
 mod log_limit;
 mod memory;
+mod negotiation;
 mod panics;
 mod registry_filter;
 mod request_memory;

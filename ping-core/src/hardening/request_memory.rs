@@ -1,11 +1,11 @@
 //! The memory of what is read from streams: requests until they are served, and answers until they are understood.
 //!
-//! A request is read to its end before it is served, and libp2p holds whatever part of it has arrived; so does the asker
-//! with the answer. A peer that begins hundreds of large ones and ends none would fill the memory. So every stream is
-//! charged with what was read from it until it is closed.
+//! A request is read to its end before it is served, and libp2p holds whatever part of it has arrived; so does the
+//! asker with the answer. A peer that begins hundreds of large ones and ends none would fill the memory. So every
+//! stream is charged with what was read from it until it is closed.
 //!
-//! Only Kameo's messages are read to their end. A stream of another protocol is charged with no more than the last read,
-//! until the next one: it has handled the last by then.
+//! Only Kameo's messages are read to their end. A stream of another protocol is charged with no more than the last
+//! read, until the next one: it has handled the last by then.
 
 use std::{
     io,
@@ -20,6 +20,7 @@ use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
 use super::{
     answers::AnswerCheck,
     memory::{ConnectionMemory, Part},
+    negotiation::{MESSAGING, MULTISTREAM, first_message},
 };
 
 /// What a stream takes by itself, with the first bytes that are read from it.
@@ -27,12 +28,6 @@ const STREAM_COST: usize = 1024;
 
 /// How many times its bytes a message takes while it is served, with its decoded form and the reply.
 const DECODED: usize = 3;
-
-/// The protocol of Kameo's messages, whose requests are read to their end. All others read little at a time.
-pub(super) const MESSAGING: &[u8] = b"/kameo/messaging/1.0.0";
-
-/// The protocol by which the two ends of a stream agree on another one.
-pub(super) const MULTISTREAM: &[u8] = b"/multistream/1.0.0";
 
 /// A connection whose streams are charged.
 pub(crate) struct Metered<M> {
@@ -140,14 +135,6 @@ impl StreamMemory {
             self.written.drain(..length);
         }
     }
-}
-
-/// The first message in these bytes, if it is complete, and how many bytes it takes with its length. The length is an
-/// unsigned varint: groups of seven bits, the lowest first.
-pub(super) fn first_message(bytes: &[u8]) -> Option<(&[u8], usize)> {
-    let digits = bytes.iter().take(3).position(|byte| byte & 0x80 == 0)? + 1;
-    let length = bytes[..digits].iter().rev().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
-    Some((bytes.get(digits..digits + length)?, digits + length))
 }
 
 /// A stream that is charged, and checked if it carries an answer.

@@ -1,8 +1,8 @@
 //! Where connections run: on the node's thread, until one takes long turns.
 //!
-//! A connection decodes in one turn what its peer sent, and a request of a megabyte takes ten milliseconds of it. On the
-//! node's thread, every other connection would wait for that. So a connection that has taken a long turn moves to a
-//! second thread, of lower priority, for the rest of its life. Small pings stay where they are, and never pay for a
+//! A connection decodes in one turn what its peer sent, and a request of a megabyte takes ten milliseconds of it. On
+//! the node's thread, every other connection would wait for that. So a connection that has taken a long turn moves to
+//! a second thread, of lower priority, for the rest of its life. Small pings stay where they are, and never pay for a
 //! change of thread.
 
 use std::{
@@ -21,8 +21,8 @@ use tokio::{
 };
 use tracing::debug;
 
-/// The longest turn that a connection may take on the node's thread. A request of the size of a network packet takes some
-/// ten microseconds, one of 64 KiB half a millisecond.
+/// The longest turn that a connection may take on the node's thread. A request of the size of a network packet takes
+/// some ten microseconds, one of 64 KiB half a millisecond.
 const LONG_TURN: Duration = Duration::from_millis(2);
 
 /// How much less of a busy processor the second thread gets than the node's, as a `nice` value: about a tenth.

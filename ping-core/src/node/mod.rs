@@ -1,7 +1,7 @@
 //! One libp2p swarm in a task of its own, and the handle that programs hold.
 //!
-//! The swarm belongs to its task, `event_loop`, and `executor` runs its connections. Programs send it commands through [`Node`] and get [`Event`]s back;
-//! actors reach it through Kameo, which has one swarm for the whole process.
+//! The swarm belongs to its task, `event_loop`, and `executor` runs its connections. Programs send it commands through
+//! [`Node`] and get [`Event`]s back; actors reach it through Kameo, which has one swarm for the whole process.
 
 mod behaviour;
 mod dial_error;

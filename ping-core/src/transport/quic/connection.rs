@@ -27,8 +27,8 @@ const FIRST_WINDOWS: [u32; 3] = [512 * 1024, 128 * 1024, Window::SMALLEST];
 /// How many bytes a peer may send ahead of what is read, in all streams of a connection, and as many are kept for it
 /// until it confirms them.
 ///
-/// QUIC's own windows are fixed. This one doubles when a peer fills half of it within two round trips, as long as half of
-/// the node's memory for peers is free.
+/// QUIC's own windows are fixed. This one doubles when a peer fills half of it within two round trips, as long as half
+/// of the node's memory for peers is free.
 #[derive(Clone, Debug)]
 pub(super) struct Window(Arc<Mutex<State>>);
 

@@ -1,4 +1,5 @@
-//! Peers that do not follow the rules, built from plain libp2p without this project's code, to test the programs against.
+//! Peers that do not follow the rules, built from plain libp2p without this project's code, to test the programs
+//! against.
 //!
 //! - `hostile mute ADDRESS COUNT` makes COUNT connections, writes pings into a stream on each and never reads a reply.
 //!   It prints how many bytes were taken when no stream takes any more, and holds the connections until its standard
@@ -21,10 +22,10 @@
 //! - `hostile churn ADDRESS COUNT` connects and disconnects COUNT times, each time with a new identity.
 //! - `hostile serve KIND` is a server whose actor answers in a way that no Kameo node does; it prints its address, and
 //!   ends with its standard input. `server` lists the kinds.
-//! - `hostile unread ADDRESS COUNT SIZE` makes COUNT connections and fills hundreds of streams on each that never name a
-//!   protocol, in frames of SIZE bytes; it prints how many bytes were taken, and holds what is left as `mute` does.
-//! - `hostile initials ADDRESS` sends first packets of QUIC connections from 32 addresses and goes on with none, until its
-//!   standard input ends. It prints a line when 800 are sent. Needs Linux, whose loopback has so many addresses.
+//! - `hostile unread ADDRESS COUNT SIZE` makes COUNT connections and fills hundreds of streams on each that never name
+//!   a protocol, in frames of SIZE bytes; it prints how many bytes were taken, and holds what is left as `mute` does.
+//! - `hostile initials ADDRESS` sends first packets of QUIC connections from 32 addresses and goes on with none, until
+//!   its standard input ends. It prints a line when 800 are sent. Needs Linux, whose loopback has so many addresses.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 mod connections;

@@ -20,6 +20,9 @@ use crate::swarm::end_of_input;
 /// How long nothing is taken until a connection counts as full.
 const BLOCKED: Duration = Duration::from_secs(2);
 
+/// How long a stream takes nothing until it counts as full.
+const FULL: Duration = Duration::from_millis(200);
+
 /// More than a connection takes.
 const STREAMS: usize = 500;
 
@@ -29,8 +32,8 @@ const UNNAMED: usize = 128;
 /// How such a stream begins.
 const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
 
-/// More than the window of a stream.
-const PER_STREAM: usize = 1024 * 1024;
+/// A little less than the window of a stream, so that nothing waits for more of it.
+const PER_STREAM: usize = 240 * 1024;
 
 /// Fills streams that never name a protocol, on many connections, in frames of this size. Prints how many bytes were
 /// taken, and holds what is left.
@@ -103,10 +106,10 @@ async fn fill_tcp(socket: SocketAddr, frame: usize) -> Result<(usize, Held)> {
         let bytes = vec![0; frame];
         let mut sent = 0;
         while sent < PER_STREAM
-            && let Ok(Ok(length)) = timeout(BLOCKED / 4, stream.write(&bytes)).await
+            && let Ok(Ok(length)) = timeout(FULL, stream.write(&bytes)).await
         {
             sent += length;
-            if timeout(BLOCKED / 4, stream.flush()).await.is_err() {
+            if timeout(FULL, stream.flush()).await.is_err() {
                 break;
             }
         }
@@ -132,7 +135,7 @@ async fn fill_quic(socket: SocketAddr, frame: usize) -> Result<(usize, Held)> {
         let bytes = vec![b'x'; frame];
         let mut sent = 0;
         while sent < NAME
-            && let Ok(Ok(length)) = timeout(BLOCKED / 4, send.write(&bytes[..frame.min(NAME - sent)])).await
+            && let Ok(Ok(length)) = timeout(FULL, send.write(&bytes[..frame.min(NAME - sent)])).await
         {
             sent += length;
         }
