@@ -60,7 +60,7 @@ pub(crate) struct Args {
         value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
 
-    /// Memory that peers may make the server hold; the connection that holds most is closed first (at least 32MiB)
+    /// Memory that peers may make the server hold; the connection that holds most is closed first (at least 64MiB)
     /// [default: 256MiB, or a quarter of this machine's memory if that is less]
     #[arg(long, value_name = "SIZE", value_parser = memory::parse)]
     pub(crate) max_memory: Option<u64>,

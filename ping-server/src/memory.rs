@@ -5,8 +5,9 @@ use std::{convert::Infallible, future::pending, hint::black_box, time::Duration}
 use bytesize::ByteSize;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// The least that makes sense: a quarter of it, which one connection may hold, takes a request of the largest size.
-const MIN: u64 = 32 * 1024 * 1024;
+/// The least that makes sense: half of it, which one connection may hold, takes what our client keeps in flight of the
+/// largest payloads.
+const MIN: u64 = 64 * 1024 * 1024;
 
 /// What a server may take that has a machine to itself.
 const MAX_DEFAULT: u64 = 256 * 1024 * 1024;
@@ -43,7 +44,7 @@ fn machine_memory() -> Option<u64> {
 /// Reads the limit.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let ByteSize(size) = text.parse().map_err(|error| format!("{error}; write it as 256MiB"))?;
-    if size < MIN { Err("the limit must be at least 32MiB".into()) } else { Ok(size) }
+    if size < MIN { Err("the limit must be at least 64MiB".into()) } else { Ok(size) }
 }
 
 /// How often freed memory is given back.

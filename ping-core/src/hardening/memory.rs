@@ -31,8 +31,12 @@ pub(crate) const CONNECTION_COST: usize = 48 * 1024;
 /// The first is covered by what it takes by itself.
 const STEP: usize = 8 * 1024;
 
-/// Which part of the whole one connection may hold.
-const SHARE: usize = 4;
+/// Which part of the whole one connection may hold. A client that keeps four payloads of 1 MiB in flight holds 25 MiB
+/// while they are served.
+const SHARE: usize = 2;
+
+/// How many times its own cost a connection must hold to be closed for a new one.
+const MUCH: usize = 4;
 
 /// The account of one node.
 #[derive(Debug)]
@@ -89,7 +93,7 @@ impl Memory {
     /// When there is no room, and no connection that holds much more.
     pub(crate) fn connect(self: &Arc<Self>) -> io::Result<Arc<ConnectionMemory>> {
         let mut state = self.lock();
-        if state.held + CONNECTION_COST > self.limit && !state.condemn_worst(SHARE * CONNECTION_COST) {
+        if state.held + CONNECTION_COST > self.limit && !state.condemn_worst(MUCH * CONNECTION_COST) {
             if let Some(count) = state.refused.count() {
                 warn!("Rejected a connection: the others hold all memory that peers may use ({count} so far)");
             }

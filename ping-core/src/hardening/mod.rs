@@ -3,7 +3,7 @@
 //! | limit | value | where |
 //! |---|---|---|
 //! | connections, in all, per address, per peer, in their handshake | [`Limits`], [`MAX_PENDING`] | `connections` |
-//! | memory that peers make the node hold, per connection and in all | a quarter of the limit, the limit | `memory` |
+//! | memory that peers make the node hold, per connection and in all | half of the limit, the limit | `memory` |
 //! | registrations of other peers, in all, per address, per name | 256, 16, 4 | `registry_filter` |
 //! | log lines of one kind that peers can provoke | 1 a second | `log_limit` |
 //!
