@@ -239,20 +239,6 @@ pub fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The IP address, port and transport of a multiaddr that names nothing else.
-pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
-    let parts: Vec<_> = address.iter().collect();
-    let ip = match parts.first()? {
-        Protocol::Ip4(ip) => (*ip).into(),
-        Protocol::Ip6(ip) => (*ip).into(),
-        _ => return None,
-    };
-    match Transport::read(&parts[1..])? {
-        (transport, port, []) => Some((ip, port, transport)),
-        _ => None,
-    }
-}
-
 /// An address without the peer id at its end, if it has one.
 pub fn without_peer(address: Multiaddr) -> Multiaddr {
     address.into_iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
@@ -339,16 +325,6 @@ mod tests {
         let error = |text: &str| io::Error::other(format!("failed to lookup address information: {text}"));
         assert!(is_certain(&error("Name or service not known")));
         assert!(!is_certain(&error("Temporary failure in name resolution")));
-    }
-
-    #[test]
-    fn an_endpoint_is_an_ip_address_and_a_transport_alone() {
-        let endpoint = |text: &str| endpoint(&text.parse().unwrap());
-        assert_eq!(endpoint("/ip4/10.0.0.1/tcp/5"), Some(([10, 0, 0, 1].into(), 5, Transport::Tcp)));
-        assert_eq!(endpoint("/ip4/10.0.0.1/udp/5/quic-v1"), Some(([10, 0, 0, 1].into(), 5, Transport::Quic)));
-        for other in ["/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/5", "/dns/host/tcp/5", "/ip4/10.0.0.1/tcp/5/ws"] {
-            assert_eq!(endpoint(other), None, "{other}");
-        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use ping_core::{Event, Node, Transport, address::endpoint};
+use ping_core::{Event, Node, Transport, transport::endpoint};
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
 

@@ -11,10 +11,7 @@ use std::{
 
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use ping_core::{
-    Event,
-    address::{endpoint, without_peer},
-};
+use ping_core::{Event, address::without_peer, transport::endpoint};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 

@@ -138,6 +138,20 @@ impl fmt::Display for Transport {
     }
 }
 
+/// The IP address, port and transport of a multiaddr that names nothing else.
+pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
+    let parts: Vec<_> = address.iter().collect();
+    let ip = match parts.first()? {
+        Protocol::Ip4(ip) => (*ip).into(),
+        Protocol::Ip6(ip) => (*ip).into(),
+        _ => return None,
+    };
+    match Transport::read(&parts[1..])? {
+        (transport, port, []) => Some((ip, port, transport)),
+        _ => None,
+    }
+}
+
 /// All transports of a node, or, with a secret, those that it can make private. With a secret, the node reaches only
 /// nodes that have the same.
 pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>, memory: Arc<Memory>) -> Connections {
@@ -168,5 +182,15 @@ mod tests {
             assert!(matches!(rest, [Protocol::P2p(_)]));
         }
         assert!(Transport::ALL.iter().all(|transport| !transport.speaks(&"/ip4/192.0.2.1/udp/7".parse().unwrap())));
+    }
+
+    #[test]
+    fn an_endpoint_is_an_ip_address_and_a_transport_alone() {
+        let endpoint = |text: &str| endpoint(&text.parse().unwrap());
+        assert_eq!(endpoint("/ip4/10.0.0.1/tcp/5"), Some(([10, 0, 0, 1].into(), 5, Transport::Tcp)));
+        assert_eq!(endpoint("/ip4/10.0.0.1/udp/5/quic-v1"), Some(([10, 0, 0, 1].into(), 5, Transport::Quic)));
+        for other in ["/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/5", "/dns/host/tcp/5", "/ip4/10.0.0.1/tcp/5/ws"] {
+            assert_eq!(endpoint(other), None, "{other}");
+        }
     }
 }

@@ -11,7 +11,7 @@ mod listener;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -29,7 +29,7 @@ use libp2p::{
 };
 use quinn::crypto::rustls::QuicServerConfig;
 
-use super::{Connections, Kind, Setup};
+use super::{Connections, Kind, Setup, endpoint};
 use crate::{
     hardening::{Memory, Metered},
     protocol::MAX_IN_FLIGHT,
@@ -82,18 +82,6 @@ impl Kind for Quic {
     }
 }
 
-/// Where an address of this transport says to listen.
-fn socket_of(address: &Multiaddr) -> Option<SocketAddr> {
-    let parts: Vec<_> = address.iter().collect();
-    let (host, rest) = parts.split_first()?;
-    let ip = match host {
-        Protocol::Ip4(ip) => IpAddr::V4(*ip),
-        Protocol::Ip6(ip) => IpAddr::V6(*ip),
-        _ => return None,
-    };
-    super::Transport::read(rest).map(|(_, port, _)| SocketAddr::new(ip, port))
-}
-
 /// A transport that dials by libp2p's and listens by its own.
 struct Both {
     dialer: Connections,
@@ -114,8 +102,8 @@ impl Transport for Both {
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
         let unsupported = || TransportError::MultiaddrNotSupported(address.clone());
         let crypto = self.crypto.clone().ok_or_else(unsupported)?;
-        let socket = socket_of(&address).ok_or_else(unsupported)?;
-        let listener = Listener::new(id, socket, crypto, self.memory.clone());
+        let (ip, port, _) = endpoint(&address).ok_or_else(unsupported)?;
+        let listener = Listener::new(id, SocketAddr::new(ip, port), crypto, self.memory.clone());
         self.listeners.push(listener.map_err(TransportError::Other)?);
         self.waker.take().into_iter().for_each(Waker::wake);
         Ok(())
