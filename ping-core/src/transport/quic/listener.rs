@@ -60,7 +60,8 @@ pub(super) struct Listener {
     id: ListenerId,
     endpoint: Endpoint,
     local: SocketAddr,
-    crypto: Arc<QuicServerConfig>,
+    /// What every connection is accepted with, but for its window.
+    config: ServerConfig,
     memory: Arc<Memory>,
     accept: BoxFuture<'static, Option<Incoming>>,
     /// The addresses of this machine, if it listens on all of them.
@@ -86,10 +87,11 @@ impl Listener {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
-        let mut config = EndpointConfig::default();
-        config.supported_versions(vec![1]);
-        let endpoint =
-            Endpoint::new(config, Some(server_config(&crypto, Window::SMALLEST)), socket, Arc::new(TokioRuntime))?;
+        let mut endpoint_config = EndpointConfig::default();
+        endpoint_config.supported_versions(vec![1]);
+        let mut config = ServerConfig::with_crypto(crypto);
+        config.migration(false);
+        let endpoint = Endpoint::new(endpoint_config, Some(config.clone()), socket, Arc::new(TokioRuntime))?;
         let interfaces = local.ip().is_unspecified().then(IfWatcher::new).transpose()?;
         let listen_addr = multiaddr(local.ip(), local.port());
         let own = interfaces.is_none().then_some(TransportEvent::NewAddress { listener_id: id, listen_addr });
@@ -98,7 +100,7 @@ impl Listener {
             accept: accept(&endpoint),
             endpoint,
             local,
-            crypto,
+            config,
             memory,
             interfaces,
             pending: Arc::new(()),
@@ -132,7 +134,8 @@ impl Listener {
         let (remote, local_ip) = (incoming.remote_address(), incoming.local_ip().unwrap_or(self.local.ip()));
         let Ok(memory) = self.memory.connect() else { return incoming.refuse() };
         let Ok(window) = Window::new(memory.clone()) else { return incoming.refuse() };
-        let config = server_config(&self.crypto, window.size());
+        let mut config = self.config.clone();
+        config.transport_config(Arc::new(transport_config(window.size())));
         let connecting = match incoming.accept_with(Arc::new(config)) {
             Ok(connecting) => connecting,
             Err(error) => return tracing::debug!(%error, "a first packet that begins no connection"),
@@ -206,10 +209,10 @@ fn accept(endpoint: &Endpoint) -> BoxFuture<'static, Option<Incoming>> {
     async move { endpoint.accept().await }.boxed()
 }
 
-/// What a connection with a window of this size is accepted with.
-fn server_config(crypto: &Arc<QuicServerConfig>, window: u32) -> ServerConfig {
-    let mut transport = TransportConfig::default();
-    transport
+/// The limits of a connection with a window of this size.
+fn transport_config(window: u32) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
         .datagram_receive_buffer_size(None)
@@ -220,8 +223,6 @@ fn server_config(crypto: &Arc<QuicServerConfig>, window: u32) -> ServerConfig {
         .stream_receive_window(VarInt::from_u32(MAX_WINDOW))
         .receive_window(VarInt::from_u32(window))
         .send_window(window.into());
-    let mut config = ServerConfig::with_crypto(crypto.clone());
-    config.transport_config(Arc::new(transport)).migration(false);
     config
 }
 
