@@ -8,6 +8,7 @@
 //! read, until the next one: it has handled the last by then.
 
 use std::{
+    error::Error,
     io,
     pin::Pin,
     sync::Arc,
@@ -43,30 +44,30 @@ impl<M> Metered<M> {
 
 impl<M> StreamMuxer for Metered<M>
 where
-    M: StreamMuxer<Error = io::Error> + Unpin,
+    M: StreamMuxer<Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
     M::Substream: AsyncRead + AsyncWrite + Unpin,
 {
     type Substream = MeteredStream<M::Substream>;
     type Error = io::Error;
 
     fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Self::Substream>> {
-        let stream = ready!(Pin::new(&mut self.muxer).poll_inbound(context))?;
+        let stream = ready!(Pin::new(&mut self.muxer).poll_inbound(context)).map_err(io::Error::other)?;
         Poll::Ready(MeteredStream::new(stream, &self.memory, None))
     }
 
     fn poll_outbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Self::Substream>> {
-        let stream = ready!(Pin::new(&mut self.muxer).poll_outbound(context))?;
+        let stream = ready!(Pin::new(&mut self.muxer).poll_outbound(context)).map_err(io::Error::other)?;
         Poll::Ready(MeteredStream::new(stream, &self.memory, Some(AnswerCheck::default())))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.muxer).poll_close(context)
+        Pin::new(&mut self.muxer).poll_close(context).map_err(io::Error::other)
     }
 
     /// Fails when the connection holds too much; it is then closed.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
         self.memory.check(context)?;
-        Pin::new(&mut self.muxer).poll(context)
+        Pin::new(&mut self.muxer).poll(context).map_err(io::Error::other)
     }
 }
 

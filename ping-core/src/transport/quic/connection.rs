@@ -9,10 +9,7 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
-use libp2p::{
-    core::{StreamMuxer, muxing::StreamMuxerEvent},
-    quic,
-};
+use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
 use quinn::{RecvStream, SendStream, VarInt};
 
 use crate::hardening::{ConnectionMemory, Part};
@@ -186,29 +183,5 @@ impl AsyncWrite for Stream {
     fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let _ = self.send.finish();
         Poll::Ready(Ok(()))
-    }
-}
-
-/// libp2p's own connection, whose errors are those of every transport.
-pub(super) struct WithIoError(pub(super) quic::Connection);
-
-impl StreamMuxer for WithIoError {
-    type Substream = quic::Stream;
-    type Error = io::Error;
-
-    fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<quic::Stream>> {
-        Pin::new(&mut self.0).poll_inbound(context).map_err(io::Error::other)
-    }
-
-    fn poll_outbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<quic::Stream>> {
-        Pin::new(&mut self.0).poll_outbound(context).map_err(io::Error::other)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(context).map_err(io::Error::other)
-    }
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
-        Pin::new(&mut self.0).poll(context).map_err(io::Error::other)
     }
 }

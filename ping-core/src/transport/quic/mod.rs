@@ -66,11 +66,8 @@ impl Kind for Quic {
         let dialer = quic::tokio::Transport::new(config)
             .map_err(io::Error::other)
             .and_then(move |(peer, connection), _| {
-                let metered = memory.connect().map(|memory| {
-                    let connection = connection::WithIoError(connection);
-                    (peer, StreamMuxerBox::new(Metered::new(connection, memory)))
-                });
-                std::future::ready(metered)
+                let metered = memory.connect().map(|memory| Metered::new(connection, memory));
+                std::future::ready(metered.map(|metered| (peer, StreamMuxerBox::new(metered))))
             })
             .map_err(|error| error.into_inner())
             .boxed();
