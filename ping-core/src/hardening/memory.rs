@@ -5,7 +5,7 @@
 //! that they belong to. When all connections together hold too much, the one that holds most is closed, and then the
 //! next; the others are served as before.
 //!
-//! Charged are: what a connection costs by itself, bytes that arrived and are not read (`transport/yamux`,
+//! Charged are: what a connection costs by itself, bytes that arrived and are not read (`transport/unread`,
 //! `transport/quic`), requests and answers until they are served (`request_memory`), and bytes that wait to be sent
 //! (`transport/coalesce`).
 
@@ -25,7 +25,7 @@ use tracing::warn;
 use super::log_limit::LogLimit;
 
 /// What a connection takes by itself, in bytes: its task, its handlers and the buffers of its encryption.
-pub(crate) const CONNECTION_COST: usize = 48 * 1024;
+const CONNECTION_COST: usize = 48 * 1024;
 
 /// The step in which a connection is charged with what it holds besides, so that small changes cost next to nothing.
 /// The first is covered by what it takes by itself.
@@ -125,21 +125,22 @@ impl State {
         let live = || self.connections.iter().filter(|(_, entry)| !entry.fate.is_condemned());
         let by_held = live().max_by_key(|(_, entry)| entry.held).filter(|(_, entry)| entry.held > 2 * CONNECTION_COST);
         let worst = by_held.or_else(|| live().max_by_key(|(_, entry)| entry.held + entry.promised));
-        let Some((&id, entry)) = worst.filter(|(_, entry)| entry.held + entry.promised >= least) else { return false };
-        let held = entry.held + entry.promised;
-        if let Some(count) = self.closed.count() {
-            warn!("Closed a connection that held {held} bytes: peers used too much memory ({count} so far)");
-        }
-        self.condemn(id);
+        let Some((&id, _)) = worst.filter(|(_, entry)| entry.held + entry.promised >= least) else { return false };
+        self.condemn(id, "peers");
         true
     }
 
-    fn condemn(&mut self, id: u64) {
+    /// Closes a connection; `who` used too much memory.
+    fn condemn(&mut self, id: u64, who: &str) {
         if let Some(entry) = self.connections.get(&id)
             && !entry.fate.is_condemned.swap(true, Ordering::Relaxed)
         {
-            self.held -= entry.held + entry.promised;
+            let held = entry.held + entry.promised;
+            self.held -= held;
             entry.fate.task.wake();
+            if let Some(count) = self.closed.count() {
+                warn!("Closed a connection that held {held} bytes: {who} used too much memory ({count} so far)");
+            }
         }
     }
 }
@@ -213,11 +214,7 @@ impl ConnectionMemory {
             return Ok(());
         }
         if entry.held > self.node.limit / SHARE {
-            let held = entry.held;
-            if let Some(count) = state.closed.count() {
-                warn!("Closed a connection that held {held} bytes: one peer used too much memory ({count} so far)");
-            }
-            state.condemn(self.id);
+            state.condemn(self.id, "one peer");
             return Err(too_much());
         }
         while state.held > self.node.limit && state.condemn_worst(0) {}
