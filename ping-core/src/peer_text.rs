@@ -63,11 +63,14 @@ impl Write for Bounded {
 
     fn write_char(&mut self, c: char) -> fmt::Result {
         // The standard library knows which characters are printable; quotes need no escape outside of a literal.
-        let escaped = if matches!(c, '\'' | '"' | '\\') { c.to_string() } else { c.escape_debug().to_string() };
-        // An escape is as long as it has bytes; any other character counts as one.
-        let length = escaped.chars().count();
-        self.left = self.left.checked_sub(length).ok_or(fmt::Error)?;
-        self.text.push_str(&escaped);
+        let is_quote = matches!(c, '\'' | '"' | '\\');
+        let escaped = c.escape_debug();
+        self.left = self.left.checked_sub(if is_quote { 1 } else { escaped.len() }).ok_or(fmt::Error)?;
+        if is_quote {
+            self.text.push(c)
+        } else {
+            self.text.extend(escaped)
+        }
         Ok(())
     }
 }

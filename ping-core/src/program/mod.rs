@@ -8,4 +8,4 @@ mod small_file;
 pub use line_queue::LineQueue;
 pub use logging::{flush_log, init_logging, last_words};
 pub use signals::StopSignals;
-pub use small_file::{MAX_SMALL_FILE, open_regular, read_small_file};
+pub use small_file::{open_regular, read_small_file};

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// How much of such a file is read, in bytes.
-pub const MAX_SMALL_FILE: u64 = 1024 * 1024;
+const MAX_SMALL_FILE: u64 = 1024 * 1024;
 
 /// Opens a file to read it, if it is a regular file. A pipe or a device might never end.
 ///
@@ -21,7 +21,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Reads a text file of at most [`MAX_SMALL_FILE`] bytes.
+/// Reads a text file of at most 1 MiB.
 ///
 /// # Errors
 ///
