@@ -5,8 +5,8 @@ use std::{convert::Infallible, future::pending, hint::black_box, time::Duration}
 use bytesize::ByteSize;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// The least that makes sense: half of it, which one connection may hold, takes what our client keeps in flight of the
-/// largest payloads.
+/// The smallest useful limit: one connection may hold half of it, and our client keeps up to 25 MiB of the largest
+/// payloads in flight.
 const MIN: u64 = 64 * 1024 * 1024;
 
 /// What a server may take that has a machine to itself.
@@ -53,7 +53,7 @@ const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(1);
 /// The sizes that are allocated to give memory back, from 8 bytes to 32 MiB: mimalloc keeps four for each doubling.
 const DOUBLINGS: std::ops::Range<u32> = 3..25;
 
-/// A burst is over when peers held so many bytes and no longer do.
+/// How many bytes peers must release for a burst to count as over.
 const BURST: u64 = 1024 * 1024;
 
 /// How often memory is given back after a burst: mimalloc waits some time until it returns a page.

@@ -94,7 +94,7 @@ async fn session(
                 Err(error) => result.error = Some(error),
             }
         };
-        // Kameo panics in whoever asks; what was measured is reported all the same.
+        // Kameo can panic in the task that asks. What was measured is still reported.
         if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
             result.figures.cut_short();
             result.error = Some(Error::panicked(&*panic));

@@ -29,7 +29,7 @@ const SYN: u8 = 1;
 /// What a frame takes besides its bytes.
 const FRAME_COST: usize = 64;
 
-/// Spreads the ids of streams. A connection has few at a time, so that nothing is gained by choosing them badly; the
+/// Spreads the ids of streams. A connection has at most some hundred, so a peer gains little by ids that collide. The
 /// factor is that of Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
 #[derive(Debug, Default)]
 struct IdHasher(u64);
@@ -107,8 +107,8 @@ impl State {
         Ok(length)
     }
 
-    /// So many bytes of a stream were read. What a frame takes is free when all of it is read; that is taken to happen
-    /// evenly.
+    /// Subtracts bytes that were read from a stream. yamux frees a frame when all of it is read; this frees its cost in
+    /// proportion.
     fn on_read(&mut self, id: u32, bytes: usize) {
         let Some(pending) = self.streams.get_mut(&id) else { return };
         let freed = if bytes >= pending.bytes { pending.cost } else { pending.cost * bytes / pending.bytes };

@@ -25,7 +25,7 @@
 //! - `hostile unread ADDRESS COUNT SIZE` makes COUNT connections and fills hundreds of streams on each that never name
 //!   a protocol, in frames of SIZE bytes; it prints how many bytes were taken, and holds what is left as `mute` does.
 //! - `hostile initials ADDRESS` sends first packets of QUIC connections from 32 addresses and goes on with none, until
-//!   its standard input ends. It prints a line when 800 are sent. Needs Linux, whose loopback has so many addresses.
+//!   its standard input ends. It prints a line when 800 are sent. Needs Linux, where all of 127.0.0.0/8 is loopback.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 mod connections;
