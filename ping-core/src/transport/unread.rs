@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    io,
+    io, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -17,14 +17,22 @@ use futures::{AsyncRead, AsyncWrite};
 
 use crate::hardening::{ConnectionMemory, Part};
 
+/// How many streams a connection may have, yamux's default. One more ends the connection.
+pub(super) const MAX_STREAMS: usize = 512;
+
 /// The length of a frame's head, in bytes: version, type, flags, stream and length (yamux's specification).
 const HEAD: usize = 12;
 
-/// The type of a frame of data.
+/// The types of frames that belong to a stream: data, and more room for it.
 const DATA: u8 = 0;
+const WINDOW_UPDATE: u8 = 1;
 
-/// The flag that opens a stream.
+/// The flags that open and reset a stream.
 const SYN: u8 = 1;
+const RST: u8 = 8;
+
+/// The most room that a peer may give to a stream when it opens it. yamux adds its default to this without a check.
+const MAX_FIRST_WINDOW: usize = u32::MAX as usize / 2;
 
 /// What a frame takes besides its bytes.
 const FRAME_COST: usize = 64;
@@ -55,8 +63,10 @@ pub(super) struct Unread(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     streams: HashMap<u32, Pending, BuildHasherDefault<IdHasher>>,
-    /// What all streams keep.
+    /// What all streams keep, and the frame that arrives.
     cost: usize,
+    /// What that frame takes if it belongs to no stream. yamux reads it to its end before it drops it.
+    passing: usize,
     charged: Part,
 }
 
@@ -69,7 +79,7 @@ struct Pending {
 
 impl Unread {
     pub(super) fn new(memory: &Arc<ConnectionMemory>) -> Self {
-        let state = State { streams: HashMap::default(), cost: 0, charged: memory.part() };
+        let state = State { streams: HashMap::default(), cost: 0, passing: 0, charged: memory.part() };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -87,21 +97,35 @@ impl Unread {
 }
 
 impl State {
-    /// A frame of this head arrives. Fails if its connection holds too much.
+    /// A frame of this head arrives; returns the length of its data. Fails if its connection holds too much, or the
+    /// frame is one that yamux answers with an error: it would go on reading.
     fn on_head(&mut self, head: &[u8; HEAD]) -> io::Result<usize> {
         let [_, kind, _, flags, id @ .., l0, l1, l2, l3] = *head;
         let (id, length) = (u32::from_be_bytes(id), u32::from_be_bytes([l0, l1, l2, l3]) as usize);
-        if flags & SYN != 0 && id != 0 {
+        if flags & (SYN | RST) == SYN && matches!(kind, DATA | WINDOW_UPDATE) {
+            if self.streams.len() >= MAX_STREAMS {
+                return Err(malformed("it opened too many streams"));
+            }
+            if kind == WINDOW_UPDATE && length > MAX_FIRST_WINDOW {
+                return Err(malformed("it opened a stream with too much room"));
+            }
             self.streams.entry(id).or_default();
         }
-        if kind != DATA {
-            return Ok(0);
+        let before = self.cost;
+        self.cost -= mem::take(&mut self.passing);
+        let length = if kind == DATA { length } else { 0 };
+        if length > 0 {
+            let cost = length + FRAME_COST;
+            match self.streams.get_mut(&id) {
+                Some(pending) => {
+                    pending.bytes += length;
+                    pending.cost += cost;
+                }
+                None => self.passing = cost,
+            }
+            self.cost += cost;
         }
-        // yamux drops what belongs to no stream.
-        if let Some(pending) = self.streams.get_mut(&id).filter(|_| length > 0) {
-            pending.bytes += length;
-            pending.cost += length + FRAME_COST;
-            self.cost += length + FRAME_COST;
+        if self.cost != before {
             self.charge()?;
         }
         Ok(length)
@@ -129,6 +153,10 @@ impl State {
     fn charge(&mut self) -> io::Result<()> {
         self.charged.set(self.cost)
     }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// The byte stream under yamux, whose frames are counted as they are read.
@@ -241,14 +269,15 @@ mod tests {
     #[test]
     fn what_arrives_is_counted_by_stream_however_its_bytes_are_split() {
         let bytes = [
-            frame(1, SYN, 1, 0, &[]),
+            frame(WINDOW_UPDATE, SYN, 1, 0, &[]),
             frame(DATA, 0, 1, 100, &[9; 100]),
             frame(DATA, SYN, 3, 7, &[9; 7]),
             frame(2, SYN, 0, 77, &[]),
             frame(DATA, 0, 1, 50, &[9; 50]),
             // Of a stream that there is not.
             frame(DATA, 0, 99, 30, &[9; 30]),
-            frame(1, 0, 3, 1000, &[]),
+            frame(DATA, 0, 99, 0, &[]),
+            frame(WINDOW_UPDATE, 0, 3, 1000, &[]),
         ]
         .concat();
         for step in [1, 5, 12, 1000] {
@@ -257,7 +286,7 @@ mod tests {
             let mut state = counted.unread.lock();
             let bytes_of = |state: &State, id| state.streams.get(&id).map(|pending| pending.bytes);
             assert_eq!((bytes_of(&state, 1), bytes_of(&state, 3), bytes_of(&state, 99)), (Some(150), Some(7), None));
-            assert_eq!(state.cost, 157 + 3 * FRAME_COST);
+            assert_eq!(state.cost, 157 + 3 * FRAME_COST, "the frame of no stream has passed");
             state.on_read(1, 75);
             assert!(state.cost < 90 + 2 * FRAME_COST);
             state.on_read(1, 75);
@@ -272,9 +301,40 @@ mod tests {
     fn a_connection_that_reads_nothing_is_closed() {
         let memory = Memory::new(64 * 1024 * 1024).connect().unwrap();
         let mut counted = Counted::new((), Unread::new(&memory));
-        counted.on_bytes(&frame(1, SYN, 1, 0, &[])).unwrap();
+        counted.on_bytes(&frame(WINDOW_UPDATE, SYN, 1, 0, &[])).unwrap();
         let byte = frame(DATA, 0, 1, 1, &[9]);
         let taken = (0..1_000_000).take_while(|_| counted.on_bytes(&byte).is_ok()).count();
         assert!((400_000..600_000).contains(&taken), "half of 64 MiB, in frames of one byte: {taken}");
+    }
+
+    #[test]
+    fn frames_that_yamux_drops_leave_nothing() {
+        let mut counted = counted();
+        for kind in [DATA, WINDOW_UPDATE] {
+            for id in (1..10_001).step_by(2) {
+                counted.on_bytes(&frame(kind, SYN | RST, id, 0, &[])).unwrap();
+                counted.on_bytes(&frame(kind, RST, id, 0, &[])).unwrap();
+            }
+        }
+        let state = |counted: &Counted<()>| {
+            let state = counted.unread.lock();
+            (state.streams.len(), state.cost)
+        };
+        assert_eq!(state(&counted), (0, 0));
+        // One that does not end.
+        counted.on_bytes(&frame(DATA, 0, 99, 1_000_000, &[9; 10])).unwrap();
+        assert_eq!(state(&counted), (0, 1_000_000 + FRAME_COST));
+        counted.on_bytes(&[9; 999_990]).unwrap();
+        counted.on_bytes(&frame(DATA, 0, 99, 0, &[])).unwrap();
+        assert_eq!(state(&counted), (0, 0));
+    }
+
+    #[test]
+    fn streams_that_yamux_rejects_end_the_connection() {
+        let mut counted = counted();
+        let opened = (1..).step_by(2).take_while(|&id| counted.on_bytes(&frame(DATA, SYN, id, 0, &[])).is_ok());
+        assert_eq!(opened.count(), MAX_STREAMS);
+        let mut counted = self::counted();
+        assert!(counted.on_bytes(&frame(WINDOW_UPDATE, SYN, 1, u32::MAX, &[])).is_err());
     }
 }

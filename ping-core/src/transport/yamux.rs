@@ -18,14 +18,11 @@ use ::yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
 
-use super::unread::{Counted, Stream, Unread};
+use super::unread::{Counted, MAX_STREAMS, Stream, Unread};
 use crate::hardening::ConnectionMemory;
 
 /// The protocol's name.
 pub(super) const PROTOCOL: &str = "/yamux/1.0.0";
-
-/// How many streams a connection may have, the library's default. One more ends the connection.
-const MAX_STREAMS: usize = 512;
 
 /// How many bytes the windows of all streams of a connection may grow together, beyond the 256 KiB that each starts
 /// with. One stream then carries 40 MB/s over a round trip of 100 ms.
