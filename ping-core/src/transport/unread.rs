@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures::{AsyncRead, AsyncWrite};
+use tokio::task::coop::{RestoreOnPending, poll_proceed};
 
 use crate::hardening::{ConnectionMemory, Part};
 
@@ -33,6 +34,10 @@ const RST: u8 = 8;
 
 /// The most room that a peer may give to a stream when it opens it. yamux adds its default to this without a check.
 const MAX_FIRST_WINDOW: usize = u32::MAX as usize / 2;
+
+/// How much a frame that resets a stream takes of a turn's budget, besides its share as a frame. Peers reset few
+/// streams, but one can open and reset them without end, at forty microseconds of the swarm's work each.
+const RESET_BUDGET: u32 = 15;
 
 /// What a frame takes besides its bytes.
 const FRAME_COST: usize = 64;
@@ -160,6 +165,9 @@ fn malformed(what: &str) -> io::Error {
 }
 
 /// The byte stream under yamux, whose frames are counted as they are read.
+///
+/// yamux and the swarm go on as long as there are frames, and thousands fit into one message of the layer below. So each
+/// frame takes from the budget that Tokio gives a task for one turn.
 pub(super) struct Counted<C> {
     wire: C,
     unread: Unread,
@@ -196,9 +204,22 @@ impl<C> Counted<C> {
 
 impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let budget = if self.has == 0 && self.data_left == 0 { Some(ready!(poll_proceed(context))) } else { None };
         let length = ready!(Pin::new(&mut self.wire).poll_read(context, buffer))?;
+        budget.iter().for_each(RestoreOnPending::made_progress);
         self.on_bytes(&buffer[..length])?;
+        if self.has == 0 && self.head[3] & RST != 0 {
+            spend(RESET_BUDGET, context);
+        }
         Poll::Ready(Ok(length))
+    }
+}
+
+/// Takes from the budget of this turn, as far as there is any left.
+fn spend(amount: u32, context: &mut Context<'_>) {
+    for _ in 0..amount {
+        let Poll::Ready(unit) = poll_proceed(context) else { return };
+        unit.made_progress();
     }
 }
 
