@@ -84,11 +84,23 @@ fn large_requests_that_do_not_end_leave_room_for_others() {
 }
 
 #[test]
-fn a_flood_of_asks_does_not_hold_up_honest_clients() {
+fn a_flood_of_requests_does_not_hold_up_honest_clients() {
+    for what in ["flood", "look-ups", "keep-alives"] {
+        for transport in ["tcp", "quic-v1"] {
+            let server = Server::start();
+            let flood = Process::start(Command::new(program("hostile")).args([what, server.address(transport)]));
+            flood.line_with("flooding");
+            honest_ping(&server, 0);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_libp2p_does_not_hold_up_honest_clients() {
     for transport in ["tcp", "quic-v1"] {
         let server = Server::start();
-        let flood = Process::start(Command::new(program("hostile")).args(["flood", server.address(transport)]));
-        flood.line_with("flooding");
+        let garbage = Process::start(Command::new(program("hostile")).args(["garbage", server.address(transport)]));
+        garbage.line_with("sent");
         honest_ping(&server, 0);
     }
 }
@@ -141,7 +153,7 @@ fn confined(mebibytes: u32) -> Server {
 #[cfg(target_os = "linux")]
 #[test]
 fn bytes_that_nobody_reads_are_bounded_in_total() {
-    let attacks = [("tcp", "12", "65536"), ("tcp", "2", "1"), ("quic-v1", "40", "65536"), ("quic-v1", "1", "1")];
+    let attacks = [("tcp", "12", "65536"), ("tcp", "1", "1"), ("quic-v1", "40", "65536"), ("quic-v1", "1", "64")];
     // Side by side, because most of the time is waiting.
     std::thread::scope(|scope| {
         for (transport, connections, frame) in attacks {
@@ -158,6 +170,23 @@ fn bytes_that_nobody_reads_are_bounded_in_total() {
             });
         }
     });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn frames_that_no_library_sends_are_bounded_and_do_not_hold_up_honest_clients() {
+    for kind in ["reset", "open-and-reset", "open", "ping", "window", "long", "garbage"] {
+        let server = confined(64);
+        honest_ping(&server, 0);
+        let before = ping_lab::memory(server.process.id());
+        let what = ["frames", server.address("tcp"), kind];
+        let attacker = Process::start(Command::new(program("hostile")).args(what));
+        // Much more than a connection may hold, if each frame left something.
+        attacker.line_with("sent");
+        honest_ping(&server, 20);
+        let taken = ping_lab::memory(server.process.id()).saturating_sub(before);
+        assert!(taken < 64 * 1024 * 1024, "{kind}: {taken} bytes more");
+    }
 }
 
 #[cfg(target_os = "linux")]

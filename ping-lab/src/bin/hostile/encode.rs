@@ -75,6 +75,10 @@ pub(crate) fn add_provider(key: &[u8], provider: &PeerId) -> Vec<u8> {
     kademlia(2, &[field(2, key), field(9, &field(1, &provider.to_bytes()))])
 }
 
+pub(crate) fn get_providers(key: &[u8]) -> Vec<u8> {
+    kademlia(3, &[field(2, key)])
+}
+
 pub(crate) fn find_node(peer: &PeerId) -> Vec<u8> {
     kademlia(4, &[field(2, &peer.to_bytes())])
 }

@@ -17,6 +17,11 @@
 //!   prints how many bytes were taken, and holds the connections as `mute` does.
 //! - `hostile flood ADDRESS` asks actors that do not exist, as fast as the server takes it, until its standard input
 //!   ends.
+//! - `hostile look-ups ADDRESS` and `hostile keep-alives ADDRESS` do the same with look-ups of a name, and with libp2p's
+//!   ping protocol.
+//! - `hostile frames ADDRESS KIND` sends frames of yamux that no library sends, until its standard input ends. `frames`
+//!   lists the kinds.
+//! - `hostile garbage ADDRESS` sends the port what is not libp2p, until its standard input ends.
 //! - `hostile crowd ADDRESS COUNT` is harmless: it makes COUNT connections, each of which pings once a second by a
 //!   stream, until its standard input ends. It prints a line when all are connected.
 //! - `hostile churn ADDRESS COUNT` connects and disconnects COUNT times, each time with a new identity.
@@ -30,6 +35,8 @@
 
 mod connections;
 mod encode;
+mod frames;
+mod garbage;
 mod messages;
 mod quic;
 mod raw;
@@ -61,18 +68,25 @@ async fn main() -> Result<()> {
         ("panics", []) => messages::panics(address).await,
         ("claims", []) => messages::claims(address).await,
         ("hoard", [count]) => connections::hoard(address, count.parse()?).await,
-        ("flood", []) => {
-            tokio::select! {
-                flooded = messages::flood_asks(address) => flooded,
-                ended = swarm::end_of_input() => ended,
-            }
-        }
+        ("flood", []) => until_end_of_input(messages::flood_asks(address)).await,
+        ("look-ups", []) => until_end_of_input(messages::flood_look_ups(address)).await,
+        ("keep-alives", []) => until_end_of_input(messages::flood_keep_alives(address)).await,
+        ("frames", [kind]) => until_end_of_input(frames::frames(address, kind)).await,
+        ("garbage", []) => until_end_of_input(garbage::garbage(address)).await,
         ("unread", [count, frame]) => raw::unread(address, count.parse()?, frame.parse()?).await,
         ("initials", []) => quic::initials(raw::socket(&address)?).await,
         ("churn", [count]) => connections::churn(address, count.parse()?).await,
         ("crowd", [count]) => connections::crowd(address, count.parse()?).await,
         ("connects", [count]) => connections::connects(address, count.parse()?).await,
         _ => bail!("{USAGE}"),
+    }
+}
+
+/// Attacks until standard input ends.
+async fn until_end_of_input(attack: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        ended = attack => ended,
+        ended = swarm::end_of_input() => ended,
     }
 }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
-use libp2p::{Multiaddr, PeerId, Stream};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::time::timeout;
 
 use crate::{
-    encode::{ask, bytes_item, text_item, text_map},
-    swarm::{MESSAGING, connect, open_on},
+    encode::{ask, bytes_item, get_providers, text_item, text_map},
+    swarm::{KEEP_ALIVE, MESSAGING, REGISTRY, connect, open_on, server_of},
 };
 
 /// How long an answer, or the refusal to give one, may take.
@@ -86,13 +86,29 @@ pub(crate) async fn claims(address: Multiaddr) -> Result<()> {
 
 /// Asks an actor that does not exist, many times at once.
 pub(crate) async fn flood_asks(address: Multiaddr) -> Result<()> {
-    let (control, _, peer) = connect(address).await?;
+    let peer = server_of(&address)?;
     let request = text_map(&[("Ask", ask(&[&99_u64.to_le_bytes()[..], &peer.to_bytes()].concat()))]);
+    flood(address, MESSAGING, request).await
+}
+
+/// Looks up a name, many times at once.
+pub(crate) async fn flood_look_ups(address: Multiaddr) -> Result<()> {
+    flood(address, REGISTRY, get_providers(b"ping_actor")).await
+}
+
+/// Asks for signs of life, many times at once.
+pub(crate) async fn flood_keep_alives(address: Multiaddr) -> Result<()> {
+    flood(address, KEEP_ALIVE, vec![7; 32]).await
+}
+
+/// Sends a request again and again, on many streams at once.
+async fn flood(address: Multiaddr, protocol: StreamProtocol, request: Vec<u8>) -> Result<()> {
+    let (control, _, peer) = connect(address).await?;
     println!("flooding");
     let senders = (0..256).map(|_| async {
         let mut control = control.clone();
         loop {
-            match control.open_stream(peer, MESSAGING).await {
+            match control.open_stream(peer, protocol.clone()).await {
                 Ok(mut stream) => exchange(&mut stream, &request).await,
                 Err(error) => bail!("the server ended it: {error}"),
             }

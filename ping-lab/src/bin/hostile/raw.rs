@@ -1,9 +1,9 @@
 //! Connections without a swarm: streams that never name a protocol, in frames of any size.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use futures::{AsyncWriteExt, future::join_all};
+use futures::{AsyncRead, AsyncWrite, AsyncWriteExt, future::join_all};
 use libp2p::{
     Multiaddr,
     core::{UpgradeInfo, upgrade::OutboundConnectionUpgrade},
@@ -65,12 +65,25 @@ const NAME: usize = 16_000;
 /// What keeps a connection open.
 type Held = Box<dyn Send>;
 
-async fn fill_tcp(socket: SocketAddr, frame: usize) -> Result<(usize, Held)> {
+/// A byte stream that carries yamux.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
+
+pub(crate) type Wire = Pin<Box<dyn Duplex>>;
+
+/// Connects with a new identity, up to the point where frames of yamux follow.
+pub(crate) async fn secure(socket: SocketAddr) -> Result<Wire> {
     let stream = libp2p::tcp::tokio::TcpStream(TcpStream::connect(socket).await?);
     let noise = noise::Config::new(&Keypair::generate_ed25519())?;
     let (name, stream) = dialer_select_proto(stream, noise.protocol_info(), Version::V1).await?;
     let (_, stream) = noise.upgrade_outbound(stream, name).await?;
     let (_, stream) = dialer_select_proto(stream, ["/yamux/1.0.0"], Version::V1).await?;
+    Ok(Box::pin(stream))
+}
+
+async fn fill_tcp(socket: SocketAddr, frame: usize) -> Result<(usize, Held)> {
+    let stream = secure(socket).await?;
     let mut connection = yamux::Connection::new(stream, yamux::Config::default(), yamux::Mode::Client);
     let (opened, mut requests) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<yamux::Stream>>(1);
     let driver = tokio::spawn(async move {

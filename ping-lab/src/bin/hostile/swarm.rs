@@ -18,6 +18,8 @@ pub(crate) const MESSAGING: StreamProtocol = StreamProtocol::new("/kameo/messagi
 
 pub(crate) const REGISTRY: StreamProtocol = StreamProtocol::new("/kameo/registry/1.0.0");
 
+pub(crate) const KEEP_ALIVE: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
+
 pub(crate) async fn open(address: Multiaddr) -> Result<Stream> {
     open_on(address, STREAM).await
 }
