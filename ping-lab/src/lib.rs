@@ -25,7 +25,10 @@ mod system;
 #[cfg(target_os = "linux")]
 pub use self::system::{memory, open_files};
 #[cfg(unix)]
-pub use self::{client::result_of, system::is_running};
+pub use self::{
+    client::result_of,
+    system::{ignores_hangups, is_running},
+};
 pub use self::{
     client::{client, client_command, lost, ping, start_client},
     port::{Port, has_ipv6},

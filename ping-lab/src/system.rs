@@ -38,6 +38,15 @@ pub fn is_running(id: u32) -> bool {
     crate::finish(Command::new("kill").args(["-0", &id.to_string()])).code == Some(0)
 }
 
+/// Whether this process, and those that it starts, ignore the end of the terminal, as under `nohup`.
+#[cfg(unix)]
+pub fn ignores_hangups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The last bit is that of signal 1.
+    ignored.is_some_and(|bits| bits.trim().ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']))
+}
+
 /// The memory that a process occupies, in bytes.
 #[cfg(target_os = "linux")]
 pub fn memory(process: u32) -> u64 {
