@@ -102,17 +102,21 @@ fn kind_of(mut bytes: &[u8]) -> Kind {
     }
 }
 
+/// Whether bytes that are read pass as the answer to those that were written, in pieces of this length.
+pub fn is_answered(request: &[u8], answer: &[u8], piece: usize) -> bool {
+    let mut check = AnswerCheck::default();
+    request.chunks(piece).for_each(|bytes| _ = check.on_write(bytes));
+    answer.chunks(piece).all(|bytes| check.on_read(bytes).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const AGREEMENT: &[u8] = b"\x13/multistream/1.0.0\n\x17/kameo/messaging/1.0.0\n";
 
-    /// Whether an answer passes, written and read in steps of this length.
     fn passes(request: &[u8], answer: &[u8], step: usize) -> bool {
-        let mut check = AnswerCheck::default();
-        [AGREEMENT, request].concat().chunks(step).for_each(|bytes| _ = check.on_write(bytes));
-        [AGREEMENT, answer].concat().chunks(step).all(|bytes| check.on_read(bytes).is_ok())
+        is_answered(&[AGREEMENT, request].concat(), &[AGREEMENT, answer].concat(), step)
     }
 
     #[test]

@@ -38,6 +38,8 @@ use libp2p::{
 };
 use tracing::warn;
 
+#[doc(hidden)]
+pub use answers::is_answered;
 pub(crate) use connections::ConnectionLimits;
 pub use connections::{Limits, MAX_PENDING};
 pub(crate) use log_limit::LogLimit;
