@@ -38,7 +38,7 @@ bench:
 chaos MINUTES="2" SEED="1":
     cargo run --release -p ping-lab --bin chaos -- {{MINUTES}} {{SEED}}
 
-# Ping at full rate, then connect many clients, and check that nothing grows; needs Linux.
+# Ping at full rate beside hostile peers, then connect many clients, and check that nothing grows; needs Linux.
 soak MINUTES="10" CLIENTS="10000":
     cargo run --release -p ping-lab --bin soak -- {{MINUTES}} {{CLIENTS}}
 

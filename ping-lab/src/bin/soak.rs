@@ -1,9 +1,11 @@
-//! Minutes at full rate, and then thousands of clients that come and go: whether memory or open files grow.
+//! Minutes at full rate beside hostile peers, and then thousands of clients that come and go: whether memory or open
+//! files grow.
 //!
 //! `soak [MINUTES [CLIENTS]]` (10 and 10,000) runs a server and two clients, one by TCP and a stream and one by QUIC
-//! and asks, on loopback. It compares what they hold at the end with what they held after the first minute, or a tenth
-//! of the time if that is shorter. Then CLIENTS clients connect and disconnect, half of them by QUIC. It exits with 1
-//! if anything has grown by more than 5 %. Needs Linux.
+//! and asks, on loopback. After the first minute, or a tenth of the time if that is shorter, it notes what they hold.
+//! For the rest of the time, one hostile peer after another attacks the server. When they have gone, the server and the
+//! clients must hold no more than before. Then CLIENTS clients connect and disconnect, half of them by QUIC. It exits
+//! with 1 if anything has grown by more than 5 %. Needs Linux.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
 
@@ -30,6 +32,27 @@ mod linux {
 
     /// By how much something may grow.
     const ALLOWED: f64 = 1.05;
+
+    /// The hostile peers: what each does, by which transport.
+    const ATTACKS: [(&[&str], &str); 14] = [
+        (&["flood"], "tcp"),
+        (&["look-ups"], "quic-v1"),
+        (&["keep-alives"], "tcp"),
+        (&["frames", "reset"], "tcp"),
+        (&["frames", "open-and-reset"], "tcp"),
+        (&["frames", "ping"], "tcp"),
+        (&["frames", "long"], "tcp"),
+        (&["unread", "12", "65536"], "tcp"),
+        (&["unread", "40", "65536"], "quic-v1"),
+        (&["hoard", "10"], "tcp"),
+        (&["mute", "20"], "tcp"),
+        (&["connects", "500"], "tcp"),
+        (&["garbage"], "tcp"),
+        (&["initials"], "quic-v1"),
+    ];
+
+    /// How long the server may take to give back what an attack has made it take.
+    const REST: Duration = Duration::from_secs(30);
 
     /// What a process holds.
     #[derive(Clone, Copy)]
@@ -78,11 +101,19 @@ mod linux {
         // The time is what is measured here.
         thread::sleep(first);
         let before = all();
-        thread::sleep(time - first);
+        for (attack, transport) in ATTACKS {
+            let [what, more @ ..] = attack else { continue };
+            let mut hostile = Command::new(program("hostile"));
+            hostile.args([what, server.address(transport)]).args(more);
+            let attacker = Process::start(&mut hostile);
+            thread::sleep((time - first) / ATTACKS.len() as u32);
+            drop(attacker);
+        }
+        thread::sleep(REST);
         let after = all();
         let names = ["server"].into_iter().chain(pinging.iter().map(|(name, _)| name.as_str()));
         let mut steady = true;
-        println!("after {} s and after {} s at full rate:", first.as_secs(), time.as_secs());
+        println!("at full rate, after {} s and after {} s of attacks:", first.as_secs(), (time - first).as_secs());
         for ((name, before), after) in names.zip(before).zip(after) {
             steady &= compare(name, before, after);
         }
