@@ -7,7 +7,7 @@ use kameo::{actor::ActorRef, remote};
 use libp2p::{PeerId, identity::Keypair, pnet::PreSharedKey};
 use ping_core::{
     Event, Node, Options, PingActor,
-    actor::{self, Count, Hosted},
+    actor::{self, Count, Hosted, runs},
     hardening::Limits,
     keys::secret,
     program::StopSignals,
@@ -127,11 +127,13 @@ fn options(
     mdns: bool,
     streams: mpsc::UnboundedSender<stream::Inbound>,
 ) -> Options {
+    // The least is more than the runs take.
+    let max_memory = args.max_memory.unwrap_or_else(memory::default_limit).try_into().unwrap_or(usize::MAX);
     Options {
         listens: true,
         mdns,
         limits: Limits::listener(args.max_connections),
-        max_memory: args.max_memory.unwrap_or_else(memory::default_limit).try_into().unwrap_or(usize::MAX),
+        max_memory: max_memory - runs::MEMORY,
         request_timeout: REQUEST_TIMEOUT,
         allowed,
         secret,

@@ -222,8 +222,8 @@ mod tests {
         }
         let (total, mut runs) = read(&Database::open(&path).unwrap()).unwrap();
         assert_eq!(total, 3);
-        assert_eq!(runs.get(RunId(1, 1), Instant::now()), Some(&mut first));
-        assert!(runs.get(RunId(2, 2), Instant::now()).is_none());
+        assert_eq!(runs.change(RunId(1, 1), Instant::now(), |run| run.clone()), Some(first));
+        assert!(runs.change(RunId(2, 2), Instant::now(), |_| ()).is_none());
     }
 
     #[tokio::test]

@@ -59,16 +59,19 @@ impl Count {
     /// Counts pings of a run, each unless it was counted before; returns the total and one verdict for each ping.
     pub(super) fn add_once(&self, id: RunId, items: impl IntoIterator<Item = Item>) -> (u64, Vec<Verdict>) {
         let mut runs = lock(&self.runs);
-        let mut run = runs.get(id, Instant::now());
-        let mut verdicts = Vec::new();
-        for item in items {
-            match (item, &mut run) {
-                (Item::Ping(sequence), Some(run)) => verdicts.push(run.count(sequence)),
-                (Item::Ping(_), None) => verdicts.push(Verdict::UnknownRun),
-                (Item::SettledBelow(floor), Some(run)) => run.settle_below(floor),
-                (Item::SettledBelow(_), None) => {}
-            }
-        }
+        let mut items = items.into_iter();
+        let known = runs.change(id, Instant::now(), |run| {
+            let verdict = |item| match item {
+                Item::Ping(sequence) => Some(run.count(sequence)),
+                Item::SettledBelow(floor) => {
+                    run.settle_below(floor);
+                    None
+                }
+            };
+            items.by_ref().filter_map(verdict).collect()
+        });
+        let unknown = |item| matches!(item, Item::Ping(_)).then_some(Verdict::UnknownRun);
+        let verdicts: Vec<_> = known.unwrap_or_else(|| items.filter_map(unknown).collect());
         // Under the lock, so that the journal never sees a run without its share of the total.
         (self.add(fresh(&verdicts)), verdicts)
     }
@@ -80,7 +83,7 @@ impl Count {
         if step == Step::Begin {
             runs.begin(id, now);
         }
-        let counted = runs.get(id, now).map(|run| {
+        let counted = runs.change(id, now, |run| {
             run.settle_below(settled_below);
             run.counted()
         });

@@ -4,9 +4,10 @@
 //! one bit for each ping at or above that number. This is how RIFL makes remote calls happen exactly once
 //! ("Implementing Linearizability at Large Scale and Low Latency", Lee et al., 2015).
 //!
-//! Memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, 64 MiB in all. A run is released when
+//! Memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, [`MEMORY`] in all. A run is released when
 //! its client ends it, or when another begins and this one has been idle for [`FORGET_AFTER`], or longest of all
-//! while there is no room. Pings of a run that was released are never counted, and the client is told.
+//! while there is no room. The largest is released when all together are too large. Pings of a run that was released
+//! are never counted, and the client is told.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -22,6 +23,12 @@ pub const MAX_RUNS: usize = 2048;
 /// How many pings of a run, from the lowest that its client may send again, the actor distinguishes: more than a client
 /// has in flight. One bit each is 16 KiB, and twice that while the memory grows.
 pub const WINDOW: u64 = 128 * 1024;
+
+/// How much memory all runs take at most, in bytes. A run of a client that gets its answers takes less than 100.
+pub const MEMORY: usize = 8 * 1024 * 1024;
+
+/// The same in words of memory; the half, because a deque that grows doubles its room.
+const MAX_WORDS: usize = MEMORY / 2 / size_of::<u64>();
 
 /// How long an idle run is remembered: the longest interval between two pings, plus the longest timeout.
 pub const FORGET_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
@@ -60,6 +67,9 @@ impl Run {
         self.floor = self.floor.max(floor);
         let over = usize::try_from(self.floor / 64 - before).unwrap_or(usize::MAX);
         self.words.drain(..over.min(self.words.len()));
+        if self.words.len() < self.words.capacity() / 4 {
+            self.words.shrink_to(2 * self.words.len());
+        }
     }
 
     /// Counts a ping, unless it was counted before or cannot be.
@@ -88,6 +98,8 @@ impl Run {
 #[derive(Debug, Default)]
 pub struct Runs {
     runs: HashMap<RunId, (Run, Instant)>,
+    /// How many words of memory they take together.
+    words: usize,
     /// The runs that have changed since they were last taken, if changes are tracked.
     changed: Option<HashSet<RunId>>,
 }
@@ -120,8 +132,7 @@ impl Runs {
                 forgotten.extend(self.runs.iter().max_by_key(|(_, (_, used))| idle(used)).map(|(id, _)| *id));
             }
             for id in &forgotten {
-                self.runs.remove(id);
-                self.mark_changed(*id);
+                self.end(*id);
             }
             self.mark_changed(id);
         }
@@ -129,26 +140,39 @@ impl Runs {
         forgotten
     }
 
-    /// A run that has begun, to change it.
-    pub fn get(&mut self, id: RunId, now: Instant) -> Option<&mut Run> {
-        if self.runs.contains_key(&id) {
-            self.mark_changed(id);
-        }
+    /// Changes a run that has begun; `None` if there is no such run.
+    pub fn change<T>(&mut self, id: RunId, now: Instant, change: impl FnOnce(&mut Run) -> T) -> Option<T> {
         let (run, used) = self.runs.get_mut(&id)?;
         *used = now;
-        Some(run)
+        self.words -= run.words.len();
+        let changed = change(run);
+        self.words += run.words.len();
+        self.mark_changed(id);
+        self.make_room();
+        Some(changed)
+    }
+
+    /// Forgets the largest runs while all are too large.
+    fn make_room(&mut self) {
+        while self.words > MAX_WORDS
+            && let Some((&largest, _)) = self.runs.iter().max_by_key(|(_, (run, _))| run.words.len())
+        {
+            self.end(largest);
+        }
     }
 
     /// Ends a run, and forgets it.
     pub fn end(&mut self, id: RunId) -> Option<Run> {
         let (run, _) = self.runs.remove(&id)?;
+        self.words -= run.words.len();
         self.mark_changed(id);
         Some(run)
     }
 
     /// Adds a run that an earlier process counted, if there is room.
     pub fn restore(&mut self, id: RunId, run: Run, now: Instant) {
-        if self.runs.len() < MAX_RUNS {
+        if self.runs.len() < MAX_RUNS && self.words + run.words.len() <= MAX_WORDS {
+            self.words += run.words.len();
             self.runs.insert(id, (run, now));
         }
     }
@@ -213,11 +237,30 @@ mod tests {
             assert!(runs.begin(RunId(0, number), start + Duration::from_millis(number)).is_empty());
         }
         let later = start + Duration::from_secs(10);
-        assert!(runs.get(RunId(0, 0), later).is_some_and(|run| run.count(1) == Verdict::Fresh));
+        assert_eq!(runs.change(RunId(0, 0), later, |run| run.count(1)), Some(Verdict::Fresh));
         assert!(runs.begin(RunId(0, 0), later).is_empty(), "it began before");
         assert_eq!(runs.begin(RunId(1, 0), later), [RunId(0, 1)]);
-        assert!(runs.get(RunId(0, 1), later).is_none());
+        assert!(runs.change(RunId(0, 1), later, |_| ()).is_none());
         assert_eq!(runs.end(RunId(0, 0)).map(|run| run.counted()), Some(1));
         assert_eq!(runs.begin(RunId(2, 0), later + 2 * FORGET_AFTER).len(), MAX_RUNS - 1);
+    }
+
+    #[test]
+    fn the_largest_runs_make_room_and_the_small_ones_stay() {
+        let (now, mut runs) = (Instant::now(), Runs::default());
+        let small = RunId(0, 0);
+        runs.begin(small, now);
+        assert_eq!(runs.change(small, now, |run| run.count(1)), Some(Verdict::Fresh));
+        for number in 1..MAX_RUNS as u64 {
+            runs.begin(RunId(1, number), now);
+            runs.change(RunId(1, number), now, |run| run.count(WINDOW - 1));
+            assert!(runs.words <= MAX_WORDS);
+            assert_eq!(runs.words, runs.runs.values().map(|(run, _)| run.words.len()).sum::<usize>());
+        }
+        assert_eq!(runs.change(small, now, |run| run.count(1)), Some(Verdict::Again));
+        assert!(runs.runs.len() >= MAX_WORDS * 64 / WINDOW as usize);
+        let ids: Vec<_> = runs.runs.keys().copied().collect();
+        ids.into_iter().for_each(|id| drop(runs.end(id)));
+        assert_eq!(runs.words, 0);
     }
 }
