@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use anyhow::{Result, bail};
 use futures::{
     AsyncReadExt, AsyncWriteExt,
-    future::{join_all, try_join_all},
+    future::{join_all, try_join, try_join_all},
 };
 use libp2p::{Multiaddr, Stream, multiaddr::Protocol};
 use tokio::{
@@ -25,6 +25,9 @@ const MANY: usize = 600;
 /// The length of the server's first frame, and that of a pong, in bytes.
 const WELCOME: usize = 13;
 const PONG: usize = 21;
+
+/// How many bytes of a payload go into one frame.
+const PART: usize = 16 * 1024;
 
 /// How long a connection may take to come and go.
 const STUCK: Duration = Duration::from_secs(30);
@@ -83,12 +86,13 @@ async fn hoard_on_one(address: Multiaddr) -> Result<(usize, Vec<Stream>)> {
     Ok((taken, held))
 }
 
-/// Pings once a second on each of many connections.
-pub(crate) async fn crowd(address: Multiaddr, count: usize) -> Result<()> {
+/// Pings once a second on each of many connections, the first time with this many bytes of payload.
+pub(crate) async fn crowd(address: Multiaddr, count: usize, payload: usize) -> Result<()> {
     let mut members = JoinSet::new();
     for _ in 0..count {
         let mut stream = open(address.clone()).await?;
         stream.read_exact(&mut [0; WELCOME]).await?;
+        echo(&mut stream, payload).await?;
         members.spawn(async move {
             let mut second = interval(Duration::from_secs(1));
             loop {
@@ -104,6 +108,22 @@ pub(crate) async fn crowd(address: Multiaddr, count: usize) -> Result<()> {
         Some(ended) = members.join_next() => ended?,
         ended = end_of_input() => ended,
     }
+}
+
+/// Sends a payload of this many bytes in parts, and reads it back, and the pong.
+async fn echo(stream: &mut Stream, payload: usize) -> Result<()> {
+    let part = [&[0, 0, 0x40, 9, 3, 0, 0, 0, 0, 0, 0, 0, 0][..], &[7; PART]].concat();
+    let (mut from, mut to) = stream.split();
+    let send = async {
+        for _ in 0..payload / PART {
+            to.write_all(&part).await?;
+        }
+        to.write_all(&[0, 0, 0, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0]).await?;
+        to.flush().await
+    };
+    let mut back = vec![0; payload / PART * part.len() + PONG];
+    try_join(send, from.read_exact(&mut back)).await?;
+    Ok(())
 }
 
 /// Connects and disconnects this often.

@@ -22,8 +22,9 @@
 //! - `hostile frames ADDRESS KIND` sends frames of yamux that no library sends, until its standard input ends. `frames`
 //!   lists the kinds.
 //! - `hostile garbage ADDRESS` sends the port what is not libp2p, until its standard input ends.
-//! - `hostile crowd ADDRESS COUNT` is harmless: it makes COUNT connections, each of which pings once a second by a
-//!   stream, until its standard input ends. It prints a line when all are connected.
+//! - `hostile crowd ADDRESS COUNT [PAYLOAD]` is harmless: it makes COUNT connections, each of which pings once a second
+//!   by a stream, the first time with PAYLOAD bytes, until its standard input ends. It prints a line when all are
+//!   connected.
 //! - `hostile churn ADDRESS COUNT` connects and disconnects COUNT times, each time with a new identity.
 //! - `hostile serve KIND` is a server whose actor answers in a way that no Kameo node does; it prints its address, and
 //!   ends with its standard input. `server` lists the kinds.
@@ -76,7 +77,8 @@ async fn main() -> Result<()> {
         ("unread", [count, frame]) => raw::unread(address, count.parse()?, frame.parse()?).await,
         ("initials", []) => quic::initials(raw::socket(&address)?).await,
         ("churn", [count]) => connections::churn(address, count.parse()?).await,
-        ("crowd", [count]) => connections::crowd(address, count.parse()?).await,
+        ("crowd", [count]) => connections::crowd(address, count.parse()?, 0).await,
+        ("crowd", [count, payload]) => connections::crowd(address, count.parse()?, payload.parse()?).await,
         ("connects", [count]) => connections::connects(address, count.parse()?).await,
         _ => bail!("{USAGE}"),
     }
