@@ -12,8 +12,11 @@ use futures::{AsyncRead, AsyncWrite, future::poll_fn};
 
 use super::frame::{Frame, Head, MAX_PART_SIZE, Malformed};
 
-/// How many bytes are read at a time: a few parts of a payload, or some thousand small pings.
+/// How many bytes are read at a time while there are many: a few parts of a payload, or some thousand small pings.
 const READ_SIZE: usize = 64 * 1024;
+
+/// How many are read at a time otherwise, and what an idle reader keeps.
+const IDLE_SIZE: usize = 16 * 1024;
 
 /// The least room that a read is made with; below it, the buffer is replaced.
 const MIN_READ: usize = 8 * 1024;
@@ -24,12 +27,14 @@ const MAX_COPIED: usize = 512;
 /// Turns bytes into frames.
 ///
 /// Payloads are not copied: they are views of the memory that was read into. A reader holds at most one read and one
-/// incomplete frame, about 80 KiB.
+/// incomplete frame, about 80 KiB; an idle one 16 KiB.
 #[derive(Debug, Default)]
 pub struct Reader {
     /// What was read and not yet taken, followed by room to read into.
     buffer: BytesMut,
     filled: usize,
+    /// Whether the last read filled all its room.
+    is_busy: bool,
 }
 
 impl Reader {
@@ -46,14 +51,20 @@ impl Reader {
         if self.buffer.len() - self.filled < MIN_READ {
             self.make_room();
         }
-        let length = ready!(Pin::new(&mut stream).poll_read(context, &mut self.buffer[self.filled..]))?;
+        let polled = Pin::new(&mut stream).poll_read(context, &mut self.buffer[self.filled..]);
+        if polled.is_pending() && self.filled == 0 && self.buffer.len() > IDLE_SIZE {
+            self.buffer = BytesMut::new();
+        }
+        let length = ready!(polled)?;
         self.filled += length;
+        self.is_busy = self.filled == self.buffer.len();
         Poll::Ready(Ok(length))
     }
 
     /// Moves what is left to new memory. The old memory is freed with the last payload that views it.
     fn make_room(&mut self) {
-        let mut buffer = BytesMut::zeroed(READ_SIZE.max(self.filled + MAX_PART_SIZE));
+        let size = if self.is_busy { READ_SIZE } else { IDLE_SIZE };
+        let mut buffer = BytesMut::zeroed(size.max(self.filled + MAX_PART_SIZE));
         buffer[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
         self.buffer = buffer;
     }

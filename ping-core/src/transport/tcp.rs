@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use super::{
     Connections, Kind, Setup,
     coalesce::Coalesce,
+    noise_frames::NoiseFrames,
     yamux::{self, Yamux},
 };
 use crate::hardening::{ConnectionMemory, Memory, Metered};
@@ -128,6 +129,7 @@ impl Upgrade {
 
     async fn dial(self, stream: impl Wire, memory: Arc<ConnectionMemory>) -> io::Result<(PeerId, StreamMuxerBox)> {
         let (name, stream) = dialer_select_proto(stream, self.noise.protocol_info(), Version::V1Lazy).await?;
+        let stream = NoiseFrames::new(stream, memory.part());
         let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
         let (_, stream) = dialer_select_proto(stream, [yamux::PROTOCOL], Version::V1Lazy).await?;
         Ok((peer, multiplex(stream, Mode::Client, memory)))
@@ -142,6 +144,7 @@ impl Upgrade {
                 (peer, Either::Right(stream))
             }
             _ => {
+                let stream = NoiseFrames::new(stream, memory.part());
                 let (peer, stream) = self.noise.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
                 (peer, Either::Left(stream))
             }
