@@ -50,8 +50,19 @@ pub fn ignores_hangups() -> bool {
 /// The memory that a process occupies, in bytes.
 #[cfg(target_os = "linux")]
 pub fn memory(process: u32) -> u64 {
+    memory_as(process, "VmRSS:")
+}
+
+/// The most memory that a process has occupied so far, in bytes.
+#[cfg(target_os = "linux")]
+pub fn most_memory(process: u32) -> u64 {
+    memory_as(process, "VmHWM:")
+}
+
+#[cfg(target_os = "linux")]
+fn memory_as(process: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 

@@ -106,6 +106,23 @@ fn a_server_that_welcomes_and_closes_is_not_asked_again_and_again() {
     assert!(run.stderr.lines().count() < 30, "{run}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_asks_the_client_gets_nowhere() {
+    let (_server, address) = serve("calls");
+    let mut command = Command::new(program("ping-client"));
+    command.args(["--server", &address, "--json", "-c", "0", "-i", "100ms"]);
+    let mut client = Process::start(&mut command);
+    // Until it is closed for what it holds.
+    client.log_with("the connection to the server was lost");
+    let most = ping_lab::most_memory(client.id());
+    assert!(most < 80 * 1024 * 1024, "{most} bytes");
+    client.signal("INT");
+    let result = client.result();
+    assert!(result["pings"]["sent"].as_u64().unwrap() >= 1, "{result}");
+    assert!(matches!(client.exit_code(), Some(0 | 1)));
+}
+
 #[test]
 fn a_look_up_that_hangs_is_not_blamed_on_a_firewall() {
     let run = ping("no-registry", &["--json"]);

@@ -5,7 +5,8 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{Multiaddr, PeerId, Stream, multiaddr::Protocol, swarm::SwarmEvent};
 
 use crate::{
-    encode::{bytes_list, field, kademlia, text_item, text_map},
+    encode::{add_provider, ask, bytes_list, field, kademlia, put_value, text_item, text_map},
+    messages::exchange,
     quic,
     swarm::{MESSAGING, REGISTRY, STREAM, end_of_input, new_swarm},
 };
@@ -41,12 +42,43 @@ pub(crate) async fn serve(kind: &str) -> Result<()> {
     swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
     loop {
         tokio::select! {
-            event = swarm.select_next_some() => if let SwarmEvent::NewListenAddr { address, .. } = event {
-                println!("{}", address.with(Protocol::P2p(us)));
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::NewListenAddr { address, .. } => println!("{}", address.with(Protocol::P2p(us))),
+                SwarmEvent::ConnectionEstablished { peer_id, .. } if kind == "calls" => {
+                    tokio::spawn(call_back(control.clone(), us, peer_id));
+                }
+                _ => {}
             },
             ended = end_of_input() => return ended,
         }
     }
+}
+
+/// Asks of the client what one asks of a server, and fills its memory with requests that do not end.
+async fn call_back(mut control: libp2p_stream::Control, us: PeerId, client: PeerId) -> Result<()> {
+    let key = format!("ping_actor:meta:{client}").into_bytes();
+    let actor = |peer: &PeerId| [&0_u64.to_le_bytes()[..], &peer.to_bytes()].concat();
+    for (protocol, message) in [
+        (MESSAGING, text_map(&[("Ask", ask(&[1]))])),
+        (MESSAGING, text_map(&[("Ask", ask(&actor(&client)))])),
+        (MESSAGING, text_map(&[("OutboundFailure", text_item("DialFailure"))])),
+        (MESSAGING, vec![0x81; 100_000]),
+        (REGISTRY, put_value(&key, &[0xff])),
+        (REGISTRY, add_provider(b"ping_actor", &us)),
+        (STREAM, b"\0\0\0\x09\x01\0\0\0\0\0\0\0\x01".to_vec()),
+    ] {
+        if let Ok(mut stream) = control.open_stream(client, protocol).await {
+            exchange(&mut stream, &message).await;
+        }
+    }
+    let mut held = Vec::new();
+    while let Ok(mut stream) = control.open_stream(client, MESSAGING).await {
+        // Two megabytes of a list of integers that is to have more.
+        stream.write_all(&[0x9b, 0, 0, 0, 0, 0x7f, 0, 0, 0]).await?;
+        stream.write_all(&vec![0x41; 2_000_000]).await?;
+        held.push(stream);
+    }
+    Ok(())
 }
 
 /// Answers the registry's questions as a node does that has the actor of that name.
@@ -90,7 +122,7 @@ async fn answer(mut stream: Stream, kind: &str) -> Result<()> {
         "died" => text_map(&[("SignalLinkDied", ok(vec![0xf6]))]),
         "failure" => text_map(&[("OutboundFailure", text_item("DialFailure"))]),
         "tell" => text_map(&[("Tell", ok(vec![0xf6]))]),
-        "ask" => text_map(&[("Ask", ok(bytes_list(&pong())))]),
+        "ask" | "calls" => text_map(&[("Ask", ok(bytes_list(&pong())))]),
         "other-form" => [&[0xbf][..], &text_item("Ask"), &ok(bytes_list(&pong())), &[0xff]].concat(),
         "words" => text_map(&[("Ask", error(EVIL))]),
         "novel" => text_map(&[("Ask", error(&EVIL.repeat(20_000)))]),
