@@ -1,0 +1,555 @@
+//! Who is there, and which actors they host, as one member knows it. It does no I/O, and time comes in from outside.
+//!
+//! - **Records.** The later one of a member replaces the earlier. Only the member itself can write one.
+//! - **Deaths.** A member that lost its connection to another signs an obituary of that one's last record. Two of the
+//!   witnesses that the record names are believed. Fewer, or others, only raise a suspicion: unless the accused writes
+//!   a later record, this node must try for itself ([`Change::Check`]), and bury only whom it cannot reach.
+//! - **Wrong accusers.** One that was refuted three times is not heard for ten minutes, so that no liar can keep the
+//!   others busy.
+//! - **Reconciliation.** What two directories differ in is found by comparing digests of 256 buckets of members, and
+//!   then the members of those that differ.
+//!
+//! Equal statements make equal directories, in whatever order they are heard, once the suspicions are settled.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::record::{Obituary, Record, Stamp, Statement, Unsound, Witness};
+
+/// How many members a directory keeps, those that are gone included.
+pub const MAX_MEMBERS: usize = 20_000;
+
+/// How many buckets the members are compared in.
+pub const BUCKETS: usize = 256;
+
+/// How long an accused member has time to write a later record before others try whether it is there.
+const SUSPICION: Duration = Duration::from_millis(1500);
+
+/// How many named witnesses are believed.
+const QUORUM: usize = 2;
+
+/// How many obituaries of one member are kept.
+const MAX_OBITUARIES: usize = 16;
+
+/// How often a member may accuse wrongly before it is not heard, and for how long it is not.
+const MAX_STRIKES: u32 = 3;
+const STRIKES_LAST: Duration = Duration::from_secs(10 * 60);
+
+/// How many records of one member are taken at once, and after how long another one is.
+const MAX_BURST: u32 = 20;
+const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A signed statement as it is passed on.
+pub type Signed = Arc<[u8]>;
+
+/// What is known of one member.
+#[derive(Debug)]
+pub struct Member {
+    /// Its last record.
+    pub record: Record,
+    /// Whether it left or died.
+    pub is_gone: bool,
+    signed: Signed,
+    /// Who says that it died, with the signed words.
+    accusers: HashMap<PeerId, Signed>,
+    suspected: Option<Instant>,
+    /// How many more records of it are taken now, and since when that is counted.
+    burst: u32,
+    counted: Instant,
+}
+
+impl Member {
+    /// Whether it died, and may come back.
+    pub fn is_lost(&self) -> bool {
+        self.is_gone && !self.record.is_leaving
+    }
+}
+
+/// What has changed, in the order in which it did.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// A member is there that was not known.
+    Joined(PeerId),
+    /// A member wrote a later record.
+    Updated(PeerId),
+    /// A member said that it leaves.
+    Left(PeerId),
+    /// A member is agreed to be gone.
+    Died(PeerId),
+    /// A member that was agreed to be gone is there.
+    Revived(PeerId),
+    /// This node must try whether this member is there, and then call [`Directory::found`] or [`Directory::missed`].
+    Check(PeerId),
+    /// This node must write a record that is later than this: a member takes it for gone, or has a later one of it.
+    Refute(Stamp),
+}
+
+/// What a statement is to a directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It says something new, and should be passed on.
+    News,
+    /// It says nothing new, or nothing that is believed.
+    Ignored,
+}
+
+/// A member in a summary: enough to see who knows more of it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Line {
+    /// The member.
+    pub peer: PeerId,
+    /// When its last record was written.
+    pub stamp: Stamp,
+    /// Whether it is gone.
+    pub is_gone: bool,
+}
+
+/// What one member knows of all.
+#[derive(Debug)]
+pub struct Directory {
+    me: PeerId,
+    members: HashMap<PeerId, Member>,
+    /// What the digests of the members in each bucket add up to.
+    buckets: Box<[u64; BUCKETS]>,
+    /// How often each member was refuted, and when last.
+    strikes: HashMap<PeerId, (u32, Instant)>,
+    /// Whom this node is connected to: it believes nobody who says that they are gone.
+    connected: HashSet<PeerId>,
+    changes: Vec<Change>,
+}
+
+impl Directory {
+    /// The directory of a member that knows nobody.
+    pub fn new(me: PeerId) -> Self {
+        Self {
+            me,
+            members: HashMap::new(),
+            buckets: Box::new([0; BUCKETS]),
+            strikes: HashMap::new(),
+            connected: HashSet::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Takes a statement.
+    ///
+    /// # Errors
+    ///
+    /// When it is not one. Whoever passed it on has not read it, or means harm.
+    pub fn hear(&mut self, bytes: &[u8], now: Instant) -> Result<Verdict, Unsound> {
+        let (signer, statement) = Statement::read(bytes)?;
+        Ok(match statement {
+            Statement::Record(record) => self.on_record(signer, record, bytes, now),
+            Statement::Obituary(obituary) => self.on_obituary(signer, &obituary, bytes, now),
+        })
+    }
+
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Everyone that was ever heard of.
+    pub fn members(&self) -> impl Iterator<Item = (&PeerId, &Member)> {
+        self.members.iter()
+    }
+
+    /// A member that was heard of.
+    pub fn get(&self, peer: &PeerId) -> Option<&Member> {
+        self.members.get(peer)
+    }
+
+    /// Who hosts an actor under this name.
+    pub fn hosts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a PeerId, &'a Member)> {
+        let hosts = move |member: &Member| member.record.actors.iter().any(|actor| actor.name == name);
+        self.members().filter(move |(_, member)| !member.is_gone && hosts(member))
+    }
+
+    /// This node is connected to a peer.
+    pub fn connected(&mut self, peer: PeerId) {
+        self.connected.insert(peer);
+    }
+
+    /// This node is no longer connected to a peer.
+    pub fn disconnected(&mut self, peer: &PeerId) {
+        self.connected.remove(peer);
+    }
+
+    /// This node has reached a member: whoever says that it is gone is wrong.
+    pub fn found(&mut self, peer: &PeerId, now: Instant) {
+        let Some(member) = self.members.get_mut(peer).filter(|member| !member.is_gone) else { return };
+        member.suspected = None;
+        let accusers: Vec<_> = member.accusers.drain().map(|(accuser, _)| accuser).collect();
+        accusers.into_iter().for_each(|accuser| self.strike(accuser, now));
+    }
+
+    /// This node could not reach a member.
+    pub fn missed(&mut self, peer: &PeerId) {
+        if self.members.get(peer).is_some_and(|member| !member.is_gone) {
+            self.bury(*peer);
+        }
+    }
+
+    /// Looks for members whose time to refute has passed. To be called some times a second.
+    pub fn tick(&mut self, now: Instant) {
+        for (peer, member) in &mut self.members {
+            let is_due = |since: Instant| now.saturating_duration_since(since) >= SUSPICION;
+            if !member.is_gone && member.suspected.is_some_and(is_due) {
+                // Again after as long, unless the node hears or finds out more.
+                member.suspected = Some(now);
+                self.changes.push(Change::Check(*peer));
+            }
+        }
+        self.strikes.retain(|_, (_, last)| now.saturating_duration_since(*last) < STRIKES_LAST);
+    }
+
+    /// The digests of all buckets. Directories with equal ones are equal.
+    pub fn digests(&self) -> &[u64; BUCKETS] {
+        &self.buckets
+    }
+
+    /// The members in these buckets.
+    pub fn summary(&self, buckets: &[u8]) -> Vec<Line> {
+        let listed = self.members.iter().filter(|(peer, _)| buckets.contains(&bucket(peer)));
+        listed.map(|(peer, member)| Line { peer: *peer, stamp: member.record.stamp, is_gone: member.is_gone }).collect()
+    }
+
+    /// What a directory does not know that has these members in these buckets; and the members of which it knows more.
+    pub fn compare(&self, buckets: &[u8], theirs: &[Line]) -> (Vec<Signed>, Vec<PeerId>) {
+        let lines: HashMap<PeerId, &Line> = theirs.iter().map(|line| (line.peer, line)).collect();
+        let mut news = Vec::new();
+        for (peer, member) in self.members.iter().filter(|(peer, _)| buckets.contains(&bucket(peer))) {
+            let (stamp, line) = (member.record.stamp, lines.get(peer));
+            if line.is_none_or(|line| line.stamp < stamp) {
+                news.push(member.signed.clone());
+            }
+            if member.is_gone && line.is_none_or(|line| line.stamp < stamp || (line.stamp == stamp && !line.is_gone)) {
+                news.extend(member.accusers.values().cloned());
+            }
+        }
+        let knows_more = |line: &&Line| {
+            self.members.get(&line.peer).is_none_or(|member| {
+                let stamp = member.record.stamp;
+                stamp < line.stamp || (stamp == line.stamp && line.is_gone && !member.is_gone)
+            })
+        };
+        (news, theirs.iter().filter(knows_more).map(|line| line.peer).collect())
+    }
+
+    /// Everything that is known of these members.
+    pub fn statements<'a>(&'a self, of: &'a [PeerId]) -> impl Iterator<Item = Signed> + 'a {
+        let known = of.iter().filter_map(|peer| self.members.get(peer));
+        known.flat_map(|member| [&member.signed].into_iter().chain(member.accusers.values()).cloned())
+    }
+
+    fn on_record(&mut self, peer: PeerId, record: Record, bytes: &[u8], now: Instant) -> Verdict {
+        let known = self.members.get(&peer);
+        let (burst, counted) = match known {
+            Some(known) if record.stamp <= known.record.stamp => {
+                // Two processes with one identity write different records at one time.
+                if peer == self.me && *known.signed != *bytes && record.stamp == known.record.stamp {
+                    self.changes.push(Change::Refute(record.stamp));
+                }
+                return Verdict::Ignored;
+            }
+            // Only this node writes its own record, so this one was written before it started.
+            Some(known) if peer == self.me && record.instance != known.record.instance => {
+                self.changes.push(Change::Refute(record.stamp));
+                return Verdict::Ignored;
+            }
+            Some(known) => match known.allowance(now) {
+                (0, _) if peer != self.me => return Verdict::Ignored,
+                (burst, counted) => (burst.saturating_sub(1), counted),
+            },
+            None if self.members.len() >= MAX_MEMBERS => return Verdict::Ignored,
+            None => (MAX_BURST, now),
+        };
+        let change = match known.map(|known| known.is_gone) {
+            None if record.is_leaving => None,
+            None => Some(Change::Joined(peer)),
+            Some(false) if record.is_leaving => Some(Change::Left(peer)),
+            Some(false) => Some(Change::Updated(peer)),
+            Some(true) if record.is_leaving => None,
+            Some(true) => Some(Change::Revived(peer)),
+        };
+        self.changes.extend(change);
+        let (is_gone, accusers) = (record.is_leaving, HashMap::new());
+        let signed = bytes.into();
+        let member = Member { record, is_gone, signed, accusers, suspected: None, burst, counted };
+        let mark = mark(&peer, &member);
+        let before = self.members.insert(peer, member);
+        self.exchange(&peer, before.as_ref().map(|before| self::mark(&peer, before)), mark);
+        // A later record of the same process refutes whoever accused the earlier one.
+        if let Some(before) = before
+            && !is_gone
+            && self.members.get(&peer).is_some_and(|member| member.record.instance == before.record.instance)
+        {
+            before.accusers.into_keys().for_each(|accuser| self.strike(accuser, now));
+        }
+        Verdict::News
+    }
+
+    fn on_obituary(&mut self, accuser: PeerId, obituary: &Obituary, bytes: &[u8], now: Instant) -> Verdict {
+        let subject = obituary.subject;
+        let has_struck_out = self.strikes.get(&accuser).is_some_and(|(strikes, _)| *strikes >= MAX_STRIKES);
+        let (is_member, is_connected) = (self.members.contains_key(&accuser), self.connected.contains(&subject));
+        let Some(member) = self.members.get_mut(&subject) else { return Verdict::Ignored };
+        // One of a record that has not come yet comes again with it, when the directories are compared.
+        if has_struck_out || !is_member || member.is_gone || obituary.stamp != member.record.stamp {
+            return Verdict::Ignored;
+        }
+        if subject == self.me {
+            self.changes.push(Change::Refute(obituary.stamp));
+            return Verdict::News;
+        }
+        if member.accusers.len() >= MAX_OBITUARIES || member.accusers.contains_key(&accuser) {
+            return Verdict::Ignored;
+        }
+        member.accusers.insert(accuser, bytes.into());
+        member.suspected.get_or_insert(now);
+        let witnesses = &member.record.witnesses;
+        let named = member.accusers.keys().filter(|accuser| witnesses.contains(&Witness::from(*accuser))).count();
+        if named >= witnesses.len().clamp(1, QUORUM) && !is_connected {
+            self.bury(subject);
+        }
+        Verdict::News
+    }
+
+    fn bury(&mut self, peer: PeerId) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        let before = mark(&peer, member);
+        member.is_gone = true;
+        member.suspected = None;
+        let after = mark(&peer, member);
+        self.exchange(&peer, Some(before), after);
+        self.changes.push(Change::Died(peer));
+    }
+
+    /// Replaces what a member adds to the digest of its bucket.
+    fn exchange(&mut self, peer: &PeerId, before: Option<u64>, after: u64) {
+        let digest = &mut self.buckets[usize::from(bucket(peer))];
+        *digest = digest.wrapping_sub(before.unwrap_or(0)).wrapping_add(after);
+    }
+
+    fn strike(&mut self, accuser: PeerId, now: Instant) {
+        let (strikes, last) = self.strikes.entry(accuser).or_insert((0, now));
+        (*strikes, *last) = (*strikes + 1, now);
+    }
+}
+
+impl Member {
+    /// How many more records of it are taken at this time, and since when that is counted.
+    fn allowance(&self, now: Instant) -> (u32, Instant) {
+        let more = now.saturating_duration_since(self.counted).as_secs() / RECORD_INTERVAL.as_secs();
+        let more = u32::try_from(more).unwrap_or(MAX_BURST).min(MAX_BURST);
+        let burst = (self.burst + more).min(MAX_BURST);
+        (burst, if more > 0 { now } else { self.counted })
+    }
+}
+
+/// The bucket that a member belongs to: the last byte of its key, which is as good as random.
+fn bucket(peer: &PeerId) -> u8 {
+    peer.to_bytes().last().copied().unwrap_or(0)
+}
+
+/// What a member adds to the digest of its bucket. SHA-256, because members could choose their records such that those
+/// of a weak hash cancel each other out.
+fn mark(peer: &PeerId, member: &Member) -> u64 {
+    let Stamp { epoch, version } = member.record.stamp;
+    let hash = Sha256::new()
+        .chain_update(peer.to_bytes())
+        .chain_update(epoch.to_be_bytes())
+        .chain_update(version.to_be_bytes())
+        .chain_update([member.is_gone.into()])
+        .finalize();
+    hash.iter().take(size_of::<u64>()).fold(0, |mark, &byte| mark << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::record::HostedActor;
+    use libp2p::identity::Keypair;
+
+    /// A member that writes records.
+    struct Writer {
+        key: Keypair,
+        record: Record,
+    }
+
+    impl Writer {
+        fn new() -> Self {
+            let record = Record { stamp: Stamp { epoch: 1000, version: 0 }, ..Record::default() };
+            Self { key: Keypair::generate_ed25519(), record }
+        }
+
+        fn peer(&self) -> PeerId {
+            self.key.public().to_peer_id()
+        }
+
+        /// Its next record.
+        fn write(&mut self) -> Vec<u8> {
+            self.record.stamp.version += 1;
+            Statement::Record(self.record.clone()).sign(&self.key).unwrap()
+        }
+
+        fn accuse(&self, other: &Writer) -> Vec<u8> {
+            let obituary = Obituary { subject: other.peer(), stamp: other.record.stamp };
+            Statement::Obituary(obituary).sign(&self.key).unwrap()
+        }
+    }
+
+    /// A directory that knows these members, and when it was made.
+    fn directory(writers: &mut [Writer]) -> (Directory, Instant) {
+        let (mut directory, now) = (Directory::new(PeerId::random()), Instant::now());
+        for writer in writers {
+            assert_eq!(directory.hear(&writer.write(), now).unwrap(), Verdict::News);
+        }
+        directory.take_changes();
+        (directory, now)
+    }
+
+    fn writers<const N: usize>() -> [Writer; N] {
+        std::array::from_fn(|_| Writer::new())
+    }
+
+    #[test]
+    fn the_latest_record_of_a_member_counts() {
+        let mut writer = Writer::new();
+        let (mut directory, now) = (Directory::new(PeerId::random()), Instant::now());
+        let (first, second) = (writer.write(), writer.write());
+        for (bytes, verdict) in [(&second, Verdict::News), (&first, Verdict::Ignored), (&second, Verdict::Ignored)] {
+            assert_eq!(directory.hear(bytes, now).unwrap(), verdict);
+        }
+        writer.record.actors = vec![HostedActor { name: "ping_actor".into(), sequence: 1, remote_id: "ping".into() }];
+        directory.hear(&writer.write(), now).unwrap();
+        assert!(directory.hosts("ping_actor").map(|(peer, _)| *peer).eq([writer.peer()]));
+        writer.record.is_leaving = true;
+        directory.hear(&writer.write(), now).unwrap();
+        assert_eq!(directory.hosts("ping_actor").count(), 0);
+        // It is started again, with a later epoch.
+        writer.record = Record { stamp: Stamp { epoch: 2000, version: 0 }, instance: 2, ..Record::default() };
+        directory.hear(&writer.write(), now).unwrap();
+        let peer = writer.peer();
+        let changes = [Change::Joined(peer), Change::Updated(peer), Change::Left(peer), Change::Revived(peer)];
+        assert_eq!(directory.take_changes(), changes);
+        assert_eq!(directory.hear(&first, now).unwrap(), Verdict::Ignored, "an earlier epoch is replayed");
+    }
+
+    #[test]
+    fn two_named_witnesses_bury_a_member_and_others_only_raise_a_suspicion() {
+        let mut writers = writers::<5>();
+        let named: Vec<_> = writers[1..3].iter().map(|writer| Witness::from(&writer.peer())).collect();
+        writers[0].record.witnesses = named;
+        let (mut directory, now) = directory(&mut writers);
+        let [subject, one, two, three, four] = &writers;
+        for stranger in [three, four] {
+            directory.hear(&stranger.accuse(subject), now).unwrap();
+        }
+        assert_eq!(directory.hear(&Writer::new().accuse(subject), now).unwrap(), Verdict::Ignored, "no member");
+        directory.hear(&one.accuse(subject), now).unwrap();
+        assert_eq!(directory.take_changes(), []);
+        directory.tick(now + SUSPICION);
+        assert_eq!(directory.take_changes(), [Change::Check(subject.peer())]);
+        directory.hear(&two.accuse(subject), now).unwrap();
+        assert_eq!(directory.take_changes(), [Change::Died(subject.peer())]);
+        assert!(directory.get(&subject.peer()).unwrap().is_lost());
+    }
+
+    #[test]
+    fn whom_this_node_is_connected_to_nobody_else_buries() {
+        let mut writers = writers::<3>();
+        writers[0].record.witnesses = writers[1..].iter().map(|writer| Witness::from(&writer.peer())).collect();
+        let (mut directory, now) = directory(&mut writers);
+        let [subject, one, two] = &writers;
+        directory.connected(subject.peer());
+        for witness in [one, two] {
+            directory.hear(&witness.accuse(subject), now).unwrap();
+        }
+        directory.found(&subject.peer(), now);
+        directory.tick(now + SUSPICION);
+        assert_eq!(directory.take_changes(), []);
+    }
+
+    #[test]
+    fn the_accused_refutes_and_wrong_accusers_are_not_heard() {
+        let mut writers = writers::<2>();
+        let (mut directory, now) = directory(&mut writers);
+        for _ in 0..MAX_STRIKES {
+            let [subject, liar] = &mut writers;
+            assert_eq!(directory.hear(&liar.accuse(subject), now).unwrap(), Verdict::News);
+            directory.hear(&subject.write(), now).unwrap();
+            directory.tick(now + SUSPICION);
+            assert_eq!(directory.take_changes(), [Change::Updated(subject.peer())], "no check");
+        }
+        let [subject, liar] = &mut writers;
+        assert_eq!(directory.hear(&liar.accuse(subject), now).unwrap(), Verdict::Ignored);
+        directory.tick(now + STRIKES_LAST);
+        assert_eq!(directory.hear(&liar.accuse(subject), now).unwrap(), Verdict::News);
+    }
+
+    #[test]
+    fn a_node_refutes_what_is_said_of_itself() {
+        let mut writers = writers::<2>();
+        let (_, now) = directory(&mut writers);
+        let [me, other] = &mut writers;
+        let mut directory = Directory::new(me.peer());
+        directory.hear(&me.write(), now).unwrap();
+        directory.hear(&other.write(), now).unwrap();
+        directory.take_changes();
+        directory.hear(&other.accuse(me), now).unwrap();
+        assert_eq!(directory.take_changes(), [Change::Refute(me.record.stamp)]);
+        // A record that it wrote before a restart, at a later time.
+        let later = Stamp { epoch: 9000, version: 1 };
+        let before = Record { stamp: later, instance: 5, ..Record::default() };
+        let verdict = directory.hear(&Statement::Record(before).sign(&me.key).unwrap(), now).unwrap();
+        assert_eq!((verdict, directory.take_changes()), (Verdict::Ignored, vec![Change::Refute(later)]));
+    }
+
+    #[test]
+    fn a_flood_of_records_is_cut_to_one_a_second() {
+        let mut writer = Writer::new();
+        let (mut directory, now) = (Directory::new(PeerId::random()), Instant::now());
+        let mut taken = |records: u32, now| {
+            (0..records).filter(|_| directory.hear(&writer.write(), now).unwrap() == Verdict::News).count() as u32
+        };
+        assert_eq!(taken(100, now), MAX_BURST + 1);
+        assert_eq!(taken(100, now + 5 * RECORD_INTERVAL), 5);
+        assert_eq!(taken(100, now + 1000 * RECORD_INTERVAL), MAX_BURST);
+    }
+
+    #[test]
+    fn what_is_reconciled_is_equal() {
+        let mut writers = writers::<40>();
+        writers[0].record.witnesses = vec![Witness::from(&writers[1].peer())];
+        let (mut left, now) = directory(&mut writers);
+        let mut right = Directory::new(PeerId::random());
+        // The right one knows some, of which some wrote again; and one died.
+        for writer in &mut writers[10..30] {
+            right.hear(&writer.write(), now).unwrap();
+        }
+        right.hear(&Writer::new().write(), now).unwrap();
+        left.hear(&writers[1].accuse(&writers[0]), now).unwrap();
+        assert!(left.get(&writers[0].peer()).unwrap().is_gone);
+        let differing = |left: &Directory, right: &Directory| -> Vec<u8> {
+            let pairs = left.digests().iter().zip(right.digests()).enumerate();
+            pairs.filter(|(_, (left, right))| left != right).map(|(number, _)| number as u8).collect()
+        };
+        // Twice, because an obituary is believed only of members, who may come after it.
+        for _ in 0..2 {
+            let buckets = differing(&left, &right);
+            let (news, wanted) = left.compare(&buckets, &right.summary(&buckets));
+            let answers: Vec<_> = right.statements(&wanted).collect();
+            news.iter().for_each(|bytes| drop(right.hear(bytes, now)));
+            answers.iter().for_each(|bytes| drop(left.hear(bytes, now)));
+        }
+        assert_eq!((differing(&left, &right), right.members().count()), (vec![], 41));
+    }
+}
