@@ -12,7 +12,7 @@ server *ARGUMENTS: build
 
 # Ping the actor on the server at ADDRESS.
 client ADDRESS *ARGUMENTS: build
-    ./target/release/ping-client --server {{ADDRESS}} {{ARGUMENTS}}
+    ./target/release/ping-client {{ADDRESS}} {{ARGUMENTS}}
 
 # Build the two programs.
 build:

@@ -14,9 +14,9 @@ use crate::{output::OutputArgs, pinger::Mode, run::Limit};
 
 /// Pings an actor that ping-server hosts, and reports the round-trip time, or why there is none.
 ///
-/// The server prints its connection addresses when it starts; give one of them to --server.
+/// The server prints its connection addresses when it starts; give one of them.
 /// An IP address or a host name works too.
-/// Without --server, the client finds servers on the local network by mDNS.
+/// Without an address, the client finds servers on the local network by mDNS.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -25,8 +25,12 @@ pub(crate) struct Args {
 
     /// Where the server is: a connection address that it printed, or an IP address or host name, with or without a
     /// port. With a /p2p/ part, only the server with that identity is accepted
+    #[arg(conflicts_with = "server")]
+    address: Option<ServerAddress>,
+
+    /// The same as ADDRESS
     #[arg(short, long, value_name = "ADDRESS")]
-    pub(crate) server: Option<ServerAddress>,
+    server: Option<ServerAddress>,
 
     /// File with this client's Ed25519 key, created on first use [default: a new identity each time]
     #[arg(long, value_name = "FILE")]
@@ -104,7 +108,7 @@ pub(crate) struct Args {
     verbose: bool,
 
     /// Start a server on this machine, ping it without pauses, and stop it
-    #[arg(long, conflicts_with_all = ["server", "name"])]
+    #[arg(long, conflicts_with_all = ["address", "server", "name"])]
     pub(crate) demo: bool,
 }
 
@@ -138,11 +142,16 @@ impl Args {
         if self.retry && self.mode == Mode::Tell {
             return Err("--retry needs acknowledgements, which --mode tell does not have; use stream-tell".into());
         }
-        let transport = self.server.as_ref().and_then(|server| server.transport);
+        let transport = self.server().and_then(|server| server.transport);
         if let Some(transport) = transport.filter(|transport| self.secret.is_some() && !transport.takes_secret()) {
-            return Err(format!("--secret cannot make {transport} private; give --server a TCP address"));
+            return Err(format!("--secret cannot make {transport} private; give a TCP address"));
         }
         Ok(())
+    }
+
+    /// Where the server is, if the command line says so.
+    pub(crate) fn server(&self) -> Option<&ServerAddress> {
+        self.address.as_ref().or(self.server.as_ref())
     }
 
     /// The level to log at, if the command line sets it.

@@ -59,7 +59,7 @@ pub(crate) struct RunPlan {
 impl From<Args> for Plan {
     fn from(args: Args) -> Self {
         let limit = limit(&args);
-        let server = args.server.clone().map(|server| match args.secret {
+        let server = args.server().cloned().map(|server| match args.secret {
             Some(_) if !server.transports().iter().all(|transport| transport.takes_secret()) => {
                 server.with_transport(Transport::Tcp)
             }
@@ -157,7 +157,10 @@ mod tests {
 
     #[test]
     fn a_secret_leaves_the_transports_that_take_it() {
-        let server = plan(&["--server", "host", "--secret", "key"]).find.server.unwrap();
-        assert_eq!(server.transports(), [Transport::Tcp]);
+        for address in [&["--server", "host"][..], &["-s", "host"], &["host"]] {
+            let server = plan(&[address, &["--secret", "key"]].concat()).find.server.unwrap();
+            assert_eq!(server.host(), "host", "{address:?}");
+            assert_eq!(server.transports(), [Transport::Tcp], "{address:?}");
+        }
     }
 }

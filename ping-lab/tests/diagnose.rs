@@ -144,7 +144,7 @@ fn quic_asked_of_a_server_that_speaks_tcp(pinned: bool) {
     let server = Server::exactly(&["--ephemeral", "--listen", &answers]);
     let peer = if pinned { format!("/p2p/{}", server.peer) } else { String::new() };
     // The help keeps the identity that the user requires.
-    let help = format!("Use --server {answers}{peer}.");
+    let help = format!("Use {answers}{peer}.");
     let address = format!("/ip4/127.0.0.1/udp/{}/quic-v1{peer}", port.number);
     fails(NO_LIMIT, &address, &[], "other_transport", &["not over QUIC", &help]);
 }

@@ -97,7 +97,7 @@ fn an_actor_is_found_by_its_name() {
 #[test]
 fn pings_at_an_interval_are_logged_one_by_one() {
     let server = Server::start();
-    let run = client(&["--server", server.address("tcp"), "-c", "3", "-i", "100ms"]);
+    let run = client(&[server.address("tcp"), "-c", "3", "-i", "100ms"]);
     assert_eq!(run.code, Some(0), "{run}");
     for n in 1..=3 {
         assert!(run.stderr.contains(&format!("Sending PING #{n}\n")), "{run}");

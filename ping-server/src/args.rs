@@ -16,7 +16,7 @@ use crate::{allow::Allow, memory};
 ///
 /// Prints the addresses at which it can be reached. Give one of them to a client on another machine:
 ///
-///     ping-client --server /ip4/192.168.1.9/tcp/36341/p2p/12D3Koo...
+///     ping-client /ip4/192.168.1.9/tcp/36341/p2p/12D3Koo...
 ///
 /// On the same local network, a client finds the server without an address.
 #[derive(Debug, Parser)]

@@ -149,10 +149,9 @@ impl Error {
             }
             Self::Unresolved { .. } => "Check the spelling, or use the server's IP address.".into(),
             Self::Dial { error, .. } => dial_help(error),
-            Self::OtherTransport { at, .. } => format!("Use --server {at}."),
+            Self::OtherTransport { at, .. } => format!("Use {at}."),
             Self::NothingDiscovered => {
-                "Start ping-server on this network, or, where multicast is blocked, pass its address with --server."
-                    .into()
+                "Start ping-server on this network, or, where multicast is blocked, give its address.".into()
             }
             Self::TurnedAway { .. } => {
                 "Start the server with --allow for this client's identity (see ping-client id), or try again later."

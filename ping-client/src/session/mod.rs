@@ -320,9 +320,9 @@ fn introduce(connection: &Connection, server: Option<&ServerAddress>) {
         Some(ServerAddress { peer: Some(_), .. }) => info!("Connected to {address}"),
         Some(_) => {
             info!("Connected to {address}");
-            warn!("Accepted identity {} unchecked; to check it, use --server {address}", connection.peer);
+            warn!("Accepted identity {} unchecked; to check it, use {address}", connection.peer);
         }
-        None => info!("Found {address}; to check its identity, use --server {address}"),
+        None => info!("Found {address}; to check its identity, use {address}"),
     }
 }
 
