@@ -32,6 +32,7 @@
 //!   a protocol, in frames of SIZE bytes; it prints how many bytes were taken, and holds what is left as `mute` does.
 //! - `hostile initials ADDRESS` sends first packets of QUIC connections from 32 addresses and goes on with none, until
 //!   its standard input ends. It prints a line when 800 are sent. Needs Linux, where all of 127.0.0.0/8 is loopback.
+//! - `hostile resets ADDRESS` opens streams of QUIC connections and resets them at once, until its standard input ends.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 mod connections;
@@ -76,6 +77,7 @@ async fn main() -> Result<()> {
         ("garbage", []) => until_end_of_input(garbage::garbage(address)).await,
         ("unread", [count, frame]) => raw::unread(address, count.parse()?, frame.parse()?).await,
         ("initials", []) => quic::initials(raw::socket(&address)?).await,
+        ("resets", []) => until_end_of_input(quic::resets(raw::socket(&address)?)).await,
         ("churn", [count]) => connections::churn(address, count.parse()?).await,
         ("crowd", [count]) => connections::crowd(address, count.parse()?, 0).await,
         ("crowd", [count, payload]) => connections::crowd(address, count.parse()?, payload.parse()?).await,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
+use futures::future::try_join_all;
 use libp2p::{identity::Keypair, tls};
 use quinn::{
     ClientConfig, Endpoint, ServerConfig,
@@ -72,6 +73,28 @@ pub(crate) async fn initials(server: SocketAddr) -> Result<()> {
         sent = send => sent,
         ended = end_of_input() => ended,
     }
+}
+
+/// How many connections open and reset streams.
+const RESETTERS: usize = 8;
+
+/// Opens streams and resets them at once, on several connections, without end. Prints a line when the first is open.
+pub(crate) async fn resets(server: SocketAddr) -> Result<()> {
+    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into())?;
+    let crypto = QuicClientConfig::try_from(tls::make_client_config(&Keypair::generate_ed25519(), None)?)?;
+    let config = ClientConfig::new(Arc::new(crypto));
+    let resetters = (0..RESETTERS).map(|_| async {
+        loop {
+            let connection = endpoint.connect_with(config.clone(), server, "l")?.await?;
+            // Until the server closes it.
+            while let Ok((mut send, mut receive)) = connection.open_bi().await {
+                let _ = send.write(b"\x13").await;
+                let _ = (send.reset(0_u32.into()), receive.stop(0_u32.into()));
+            }
+        }
+    });
+    println!("sent");
+    try_join_all::<_>(resetters).await.map(|_: Vec<()>| ())
 }
 
 /// The first packets of as many connections, caught on their way to nobody.
