@@ -2,9 +2,9 @@
 //! files grow.
 //!
 //! `soak [MINUTES [CLIENTS]]` (10 and 10,000) runs a server and two clients, one by TCP and a stream and one by QUIC
-//! and asks, on loopback. After the first minute, or a tenth of the time if that is shorter, it notes what they hold.
-//! For the rest of the time, one hostile peer after another attacks the server. When they have gone, the server and the
-//! clients must hold no more than before. Then CLIENTS clients connect and disconnect, half of them by QUIC. It exits
+//! and asks, on loopback, while one hostile peer after another attacks the server. After the first minute, or a tenth of
+//! the time if that is shorter, each has attacked once, and filled what is kept for reuse: it notes what the server and
+//! the clients hold then, and what they hold at the end, when the hostile peers have gone. Then CLIENTS clients connect and disconnect, half of them by QUIC. It exits
 //! with 1 if anything has grown by more than 5 %. Needs Linux.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
@@ -34,12 +34,13 @@ mod linux {
     const ALLOWED: f64 = 1.05;
 
     /// The hostile peers: what each does, by which transport.
-    const ATTACKS: [(&[&str], &str); 14] = [
+    const ATTACKS: [(&[&str], &str); 15] = [
         (&["flood"], "tcp"),
         (&["look-ups"], "quic-v1"),
         (&["keep-alives"], "tcp"),
         (&["frames", "reset"], "tcp"),
         (&["frames", "open-and-reset"], "tcp"),
+        (&["resets"], "quic-v1"),
         (&["frames", "ping"], "tcp"),
         (&["frames", "long"], "tcp"),
         (&["unread", "12", "65536"], "tcp"),
@@ -98,29 +99,32 @@ mod linux {
             let clients = pinging.iter().map(|(_, client)| client.id());
             [server.process.id()].into_iter().chain(clients).map(Holding::of).collect()
         };
-        // The time is what is measured here.
-        thread::sleep(first);
-        let before = all();
-        for (attack, transport) in ATTACKS {
-            let [what, more @ ..] = attack else { continue };
-            let mut hostile = Command::new(program("hostile"));
-            hostile.args([what, server.address(transport)]).args(more);
-            let attacker = Process::start(&mut hostile);
-            thread::sleep((time - first) / ATTACKS.len() as u32);
-            drop(attacker);
-        }
-        thread::sleep(REST);
-        let after = all();
+        let attack = |time: Duration| {
+            for (attack, transport) in ATTACKS {
+                let [what, more @ ..] = attack else { continue };
+                let mut hostile = Command::new(program("hostile"));
+                hostile.args([what, server.address(transport)]).args(more);
+                let attacker = Process::start(&mut hostile);
+                // The time is what is measured here.
+                thread::sleep(time / ATTACKS.len() as u32);
+                drop(attacker);
+            }
+            thread::sleep(REST);
+            all()
+        };
+        let before = attack(first);
+        let after = attack(time - first);
         let names = ["server"].into_iter().chain(pinging.iter().map(|(name, _)| name.as_str()));
         let mut steady = true;
-        println!("at full rate, after {} s and after {} s of attacks:", first.as_secs(), (time - first).as_secs());
+        println!("at full rate, after {} s and after {} s of attacks:", first.as_secs(), time.as_secs());
         for ((name, before), after) in names.zip(before).zip(after) {
             steady &= compare(name, before, after);
         }
         for (name, client) in pinging {
             client.signal("INT");
             let result = client.result();
-            println!("{name}: {} pings, {} lost", result["pings"]["sent"], result["pings"]["lost"]);
+            let (pings, reconnects) = (&result["pings"]["sent"], &result["reconnects"]["count"]);
+            println!("{name}: {pings} pings, the connection lost {reconnects} times");
         }
 
         let churn = |count: u32| {
