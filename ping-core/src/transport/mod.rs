@@ -3,11 +3,13 @@
 //! [`Transport`] is the one list of transports. To add one, add its file, a variant and a line in `kind`.
 //!
 //! - `tcp` secures a TCP connection by Noise or TLS 1.3, and multiplexes it by `yamux`. `coalesce` joins small writes;
-//!   `noise_frames` and `unread` count what Noise and yamux keep.
+//!   `noise_frames` and `unread` count what Noise and yamux keep, by the `heads` of
+//!   their messages.
 //! - `quic` brings its own TLS 1.3 and its own streams.
 //! - `lazy` builds a transport when it is first used.
 
 mod coalesce;
+mod heads;
 mod lazy;
 mod noise_frames;
 mod quic;

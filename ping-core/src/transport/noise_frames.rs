@@ -5,6 +5,7 @@
 //! way.
 
 use std::{
+    convert::Infallible,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -12,6 +13,7 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite};
 
+use super::heads::Heads;
 use crate::hardening::Part;
 
 /// The length of a message's own length, in bytes (the libp2p specification of Noise).
@@ -31,32 +33,19 @@ pub(super) struct NoiseFrames<S> {
 /// The largest message in one direction.
 #[derive(Default)]
 struct Largest {
-    head: [u8; HEAD],
-    /// How much of the head has passed.
-    has: usize,
-    /// How much of the message has not.
-    left: usize,
+    heads: Heads<HEAD>,
     length: usize,
 }
 
 impl Largest {
     /// Takes what passes; returns whether a message is larger than all before.
-    fn pass(&mut self, mut bytes: &[u8]) -> bool {
+    fn pass(&mut self, bytes: &[u8]) -> bool {
         let before = self.length;
-        while !bytes.is_empty() {
-            let body = self.left.min(bytes.len());
-            self.left -= body;
-            bytes = &bytes[body..];
-            let head = (HEAD - self.has).min(bytes.len());
-            self.head[self.has..self.has + head].copy_from_slice(&bytes[..head]);
-            self.has += head;
-            bytes = &bytes[head..];
-            if self.has == HEAD {
-                self.left = u16::from_be_bytes(self.head).into();
-                self.length = self.length.max(self.left);
-                self.has = 0;
-            }
-        }
+        let Ok(()) = self.heads.pass(bytes, |head| {
+            let length = u16::from_be_bytes(*head).into();
+            self.length = self.length.max(length);
+            Ok::<_, Infallible>(length)
+        });
         self.length > before
     }
 }
@@ -111,7 +100,7 @@ mod tests {
         for step in [1, 2, 3, 1000, 100_000] {
             let mut largest = Largest::default();
             let grown = bytes.chunks(step).filter(|bytes| largest.pass(bytes)).count();
-            assert_eq!((largest.length, largest.left, largest.has), (5000, 0, 0), "in steps of {step}");
+            assert_eq!((largest.length, largest.heads.is_at_start()), (5000, true), "in steps of {step}");
             assert!((1..=2).contains(&grown), "{grown}");
         }
     }

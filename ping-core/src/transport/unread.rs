@@ -16,6 +16,7 @@ use std::{
 use futures::{AsyncRead, AsyncWrite};
 use tokio::task::coop::{RestoreOnPending, poll_proceed};
 
+use super::heads::Heads;
 use crate::hardening::{ConnectionMemory, Part};
 
 /// How many streams a connection may have, yamux's default. One more ends the connection.
@@ -171,44 +172,27 @@ fn malformed(what: &str) -> io::Error {
 pub(super) struct Counted<C> {
     wire: C,
     unread: Unread,
-    head: [u8; HEAD],
-    /// How much of the head has arrived.
-    has: usize,
-    /// How much of the frame's data has not.
-    data_left: usize,
+    heads: Heads<HEAD>,
 }
 
 impl<C> Counted<C> {
     pub(super) fn new(wire: C, unread: Unread) -> Self {
-        Self { wire, unread, head: [0; HEAD], has: 0, data_left: 0 }
+        Self { wire, unread, heads: Heads::default() }
     }
 
-    fn on_bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn on_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.unread.lock();
-        while !bytes.is_empty() {
-            let data = self.data_left.min(bytes.len());
-            self.data_left -= data;
-            bytes = &bytes[data..];
-            let head = (HEAD - self.has).min(bytes.len());
-            self.head[self.has..self.has + head].copy_from_slice(&bytes[..head]);
-            self.has += head;
-            bytes = &bytes[head..];
-            if self.has == HEAD {
-                self.data_left = state.on_head(&self.head)?;
-                self.has = 0;
-            }
-        }
-        Ok(())
+        self.heads.pass(bytes, |head| state.on_head(head))
     }
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let budget = if self.has == 0 && self.data_left == 0 { Some(ready!(poll_proceed(context))) } else { None };
+        let budget = if self.heads.is_at_start() { Some(ready!(poll_proceed(context))) } else { None };
         let length = ready!(Pin::new(&mut self.wire).poll_read(context, buffer))?;
         budget.iter().for_each(RestoreOnPending::made_progress);
         self.on_bytes(&buffer[..length])?;
-        if self.has == 0 && self.head[3] & RST != 0 {
+        if self.heads.last().is_some_and(|head| head[3] & RST != 0) {
             spend(RESET_BUDGET, context);
         }
         Poll::Ready(Ok(length))
