@@ -30,6 +30,10 @@ pub const MEMORY: usize = 8 * 1024 * 1024;
 /// The same in words of memory; the half, because a deque that grows doubles its room.
 const MAX_WORDS: usize = MEMORY / 2 / size_of::<u64>();
 
+/// How much room an empty run keeps, in words: enough for the pings that a client has in flight by default, which come
+/// and go all the time.
+const KEPT_WORDS: usize = 8;
+
 /// How long an idle run is remembered: the longest interval between two pings, plus the longest timeout.
 pub const FORGET_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -67,8 +71,9 @@ impl Run {
         self.floor = self.floor.max(floor);
         let over = usize::try_from(self.floor / 64 - before).unwrap_or(usize::MAX);
         self.words.drain(..over.min(self.words.len()));
-        if self.words.len() < self.words.capacity() / 4 {
-            self.words.shrink_to(2 * self.words.len());
+        // One that grows at most doubles, so that its room is never much more than twice what it needs.
+        if self.words.capacity() > 2 * self.words.len() + KEPT_WORDS {
+            self.words.shrink_to(self.words.len() + KEPT_WORDS);
         }
     }
 
@@ -209,6 +214,23 @@ mod tests {
             assert!(run.words.is_empty());
         }
         assert_eq!((run.count(u64::MAX - 1), run.count(u64::MAX)), (Verdict::Settled, Verdict::Fresh));
+    }
+
+    #[test]
+    fn a_run_keeps_little_more_than_twice_what_it_needs() {
+        let mut run = Run::default();
+        for number in 1..=3 * WINDOW / 64 {
+            run.count(64 * number + WINDOW / 2);
+            if number % 300 == 0 {
+                run.settle_below(64 * number);
+            }
+            let room = 2 * run.words.len() + KEPT_WORDS;
+            assert!(run.words.capacity() <= room, "{} of {room}", run.words.capacity());
+        }
+        run.settle_below(u64::MAX);
+        let kept = run.words.capacity();
+        run.settle_below(u64::MAX);
+        assert!(kept > 0 && run.words.capacity() == kept, "an empty run keeps its room");
     }
 
     #[test]
