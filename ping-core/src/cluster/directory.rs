@@ -142,7 +142,7 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// When it is not one. Whoever passed it on has not read it, or means harm.
+    /// When it is not one. A member that passes it on has not checked it, or is hostile.
     pub fn hear(&mut self, bytes: &[u8], now: Instant) -> Result<Verdict, Unsound> {
         let (signer, statement) = Statement::read(bytes)?;
         Ok(match statement {
@@ -182,7 +182,7 @@ impl Directory {
         self.connected.remove(peer);
     }
 
-    /// This node has reached a member: whoever says that it is gone is wrong.
+    /// This node has reached a member, so those who say that it is gone are wrong.
     pub fn found(&mut self, peer: &PeerId, now: Instant) {
         let Some(member) = self.members.get_mut(peer).filter(|member| !member.is_gone) else { return };
         member.suspected = None;
@@ -286,7 +286,7 @@ impl Directory {
         let mark = mark(&peer, &member);
         let before = self.members.insert(peer, member);
         self.exchange(&peer, before.as_ref().map(|before| self::mark(&peer, before)), mark);
-        // A later record of the same process refutes whoever accused the earlier one.
+        // A later record of the same process refutes those who accused the earlier one.
         if let Some(before) = before
             && !is_gone
             && self.members.get(&peer).is_some_and(|member| member.record.instance == before.record.instance)

@@ -54,7 +54,7 @@ pub(crate) async fn frames(address: Multiaddr, kind: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sends so many thousand frames on one connection, unless the server closes it.
+/// Sends this many thousand frames on one connection, unless the server closes it.
 async fn send_all(socket: SocketAddr, kind: &str, thousands: u32) -> Result<Wire> {
     let mut wire = secure(socket).await?;
     for thousand in 0..thousands {
