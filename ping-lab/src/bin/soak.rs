@@ -4,8 +4,10 @@
 //! `soak [MINUTES [CLIENTS]]` (10 and 10,000) runs a server and two clients, one by TCP and a stream and one by QUIC
 //! and asks, on loopback, while one hostile peer after another attacks the server. After the first minute, or a tenth of
 //! the time if that is shorter, each has attacked once, and filled what is kept for reuse: it notes what the server and
-//! the clients hold then, and what they hold at the end, when the hostile peers have gone. Then CLIENTS clients connect and disconnect, half of them by QUIC. It exits
-//! with 1 if anything has grown by more than 5 %. Needs Linux.
+//! the clients hold then, and what they hold at the end, when the hostile peers have gone. Then CLIENTS clients connect
+//! and disconnect, half of them by QUIC. It exits with 1 if anything has grown by more than 5 %. The memory of a client
+//! may grow by 5 MB more: it depends on the worst moment of its run, because its allocator returns less to the system.
+//! Needs Linux.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
 
@@ -32,6 +34,9 @@ mod linux {
 
     /// By how much something may grow.
     const ALLOWED: f64 = 1.05;
+
+    /// By how many megabytes the memory of a client may grow besides.
+    const CLIENT_SLACK: f64 = 5.0;
 
     /// The hostile peers: what each does, by which transport.
     const ATTACKS: [(&[&str], &str); 15] = [
@@ -68,8 +73,8 @@ mod linux {
         }
     }
 
-    /// Prints what a process held before and after; returns whether it has not grown.
-    fn compare(name: &str, before: Holding, after: Holding) -> bool {
+    /// Prints what a process held before and after; returns whether it has not grown. A client may by `slack` megabytes.
+    fn compare(name: &str, before: Holding, after: Holding, slack: f64) -> bool {
         let megabytes = |holding: Holding| holding.memory as f64 / 1e6;
         println!(
             "{name:38} memory {:6.1} → {:6.1} MB, open files {} → {}",
@@ -78,7 +83,7 @@ mod linux {
             before.files,
             after.files
         );
-        megabytes(after) <= megabytes(before) * ALLOWED && after.files as f64 <= before.files as f64 * ALLOWED
+        megabytes(after) <= megabytes(before) * ALLOWED + slack && after.files as f64 <= before.files as f64 * ALLOWED
     }
 
     pub(super) fn main() -> ExitCode {
@@ -118,7 +123,8 @@ mod linux {
         let mut steady = true;
         println!("at full rate, after {} s and after {} s of attacks:", first.as_secs(), time.as_secs());
         for ((name, before), after) in names.zip(before).zip(after) {
-            steady &= compare(name, before, after);
+            let slack = if name == "server" { 0.0 } else { CLIENT_SLACK };
+            steady &= compare(name, before, after, slack);
         }
         for (name, client) in pinging {
             client.signal("INT");
@@ -139,7 +145,7 @@ mod linux {
         let before = Holding::of(server.process.id());
         churn(clients / 2);
         println!("before and after {clients} clients that came and went:");
-        steady &= compare("server", before, Holding::of(server.process.id()));
+        steady &= compare("server", before, Holding::of(server.process.id()), 0.0);
         if steady { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
