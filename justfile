@@ -14,6 +14,21 @@ server *ARGUMENTS: build
 client ADDRESS *ARGUMENTS: build
     ./target/release/ping-client {{ADDRESS}} {{ARGUMENTS}}
 
+# One side of a rally on this machine: serves the ball, three times round. Start it before or after the other side.
+demo-alpha: build
+    ./target/release/ping-server --node alpha --ephemeral --port 9001 --join 127.0.0.1:9002 --rally --rounds 3
+
+# The other side.
+demo-beta: build
+    ./target/release/ping-server --node beta --ephemeral --port 9002 --join 127.0.0.1:9001 --rally
+
+# Both sides of a rally.
+rally ROUNDS="3": build
+    #!/bin/sh
+    ./target/release/ping-server --node beta --ephemeral --port 9002 --rally &
+    trap "kill $!" EXIT
+    ./target/release/ping-server --node alpha --ephemeral --port 9001 --join 127.0.0.1:9002 --rally --rounds {{ROUNDS}}
+
 # Build the two programs.
 build:
     cargo build --release

@@ -63,9 +63,9 @@ fn differing(left: &Directory, right: &Directory) -> Vec<u8> {
 /// Tells one directory what the other knows more.
 fn tell(from: &Directory, to: &mut Directory, now: Instant) {
     let buckets = differing(from, to);
-    let (news, wanted) = to.compare(&buckets, &from.summary(&buckets));
-    assert!(news.iter().all(|bytes| Statement::read(bytes).is_ok()), "what is passed on was sound");
-    from.statements(&wanted).for_each(|bytes| _ = to.hear(&bytes, now));
+    let difference = to.compare(&buckets, &from.summary(&buckets));
+    assert!(difference.news.iter().all(|bytes| Statement::read(bytes).is_ok()), "what is passed on was sound");
+    from.statements(&difference.wanted).for_each(|bytes| _ = to.hear(&bytes, now));
 }
 
 fuzz_target!(|steps: Vec<Step<'_>>| {

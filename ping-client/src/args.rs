@@ -10,7 +10,7 @@ use ping_core::{
 };
 use tracing::Level;
 
-use crate::{output::OutputArgs, pinger::Mode, run::Limit};
+use crate::{cluster::MembersArgs, output::OutputArgs, pinger::Mode, run::Limit};
 
 /// Pings an actor that ping-server hosts, and reports the round-trip time, or why there is none.
 ///
@@ -24,13 +24,17 @@ pub(crate) struct Args {
     pub(crate) command: Option<Command>,
 
     /// Where the server is: a connection address that it printed, or an IP address or host name, with or without a
-    /// port. With a /p2p/ part, only the server with that identity is accepted
-    #[arg(conflicts_with = "server")]
-    address: Option<ServerAddress>,
+    /// port. With a /p2p/ part, only the server with that identity is accepted. Several are pinged side by side
+    #[arg(conflicts_with = "server", value_name = "ADDRESS")]
+    addresses: Vec<ServerAddress>,
 
     /// The same as ADDRESS
     #[arg(short, long, value_name = "ADDRESS")]
     server: Option<ServerAddress>,
+
+    /// Ping every member of the cluster that the server belongs to that hosts the actor, side by side
+    #[arg(long, conflicts_with_all = ["demo", "csv", "report"])]
+    pub(crate) all: bool,
 
     /// File with this client's Ed25519 key, created on first use [default: a new identity each time]
     #[arg(long, value_name = "FILE")]
@@ -70,7 +74,7 @@ pub(crate) struct Args {
     pub(crate) retry: bool,
 
     /// How long to look for the server and its actor (1ms to 1d)
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration(MILLISECOND..=DAY))]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = find_timeout())]
     pub(crate) find_timeout: Duration,
 
     /// Keep this many pings in flight; send the next one when a pong arrives (1 to 100000)
@@ -108,7 +112,7 @@ pub(crate) struct Args {
     verbose: bool,
 
     /// Start a server on this machine, ping it without pauses, and stop it
-    #[arg(long, conflicts_with_all = ["address", "server", "name"])]
+    #[arg(long, conflicts_with_all = ["addresses", "server", "name"])]
     pub(crate) demo: bool,
 }
 
@@ -121,6 +125,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         identity: PathBuf,
     },
+    /// List the members of the cluster that a server belongs to, as that server knows them
+    Members(MembersArgs),
 }
 
 impl Args {
@@ -142,16 +148,22 @@ impl Args {
         if self.retry && self.mode == Mode::Tell {
             return Err("--retry needs acknowledgements, which --mode tell does not have; use stream-tell".into());
         }
-        let transport = self.server().and_then(|server| server.transport);
-        if let Some(transport) = transport.filter(|transport| self.secret.is_some() && !transport.takes_secret()) {
+        let transport = self.servers().filter_map(|server| server.transport).find(|it| !it.takes_secret());
+        if let Some(transport) = transport.filter(|_| self.secret.is_some()) {
             return Err(format!("--secret cannot make {transport} private; give a TCP address"));
+        }
+        if self.all && self.servers().next().is_none() {
+            return Err("--all needs the address of a member".into());
+        }
+        if self.addresses.len() > 1 && self.output.writes_files() {
+            return Err("--csv and --report are for one server; give one address".into());
         }
         Ok(())
     }
 
-    /// Where the server is, if the command line says so.
-    pub(crate) fn server(&self) -> Option<&ServerAddress> {
-        self.address.as_ref().or(self.server.as_ref())
+    /// Where the servers are, as far as the command line says so.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &ServerAddress> {
+        self.addresses.iter().chain(&self.server)
     }
 
     /// The level to log at, if the command line sets it.
@@ -188,6 +200,11 @@ fn warm_up(text: &str) -> Result<Limit, String> {
 fn size(text: &str) -> Result<u64, String> {
     let ByteSize(size) = text.parse().map_err(|error| format!("{error}; write it as 512 or 64KiB"))?;
     if size > MAX_STREAM_PAYLOAD { Err("the size must be from 0 to 64MiB".into()) } else { Ok(size) }
+}
+
+/// The value parser of `--find-timeout`.
+pub(crate) fn find_timeout() -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
+    duration(MILLISECOND..=DAY)
 }
 
 /// A value parser for durations within a range.

@@ -2,6 +2,7 @@
 
 mod args;
 mod backoff;
+mod cluster;
 mod demo;
 mod error;
 mod figures;
@@ -25,7 +26,11 @@ fn main() -> ExitCode {
     let args = Args::read();
     let outcome = program::init_logging(args.level()).map_err(Into::into).and_then(|()| match args.command {
         Some(Command::Id { identity }) => identity::print(&identity),
-        None => session::run(args.into(), started),
+        Some(Command::Members(args)) => cluster::members(&args),
+        None => {
+            let plan = plan::Plan::from(args);
+            if plan.several.is_some() { cluster::ping_several(plan) } else { session::run(plan, started) }
+        }
     });
     outcome.unwrap_or_else(|error| {
         program::last_words("ping-client", &format_args!("{error:#}"));

@@ -18,7 +18,7 @@ const DEFAULT_COUNT: u64 = 100;
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A session, from the search to the reports.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) find: FindPlan,
     pub(crate) run: RunPlan,
@@ -27,11 +27,21 @@ pub(crate) struct Plan {
     pub(crate) deadline: Option<Duration>,
     /// How many pongs make the session a success; `None` for any.
     pub(crate) required: Option<u64>,
+    /// Which servers to ping side by side; `None` for the one in `find`.
+    pub(crate) several: Option<SeveralPlan>,
     pub(crate) output: OutputArgs,
 }
 
+/// Servers to ping side by side.
+#[derive(Clone, Debug)]
+pub(crate) struct SeveralPlan {
+    pub(crate) servers: Vec<ServerAddress>,
+    /// Whether to ping all members of their clusters.
+    pub(crate) all: bool,
+}
+
 /// Where to find the actor, and as whom.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FindPlan {
     /// The server; `None` for one on the local network.
     pub(crate) server: Option<ServerAddress>,
@@ -59,12 +69,10 @@ pub(crate) struct RunPlan {
 impl From<Args> for Plan {
     fn from(args: Args) -> Self {
         let limit = limit(&args);
-        let server = args.server().cloned().map(|server| match args.secret {
-            Some(_) if !server.transports().iter().all(|transport| transport.takes_secret()) => {
-                server.with_transport(Transport::Tcp)
-            }
-            _ => server,
-        });
+        let mut servers: Vec<_> =
+            args.servers().cloned().map(|server| private(server, args.secret.is_some())).collect();
+        let several = (args.all || servers.len() > 1).then(|| (servers.clone(), args.all));
+        let server = servers.pop();
         Self {
             run: RunPlan { pace: pace(&args), limit, warm_up: args.warmup, timeout: args.timeout },
             pinger: PingerPlan {
@@ -85,8 +93,17 @@ impl From<Args> for Plan {
                 identity: args.identity,
                 secret: args.secret,
             },
+            several: several.map(|(servers, all)| SeveralPlan { servers, all }),
             output: args.output,
         }
+    }
+}
+
+/// The same server, by a transport that the key of a private network makes private.
+fn private(server: ServerAddress, is_private: bool) -> ServerAddress {
+    match server.transports().iter().all(|transport| transport.takes_secret()) {
+        false if is_private => server.with_transport(Transport::Tcp),
+        _ => server,
     }
 }
 

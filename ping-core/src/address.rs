@@ -11,7 +11,7 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use crate::{
     protocol::{DEFAULT_PORT, MAX_NAME_LEN},
-    transport::Transport,
+    transport::{Transport, endpoint},
 };
 
 /// Which addresses of a host name count.
@@ -25,6 +25,8 @@ enum Family {
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Host {
     Ip(IpAddr),
+    /// One machine with several addresses, at least one.
+    Ips(Vec<IpAddr>),
     Name(String, Family),
 }
 
@@ -41,6 +43,18 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
+    /// The server with this identity, which listens on these addresses: all of those with the transport and the port of
+    /// the first one. `None` if that is no address of a server.
+    pub fn of_peer(peer: PeerId, addresses: &[Multiaddr]) -> Option<Self> {
+        let (_, port, transport) = endpoint(addresses.first()?)?;
+        let alike = addresses
+            .iter()
+            .filter_map(endpoint)
+            .filter(|(_, its_port, its_transport)| *its_port == port && *its_transport == transport);
+        let host = Host::Ips(alike.map(|(ip, ..)| ip).collect());
+        Some(Self { host, port, transport: Some(transport), peer: Some(peer) })
+    }
+
     /// The same server, with this identity required.
     #[must_use]
     pub fn with_peer(self, peer: PeerId) -> Self {
@@ -62,6 +76,7 @@ impl ServerAddress {
     pub fn host(&self) -> String {
         match &self.host {
             Host::Ip(ip) => ip.to_string(),
+            Host::Ips(ips) => ips.first().map(ToString::to_string).unwrap_or_default(),
             Host::Name(name, _) => name.clone(),
         }
     }
@@ -75,6 +90,7 @@ impl ServerAddress {
     pub async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
         let (name, family) = match &self.host {
             Host::Ip(ip) => return Ok(vec![*ip]),
+            Host::Ips(ips) => return Ok(ips.clone()),
             Host::Name(name, family) => (name, *family),
         };
         let mut ips: Vec<IpAddr> = tokio::net::lookup_host((name.as_str(), self.port))
@@ -109,6 +125,7 @@ impl fmt::Display for ServerAddress {
         match &self.host {
             Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
             Host::Ip(IpAddr::V4(ip)) => write!(f, "{ip}:{}", self.port),
+            Host::Ips(_) => write!(f, "{}:{}", self.host(), self.port),
             Host::Name(name, _) => write!(f, "{name}:{}", self.port),
         }
     }

@@ -9,7 +9,7 @@
 //! - [`node`]: one swarm in a task of its own, which runs all of these, and the handle that programs hold.
 //!
 //! And for the programs around it:
-//! - [`cluster`]: who is in a cluster, and which actors they host. No program joins one yet.
+//! - [`cluster`]: who is in a cluster, and which actors they host.
 //! - [`PeerText`]: words of a peer, safe to print.
 //! - [`keys`]: the files of a node's identity and of a private network's secret.
 //! - [`program`]: logging, output that never blocks, and stop signals.

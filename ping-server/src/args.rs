@@ -10,7 +10,7 @@ use ping_core::{
     protocol::{DEFAULT_NAME, DEFAULT_PORT},
 };
 
-use crate::{allow::Allow, memory};
+use crate::{allow::Allow, membership::Seed, memory, node_name};
 
 /// Hosts an actor that counts pings, for ping-client to find.
 ///
@@ -33,6 +33,23 @@ pub(crate) struct Args {
     /// Name to register the actor under (1 to 255 bytes)
     #[arg(long, default_value = DEFAULT_NAME, value_parser = address::parse_name)]
     pub(crate) name: String,
+
+    /// Join the cluster of the member at this address, or of members that mDNS finds with "mdns" (repeatable)
+    #[arg(long, value_name = "ADDRESS|mdns", help_heading = CLUSTER)]
+    pub(crate) join: Vec<Seed>,
+
+    /// Name of this node for people (1 to 63 bytes) [default: the name of this machine]
+    #[arg(long, value_name = "NAME", value_parser = node_name::parse, help_heading = CLUSTER)]
+    pub(crate) node: Option<String>,
+
+    /// Play a rally: an actor here and one on each other member with --rally hit a ball round all of them
+    #[arg(long, help_heading = CLUSTER)]
+    pub(crate) rally: bool,
+
+    /// Serve the ball, and stop after this many rounds (1 or more)
+    #[arg(long, value_name = "COUNT", requires = "rally", value_parser = value_parser!(u64).range(1..),
+        help_heading = CLUSTER)]
+    pub(crate) rounds: Option<u64>,
 
     /// File with this server's Ed25519 key, created on first use [default: kameo-ping/identity.key in the user's state
     /// directory]
@@ -73,6 +90,9 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) stop_on_eof: bool,
 }
+
+/// Heading of the cluster's options in the help.
+const CLUSTER: &str = "Cluster";
 
 fn multiaddr(text: &str) -> Result<Multiaddr, String> {
     text.parse().map_err(|_| "that is not a multiaddr; write it as /ip4/127.0.0.1/tcp/36341".into())

@@ -1,16 +1,16 @@
 //! What the server reports: log lines for people, or JSON lines for programs.
 
-use std::{future::pending, io, time::Duration};
+use std::{fmt, future::pending, io, time::Duration};
 
 use anyhow::{Result, anyhow};
 use libp2p::{Multiaddr, PeerId};
-use ping_core::program::LineQueue;
+use ping_core::{PeerText, cluster::MemberInfo, program::LineQueue};
 use serde::Serialize;
 use tokio::{
     sync::{oneshot, watch},
     time::{Instant, sleep_until},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 /// How many pings are reported one by one within a [`WINDOW`]; more are summed up at its end.
 const MAX_SINGLE_PINGS: u32 = 10;
@@ -27,13 +27,48 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) enum ServerEvent<'a> {
     Listening { address: &'a Multiaddr, connection_address: &'a Multiaddr },
     StoppedListening { address: &'a Multiaddr },
-    Ready { peer_id: PeerIdText, name: &'a str },
+    Ready { peer_id: PeerIdText, name: &'a str, node: &'a str, members: Vec<MemberReport<'a>> },
     ClientConnected { peer_id: PeerIdText, address: &'a Multiaddr },
     ClientDisconnected { peer_id: PeerIdText, address: &'a Multiaddr },
     MoreClients { connected: u64, disconnected: u64 },
+    MemberJoined(MemberReport<'a>),
+    MemberLeft(MemberReport<'a>),
+    MemberDied(MemberReport<'a>),
+    MemberRevived(MemberReport<'a>),
+    ActorCame { node: &'a PeerText, peer_id: PeerIdText, name: &'a PeerText },
+    ActorGone { node: &'a PeerText, peer_id: PeerIdText, name: &'a PeerText },
+    RallyHit { actor: &'static str, hit: u64, after_ms: Option<f64> },
+    RallyDone { rounds: u64, members: usize, duration_s: f64, rate_per_s: f64 },
     Pings { count: u64, total: u64 },
     LinesLost { count: u64 },
     Stopped { total: u64 },
+}
+
+/// A member of the cluster.
+#[derive(Debug, Serialize)]
+pub(crate) struct MemberReport<'a> {
+    node: &'a PeerText,
+    peer_id: PeerIdText,
+    addresses: &'a [Multiaddr],
+    actors: Vec<PeerText>,
+}
+
+impl<'a> From<&'a MemberInfo> for MemberReport<'a> {
+    fn from(member: &'a MemberInfo) -> Self {
+        Self {
+            node: &member.node,
+            peer_id: PeerIdText(member.peer),
+            addresses: &member.addresses,
+            actors: member.actor_names(),
+        }
+    }
+}
+
+impl fmt::Display for MemberReport<'_> {
+    /// The name that people know, and the identity that nobody else has.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.node, self.peer_id.0)
+    }
 }
 
 /// A peer id in the form that people know.
@@ -113,6 +148,22 @@ fn log(event: &ServerEvent<'_>) {
         ServerEvent::ClientDisconnected { peer_id, .. } => info!("Client disconnected: {}", peer_id.0),
         ServerEvent::MoreClients { connected, disconnected } => {
             info!("Without a line each: {connected} connections and {disconnected} disconnections");
+        }
+        ServerEvent::MemberJoined(member) => match member.addresses.first() {
+            Some(address) => info!("Member joined: {member} at {address}"),
+            None => info!("Member joined: {member}"),
+        },
+        ServerEvent::MemberLeft(member) => info!("Member left: {member}"),
+        ServerEvent::MemberDied(member) => warn!("Member died: {member}"),
+        ServerEvent::MemberRevived(member) => info!("Member is back: {member}"),
+        ServerEvent::ActorCame { node, name, .. } => info!("Actor came: {name} on {node}"),
+        ServerEvent::ActorGone { node, name, .. } => info!("Actor gone: {name} on {node}"),
+        ServerEvent::RallyHit { actor, hit, after_ms: Some(ms) } => {
+            info!("{actor}: hit {hit}, {ms:.3} ms after the last")
+        }
+        ServerEvent::RallyHit { actor, hit, after_ms: None } => info!("{actor}: hit {hit}"),
+        ServerEvent::RallyDone { rounds, members, duration_s, rate_per_s } => {
+            info!("done: {rounds} rounds over {members} members in {duration_s:.3} s, {rate_per_s:.0} a second");
         }
         ServerEvent::Pings { count: 1, total } => info!("Received PING (total: {total})"),
         ServerEvent::Pings { count, total } => info!("Received {count} PINGs (total: {total})"),

@@ -8,7 +8,7 @@ use tracing::info;
 
 /// The identity in this file, or in that of this user, made if there is none.
 pub(crate) fn load(path: Option<PathBuf>) -> Result<Identity> {
-    let path = path.or_else(default_path).ok_or_else(|| {
+    let path = self::path(path).ok_or_else(|| {
         anyhow!("this user has no home directory for an identity. Name a file with --identity, or use --ephemeral.")
     })?;
     let identity = Identity::load_or_create(&path)
@@ -17,6 +17,11 @@ pub(crate) fn load(path: Option<PathBuf>) -> Result<Identity> {
         info!("Created a new identity in {}", path.display());
     }
     Ok(identity)
+}
+
+/// The file of the identity: this one, or that of this user.
+pub(crate) fn path(path: Option<PathBuf>) -> Option<PathBuf> {
+    path.or_else(default_path)
 }
 
 /// `kameo-ping/identity.key` in the state directory, or in the local data directory on systems without one.

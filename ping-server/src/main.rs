@@ -6,9 +6,12 @@ mod client_reports;
 mod events;
 mod identity;
 mod listen;
+mod membership;
 mod memory;
+mod node_name;
 #[cfg(unix)]
 mod open_files;
+mod rally;
 mod reports;
 mod server;
 mod state;

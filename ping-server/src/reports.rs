@@ -12,6 +12,8 @@ use crate::{
     client_reports::ClientReports,
     events::{PeerIdText, PingReports, Reporter, ServerEvent},
     listen,
+    membership::{self, Membership},
+    rally::RallyEvent,
 };
 
 /// What a running server reports.
@@ -21,6 +23,8 @@ pub(crate) struct Reports {
     clients: ClientReports,
     pings: PingReports,
     total: watch::Receiver<u64>,
+    membership: Option<Membership>,
+    rally: Option<mpsc::UnboundedReceiver<RallyEvent>>,
 }
 
 impl Reports {
@@ -28,12 +32,26 @@ impl Reports {
     pub(crate) fn start(ours: PeerId, json: bool, total: watch::Receiver<u64>) -> Result<Self> {
         let reporter = if json { Reporter::json()? } else { Reporter::Log };
         let pings = PingReports::after(*total.borrow());
-        Ok(Self { ours, reporter, clients: ClientReports::new(), pings, total })
+        Ok(Self { ours, reporter, clients: ClientReports::new(), pings, total, membership: None, rally: None })
     }
 
-    /// Reports that the actor can be found under this name.
-    pub(crate) fn ready(&self, name: &str) {
-        self.reporter.report(&ServerEvent::Ready { peer_id: PeerIdText(self.ours), name });
+    /// Reports that the actor can be found under this name, on this node of the cluster.
+    pub(crate) fn ready(
+        &mut self,
+        name: &str,
+        node: &str,
+        membership: Option<Membership>,
+        rally: Option<mpsc::UnboundedReceiver<RallyEvent>>,
+    ) {
+        let members = membership.as_ref().map(Membership::members).unwrap_or_default();
+        let members = members.iter().map(Into::into).collect();
+        self.reporter.report(&ServerEvent::Ready { peer_id: PeerIdText(self.ours), name, node, members });
+        (self.membership, self.rally) = (membership, rally);
+    }
+
+    /// Whether a peer is a client, as far as is known. Only its first words tell that it is a member.
+    fn is_client(&self, peer: &PeerId) -> bool {
+        self.membership.as_ref().is_none_or(|membership| !membership.knows(peer))
     }
 
     /// Reports events until one cannot be written; returns why.
@@ -46,6 +64,7 @@ impl Reports {
                     // The node has failed, which the server notices.
                     None => pending().await,
                 },
+                event = next_of(&mut self.rally) => self.reporter.report(&of_rally(event)),
                 failure = self.reporter.failed() => return failure,
                 () = self.pings.wait(&mut self.total) => self.report_pings(),
                 () = self.clients.wait() => self.report_more_clients(),
@@ -63,13 +82,13 @@ impl Reports {
                 self.reporter.report(&ServerEvent::StoppedListening { address });
             }
             Event::AcceptFailed { error, count } => warn_about_failed_accept(error, *count),
-            Event::PeerConnected { peer, address } => {
+            Event::PeerConnected { peer, address, is_dialed: false } if self.is_client(peer) => {
                 let event = ServerEvent::ClientConnected { peer_id: PeerIdText(*peer), address };
                 if self.clients.admits(&event) {
                     self.reporter.report(&event);
                 }
             }
-            Event::PeerDisconnected { peer, address } => {
+            Event::PeerDisconnected { peer, address } if self.is_client(peer) => {
                 let event = ServerEvent::ClientDisconnected { peer_id: PeerIdText(*peer), address };
                 if self.clients.admits(&event) {
                     // Its pings are reported before its end.
@@ -77,7 +96,11 @@ impl Reports {
                     self.reporter.report(&event);
                 }
             }
-            Event::Listening(_) | Event::StoppedListening(_) | Event::RoundTrip { .. } | Event::Discovered { .. } => {}
+            Event::Cluster(event) => self.reporter.report(&membership::report(event)),
+            Event::Discovered { .. } => {
+                self.membership.iter().for_each(|membership| membership.on_event(event));
+            }
+            _ => {}
         }
     }
 
@@ -97,10 +120,36 @@ impl Reports {
         while let Ok(event) = events.try_recv() {
             self.on_event(&event);
         }
+        while let Some(Ok(event)) = self.rally.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
+            self.reporter.report(&of_rally(event));
+        }
         self.report_pings();
         self.report_more_clients();
         self.reporter.report(&ServerEvent::Stopped { total: *self.total.borrow() });
         self.reporter.finish();
+    }
+}
+
+/// Waits for the next event of a rally, or for ever.
+async fn next_of(rally: &mut Option<mpsc::UnboundedReceiver<RallyEvent>>) -> RallyEvent {
+    match rally {
+        Some(events) => match events.recv().await {
+            Some(event) => event,
+            None => pending().await,
+        },
+        None => pending().await,
+    }
+}
+
+fn of_rally(event: RallyEvent) -> ServerEvent<'static> {
+    match event {
+        RallyEvent::Hit { actor, hit, after } => {
+            ServerEvent::RallyHit { actor, hit, after_ms: after.map(|after| after.as_secs_f64() * 1e3) }
+        }
+        RallyEvent::Done { rounds, members, time } => {
+            let duration_s = time.as_secs_f64();
+            ServerEvent::RallyDone { rounds, members, duration_s, rate_per_s: rounds as f64 / duration_s }
+        }
     }
 }
 

@@ -8,21 +8,24 @@ use libp2p::{PeerId, identity::Keypair, pnet::PreSharedKey};
 use ping_core::{
     Event, Node, Options, PingActor,
     actor::{self, Count, Hosted, runs},
+    cluster::{self, record::HostedActor},
     hardening::Limits,
     keys::secret,
     program::StopSignals,
     protocol::About,
     stream,
 };
-use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tokio::{sync::mpsc, time::timeout};
+use tracing::{debug, info, warn};
 
 use crate::{
     allow::allowed,
     args::Args,
     identity,
     listen::{self, Plan},
-    memory,
+    membership::Membership,
+    memory, node_name,
+    rally::Rally,
     reports::Reports,
     state::State,
     stop_on_eof::end_of_input,
@@ -31,6 +34,9 @@ use crate::{
 /// How long the actor may take to answer. It answers at once; this limits how long a peer that asks and does not read
 /// can hold a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the other members may take to learn that this one leaves.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs the server until a signal, or on request the end of its standard input, stops it. Fails if it cannot start, or
 /// can no longer do its work; the text names the cause and the help.
@@ -54,6 +60,7 @@ struct Server {
     count: Count,
     state: Option<State>,
     reports: Reports,
+    rally: Option<Rally>,
 }
 
 impl Server {
@@ -72,7 +79,11 @@ impl Server {
         };
         let (streams, opened) = mpsc::unbounded_channel();
         let is_reachable = plan.beyond_loopback();
-        let options = options(args, allowed, secret, is_reachable, streams);
+        let node_name = args.node.clone().unwrap_or_else(node_name::of_this_machine);
+        let options = Options {
+            cluster: Some(cluster::Options { node: node_name.clone() }),
+            ..options(args, allowed, secret, is_reachable, streams)
+        };
         let (node, mut events) = Node::start(keypair, options).context("cannot start the node")?;
         let (addresses, early) = plan.listen(&node, &mut events).await?;
         let hosted = actor::host(count.clone(), Some(&args.name)).await?;
@@ -86,9 +97,21 @@ impl Server {
         if is_reachable && addresses.iter().all(listen::is_loopback) {
             warn!("No network is up: only programs on this machine can reach the server");
         }
-        reports.ready(&args.name);
+        let (hitting, hits) = mpsc::unbounded_channel();
+        let rally = match node.cluster() {
+            Some(cluster) if args.rally => Some(Rally::start(cluster.clone(), args.rounds, hitting).await),
+            _ => None,
+        };
+        let membership = node.cluster().map(|cluster| {
+            let actor = HostedActor::new(&args.name, &hosted.actor);
+            let actors = [actor].into_iter().chain(rally.as_ref().map(Rally::actor)).collect();
+            let identity = if args.ephemeral { None } else { identity::path(args.identity.clone()) };
+            let file = identity.map(|path| path.with_extension("members"));
+            Membership::start(cluster.clone(), actors, &args.join, file)
+        });
+        reports.ready(&args.name, &node_name, membership, rally.is_some().then_some(hits));
         early.iter().for_each(|event| reports.on_event(event));
-        Ok(Self { node, events, hosted, count, state, reports })
+        Ok(Self { node, events, hosted, count, state, reports, rally })
     }
 
     /// Reports events until something stops the server.
@@ -96,6 +119,7 @@ impl Server {
         tokio::select! {
             failure = self.reports.run(&mut self.events) => Err(failure),
             () = signals.next() => Ok(()),
+            () = play(&mut self.rally) => Ok(()),
             () = end_of_input(stop_on_eof) => Ok(()),
             never = memory::give_back(|| self.node.released_memory()) => match never {},
             reason = self.node.failed() => {
@@ -161,6 +185,11 @@ async fn stop(
             }
         }
     }
+    if let Some(cluster) = node.cluster()
+        && timeout(FAREWELL_TIMEOUT, cluster.leave()).await.is_err()
+    {
+        debug!("some members did not learn that this one leaves");
+    }
     node.stop().await;
     // When this is answered, everything told before is counted.
     let _ = actor.ask(About {}).await;
@@ -168,6 +197,14 @@ async fn stop(
     match state {
         Some(state) => state.close().await,
         None => None,
+    }
+}
+
+/// Plays a rally to its end, or waits for ever.
+async fn play(rally: &mut Option<Rally>) {
+    match rally {
+        Some(rally) => rally.play().await,
+        None => pending().await,
     }
 }
 

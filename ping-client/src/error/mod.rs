@@ -2,10 +2,12 @@
 
 mod ping_error;
 
-use std::{any::Any, fmt, time::Duration};
+use std::{any::Any, fmt, io, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
-use ping_core::{DialError, PeerText, ServerAddress, Transport, hardening::culprit, protocol::STREAM_PROTOCOL};
+use ping_core::{
+    DialError, PeerText, ServerAddress, Transport, cluster::AskError, hardening::culprit, protocol::STREAM_PROTOCOL,
+};
 
 pub(crate) use ping_error::PingError;
 
@@ -48,6 +50,12 @@ pub(crate) enum Error {
     Deadline { deadline: Duration },
     /// The user interrupted the search. `last` is what stood in the way until then.
     Interrupted { last: Option<String> },
+    /// The peer does not answer questions about its directory.
+    NoDirectory { peer: PeerId, error: AskError },
+    /// No member of the cluster hosts such an actor.
+    NoMemberHosts { name: String },
+    /// The result could not be written.
+    Output { kind: io::ErrorKind, reason: String },
     /// This program failed, or the library `culprit` in it.
     Bug { reason: PeerText, culprit: Option<String> },
 }
@@ -61,6 +69,11 @@ impl Error {
     /// This program's node failed.
     pub(crate) fn node_failed(reason: &str) -> Self {
         Self::Bug { reason: PeerText::new(format_args!("the network task failed: {reason}")), culprit: culprit() }
+    }
+
+    /// Something of this machine failed.
+    pub(crate) fn own(error: &anyhow::Error) -> Self {
+        Self::Bug { reason: PeerText::new(format_args!("{error:#}")), culprit: None }
     }
 
     /// What a panic of this program says.
@@ -82,6 +95,9 @@ impl Error {
             | Self::NoAnswer { .. }
             | Self::Deadline { .. }
             | Self::Interrupted { .. }
+            | Self::NoDirectory { .. }
+            | Self::NoMemberHosts { .. }
+            | Self::Output { .. }
             | Self::Bug { .. } => true,
             Self::Dial { error, .. } => {
                 matches!(error, DialError::WrongPeer { .. } | DialError::Ourselves | DialError::Stopped)
@@ -137,6 +153,9 @@ impl Error {
             Self::Lost { .. } => "connection_lost",
             Self::Deadline { .. } => "deadline",
             Self::Interrupted { .. } => "interrupted",
+            Self::NoDirectory { .. } => "no_directory",
+            Self::NoMemberHosts { .. } => "no_such_actor",
+            Self::Output { .. } => "output",
             Self::Bug { .. } => "bug",
         }
     }
@@ -159,7 +178,9 @@ impl Error {
             }
             Self::NotKameo { .. } => "Use the connection address that ping-server printed.".into(),
             Self::NoLookUp { .. } => "Check that the server is not overloaded or suspended, and start again.".into(),
-            Self::NoSuchActor { .. } => "Set --name to the name that ping-server was started with.".into(),
+            Self::NoSuchActor { .. } | Self::NoMemberHosts { .. } => {
+                "Set --name to the name that ping-server was started with.".into()
+            }
             Self::ActorElsewhere { owner, .. } => format!("Use the connection address of {owner}."),
             Self::OtherType { .. } => "Set --name to the name of a PingActor.".into(),
             Self::Unsupported { limit: 0, .. } => "Omit --size, or use a ping-server of this version.".into(),
@@ -172,6 +193,11 @@ impl Error {
             Self::Deadline { .. } => "Allow more time with --deadline.".into(),
             Self::Interrupted { last: Some(_) } => "Fix that, or start again to search longer.".into(),
             Self::Interrupted { last: None } => "Start again to search longer.".into(),
+            Self::NoDirectory { error: AskError::Unsupported, .. } => {
+                "Give the address of a ping-server of this version.".into()
+            }
+            Self::NoDirectory { .. } => "Check that the server still runs, or ask another member.".into(),
+            Self::Output { .. } => "Make room, or choose another place.".into(),
             Self::Bug { culprit: None, .. } => "This is a bug; please report it.".into(),
             Self::Bug { culprit: Some(culprit), .. } => {
                 format!("This is a bug in {culprit}, which a server should not be able to cause; please report it.")
@@ -249,6 +275,9 @@ impl fmt::Display for Error {
                 write!(f, "interrupted before the server was found; until then: {last}")
             }
             Self::Interrupted { last: None } => write!(f, "interrupted before the server was found"),
+            Self::NoDirectory { peer, error } => write!(f, "the server {peer} does not list its cluster: {error}"),
+            Self::NoMemberHosts { name } => write!(f, "no member of the cluster hosts an actor named '{name}'"),
+            Self::Output { reason, .. } => write!(f, "cannot write the result: {reason}"),
             Self::Bug { reason, culprit: None } => write!(f, "ping-client itself failed: {reason}"),
             Self::Bug { reason, culprit: Some(culprit) } => {
                 write!(f, "{culprit}, a library of ping-client, failed: {reason}")

@@ -92,11 +92,11 @@ impl<'a> Finder<'a> {
 
     /// Runs a search until it succeeds, cannot succeed, or the time is up. Then its error is the most telling one, or
     /// `otherwise`.
-    pub(crate) async fn within_limit(
+    pub(crate) async fn within_limit<T>(
         &self,
-        search: impl Future<Output = Result<Found, Error>>,
+        search: impl Future<Output = Result<T, Error>>,
         otherwise: impl FnOnce() -> Error,
-    ) -> Result<Found, Error> {
+    ) -> Result<T, Error> {
         match timeout(self.time_limit, search).await {
             Ok(outcome) => {
                 self.found.set(Some(Instant::now()));
@@ -130,6 +130,19 @@ impl<'a> Finder<'a> {
         tokio::select! {
             outcome = search => outcome,
             error = self.try_other_transports(server, asked) => Err(error),
+        }
+    }
+
+    /// Connects to the server at this address, whatever it hosts. Fails only if another attempt could not succeed.
+    pub(crate) async fn reach(&self, server: &ServerAddress) -> Result<Connection, Error> {
+        self.tries_all_transports.set(server.transport.is_none());
+        let mut backoff = Backoff::new();
+        loop {
+            match self.connect(server).await {
+                Err(error) if !error.is_final() => self.note(error),
+                outcome => return outcome,
+            }
+            backoff.wait().await;
         }
     }
 

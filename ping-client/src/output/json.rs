@@ -7,9 +7,9 @@ use std::{
 
 use serde::Serialize;
 
-use super::Report;
+use super::{Report, Row};
 use crate::{
-    figures::{Load as RunLoad, Phases as RunPhases, ServerVersion, SessionResult, Summary, Times},
+    figures::{Figures, Load as RunLoad, Phases as RunPhases, ServerVersion, SessionResult, Summary, Times},
     pinger::Mode,
     run::Pace,
 };
@@ -163,10 +163,56 @@ impl From<RunLoad> for Load {
     }
 }
 
-impl Report for Json {
-    fn write(&self, result: &SessionResult, out: &mut dyn Write) -> io::Result<()> {
+/// The results of several servers.
+#[derive(Serialize)]
+struct Rows<'a> {
+    schema: u32,
+    client_version: &'static str,
+    servers: Vec<RowObject<'a>>,
+    total: Total,
+}
+
+#[derive(Serialize)]
+struct RowObject<'a> {
+    node: &'a str,
+    gone: bool,
+    #[serde(flatten)]
+    object: Object<'a>,
+}
+
+#[derive(Serialize)]
+struct Total {
+    sent: u64,
+    received: u64,
+    lost: u64,
+    rate_per_s: f64,
+}
+
+/// Writes the results of several servers as one object.
+pub(super) fn write_rows(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
+    let figures = || rows.iter().map(|row| &row.result.figures);
+    let object = Rows {
+        schema: SCHEMA,
+        client_version: env!("CARGO_PKG_VERSION"),
+        servers: rows
+            .iter()
+            .map(|row| RowObject { node: &row.node, gone: row.is_gone, object: (&row.result).into() })
+            .collect(),
+        total: Total {
+            sent: figures().map(|figures| figures.sent).sum(),
+            received: figures().map(|figures| figures.received).sum(),
+            lost: figures().map(Figures::lost).sum(),
+            rate_per_s: figures().filter_map(Figures::rate).sum(),
+        },
+    };
+    serde_json::to_writer(&mut *out, &object)?;
+    writeln!(out)
+}
+
+impl<'a> From<&'a SessionResult> for Object<'a> {
+    fn from(result: &'a SessionResult) -> Self {
         let SessionResult { figures, network, counters, .. } = result;
-        let object = Object {
+        Self {
             schema: SCHEMA,
             client_version: env!("CARGO_PKG_VERSION"),
             command: &result.command,
@@ -186,8 +232,13 @@ impl Report for Json {
             reconnects: Reconnects { count: counters.reconnects, down_s: counters.down.as_secs_f64() },
             warnings: &result.notes,
             errors: errors(result),
-        };
-        serde_json::to_writer(&mut *out, &object)?;
+        }
+    }
+}
+
+impl Report for Json {
+    fn write(&self, result: &SessionResult, out: &mut dyn Write) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, &Object::from(result))?;
         writeln!(out)
     }
 

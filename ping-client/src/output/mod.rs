@@ -7,6 +7,7 @@ mod html;
 mod json;
 mod ping_log;
 mod progress;
+mod rows;
 mod text;
 
 use std::{
@@ -46,6 +47,18 @@ pub(crate) struct OutputArgs {
     /// Print only the result and warnings
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+impl OutputArgs {
+    /// Whether the result is wanted as JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether anything is written to files.
+    pub(crate) fn writes_files(&self) -> bool {
+        self.csv.is_some() || self.report.is_some()
+    }
 }
 
 /// Writes the result of a session in one form.
@@ -142,6 +155,29 @@ impl Observer for Recorder<'_> {
     fn late(&mut self, sequence: u64, answer: Answer) {
         self.figures.late(sequence, answer);
         self.outputs.observers.iter_mut().for_each(|observer| observer.late(sequence, answer));
+    }
+}
+
+/// A result of a row of several, with what it is called.
+pub(crate) struct Row {
+    /// The name of the member, or the address that the user gave.
+    pub(crate) node: String,
+    pub(crate) result: SessionResult,
+    /// Whether it left the cluster or died during the run.
+    pub(crate) is_gone: bool,
+}
+
+/// Writes the results of several servers that were pinged side by side.
+///
+/// # Errors
+///
+/// When standard output is full.
+pub(crate) fn write_rows(rows: &[Row], is_json: bool) -> Result<()> {
+    let mut out = io::stdout();
+    let written = if is_json { json::write_rows(rows, &mut out) } else { rows::write(rows, &mut out) };
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the result"),
     }
 }
 

@@ -1,13 +1,11 @@
 //! The exit code of a session.
 
-use std::process::ExitCode;
-
 use crate::{error::Error, figures::SessionResult};
 
 /// As `ping(8)`: 0 if a pong arrived, or, where that is `required`, all pongs; 1 if not; 2 if there was no server to
 /// ping. Also 2 if this program failed.
-pub(super) fn exit_code(required: Option<u64>, result: &SessionResult) -> ExitCode {
-    ExitCode::from(code(required, result.figures.received, result.server.is_some(), result.error.as_ref()))
+pub(crate) fn exit_code(required: Option<u64>, result: &SessionResult) -> u8 {
+    code(required, result.figures.received, result.server.is_some(), result.error.as_ref())
 }
 
 fn code(required: Option<u64>, received: u64, was_found: bool, error: Option<&Error>) -> u8 {

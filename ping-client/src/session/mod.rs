@@ -20,12 +20,13 @@ use anyhow::{Context, Result, anyhow};
 use futures::{FutureExt, stream::LocalBoxStream};
 use libp2p::{PeerId, multiaddr::Protocol};
 use ping_core::{
-    Connection, Node, Options, ServerAddress,
+    Connection, Event, Node, Options, ServerAddress,
     keys::secret,
     program::{StopSignals, flush_log, last_words},
 };
 use tokio::{
     runtime,
+    sync::mpsc,
     time::{sleep_until, timeout},
 };
 use tracing::{info, warn};
@@ -45,7 +46,7 @@ use crate::{
     run::{End, LATE_GRACE, Pace, Schedule, Stop, run as run_pings},
 };
 use conclude::{conclude, note_end};
-use exit_code::exit_code;
+pub(crate) use exit_code::exit_code;
 use warm_up::warm_up;
 
 /// How long to wait, after a short run, for a few round trips of the network alone.
@@ -82,39 +83,56 @@ async fn session(
     let mut outputs = Outputs::open(&plan.output, plan.run.pace, plan.run.limit)?;
     let own = identity::load(plan.find.identity.as_deref())?;
     let (node, events) = Node::start(&own.keypair, options(plan, server)?).context("cannot start the node")?;
-    let load = Load { mode: plan.pinger.mode, pace: plan.run.pace, size: plan.pinger.size };
-    let mut result = SessionResult::nothing_yet(&plan.find.name, load);
-    {
-        let finder = Finder::new(&node, &plan.find.name, plan.find.timeout);
-        let (search, network) = (Search::new(&finder, events), Network::new());
-        let mut session = Session { plan, node: &node, server, started, search, network };
-        let work = async {
-            match session.find(signals).await {
-                Ok(found) => session.measure(found, &mut outputs, signals, &mut result).await,
-                Err(error) => result.error = Some(error),
-            }
-        };
-        // Kameo can panic in the task that asks. What was measured is still reported.
-        if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-            result.figures.cut_short();
-            result.error = Some(Error::panicked(&*panic));
-        }
-    }
+    let mut result = nothing_yet(plan);
+    find_and_measure(plan, (server, started), (&node, events), signals, &mut outputs, &mut result).await;
     tokio::select! {
         () = node.stop() => {}
         // A second signal waits for nothing.
         () = signals.next() => {}
     }
-    result.notes.extend(notes(&result));
     flush_log();
     outputs.finish(&result)?;
     if let Some(error) = &result.error {
         last_words("ping-client", &format_args!("{error}. {}", error.help()));
     }
-    Ok(exit_code(plan.required, &result))
+    Ok(exit_code(plan.required, &result).into())
 }
 
-fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Options> {
+/// The result of a session before anything has happened.
+pub(crate) fn nothing_yet(plan: &Plan) -> SessionResult {
+    let load = Load { mode: plan.pinger.mode, pace: plan.run.pace, size: plan.pinger.size };
+    SessionResult::nothing_yet(&plan.find.name, load)
+}
+
+/// Finds the actor of a server and pings it, from a node and its events, and puts everything into `result`. The search
+/// counts from `started`.
+pub(crate) async fn find_and_measure(
+    plan: &Plan,
+    (server, started): (Option<&ServerAddress>, Instant),
+    (node, events): (&Node, mpsc::UnboundedReceiver<Event>),
+    signals: &mut StopSignals,
+    outputs: &mut Outputs,
+    result: &mut SessionResult,
+) {
+    let finder = Finder::new(node, &plan.find.name, plan.find.timeout);
+    let (search, network) = (Search::new(&finder, events), Network::new());
+    let mut session = Session { plan, node, server, started, search, network };
+    let work = async {
+        match session.find(signals).await {
+            Ok(found) => session.measure(found, outputs, signals, result).await,
+            Err(error) => result.error = Some(error),
+        }
+    };
+    // Kameo can panic in the task that asks. What was measured is still reported.
+    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+        result.figures.cut_short();
+        result.error = Some(Error::panicked(&*panic));
+    }
+    result.notes.extend(notes(result));
+}
+
+/// The options of a node that pings as planned.
+pub(crate) fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Options> {
     let secret = plan.find.secret.as_deref().map(secret::read).transpose();
     Ok(Options {
         mdns: server.is_none(),

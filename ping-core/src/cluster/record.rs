@@ -3,7 +3,11 @@
 //! A statement is one of libp2p's signed envelopes around MessagePack. Nobody can make one in another's name, and one
 //! can be passed on by anybody.
 
-use kameo::actor::ActorId;
+use kameo::{
+    Actor,
+    actor::{ActorId, ActorRef, RemoteActorRef},
+    remote::RemoteActor,
+};
 use libp2p::{
     Multiaddr, PeerId,
     core::{SignedEnvelope, signed_envelope},
@@ -75,9 +79,25 @@ pub struct HostedActor {
 }
 
 impl HostedActor {
+    /// The entry of an actor of this process, under this name.
+    pub fn new<A: Actor + RemoteActor>(name: &str, actor: &ActorRef<A>) -> Self {
+        Self { name: name.into(), sequence: actor.id().sequence_id(), remote_id: A::REMOTE_ID.into() }
+    }
+
     /// Its id, on this node.
     pub fn id(&self, node: PeerId) -> ActorId {
         ActorId::new_with_peer_id(self.sequence, node)
+    }
+
+    /// A reference to it, on this node; `None` if it is an actor of another type.
+    pub fn remote_ref<A: Actor + RemoteActor>(&self, node: PeerId) -> Option<RemoteActorRef<A>> {
+        /// What Kameo reads a reference from.
+        #[derive(Serialize)]
+        struct Reference {
+            id: ActorId,
+        }
+        let reference = rmp_serde::to_vec_named(&Reference { id: self.id(node) }).ok()?;
+        rmp_serde::from_slice(&reference).ok().filter(|_| self.remote_id == A::REMOTE_ID)
     }
 }
 

@@ -1,7 +1,15 @@
 //! How the two ends of a stream agree on its protocol, as far as this node follows it: libp2p's multistream-select.
 
-/// The protocol of Kameo's messages, whose requests are read to their end. All others read little at a time.
+use crate::cluster::messages::DIRECTORY_PROTOCOL;
+
+/// The protocol of Kameo's messages.
 pub(super) const MESSAGING: &[u8] = b"/kameo/messaging/1.0.0";
+
+/// Whether the messages of a protocol are read to their end before they are understood. All others read little at a
+/// time.
+pub(super) fn carries_messages(protocol: &[u8]) -> bool {
+    protocol == MESSAGING || protocol == DIRECTORY_PROTOCOL.as_ref().as_bytes()
+}
 
 /// The protocol by which the two ends of a stream agree on another one.
 pub(super) const MULTISTREAM: &[u8] = b"/multistream/1.0.0";

@@ -4,8 +4,9 @@
 //! asker with the answer. A peer that begins hundreds of large ones and ends none would fill the memory. So every
 //! stream is charged with what was read from it until it is closed.
 //!
-//! Only Kameo's messages are read to their end. A stream of another protocol is charged with no more than the last
-//! read, until the next one: it has handled the last by then.
+//! Only Kameo's messages and requests for the directory are read to their end. A stream of another protocol is charged
+//! with no more than the last read, until the next one: it has handled the last by then. Nor is what a directory
+//! answers: a node asks few at a time.
 
 use std::{
     error::Error,
@@ -21,7 +22,7 @@ use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
 use super::{
     answers::AnswerCheck,
     memory::{ConnectionMemory, Part},
-    negotiation::{MESSAGING, MULTISTREAM, first_message},
+    negotiation::{MULTISTREAM, carries_messages, first_message},
 };
 
 /// What a stream takes by itself, with the first bytes that are read from it.
@@ -129,7 +130,7 @@ impl StreamMemory {
         while let Some((message, length)) = first_message(&self.written) {
             let name = message.strip_suffix(b"\n").filter(|name| name.starts_with(b"/") && *name != MULTISTREAM);
             if let Some(name) = name {
-                self.protocol = if name == MESSAGING { Protocol::Messages } else { Protocol::Other };
+                self.protocol = if carries_messages(name) { Protocol::Messages } else { Protocol::Other };
                 self.written = Vec::new();
                 return;
             }

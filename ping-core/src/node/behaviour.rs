@@ -5,13 +5,14 @@ use std::io;
 use kameo::remote;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
-    identity::PublicKey,
+    identity::Keypair,
     mdns, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
 use super::{keep_alive::KeepAlive, options::Options};
 use crate::{
+    cluster::{self, Cluster},
     hardening::{ConnectionLimits, GuardedKameo},
     protocol::{MAX_IN_FLIGHT, MAX_REQUEST_SIZE},
     stream,
@@ -29,16 +30,18 @@ pub(super) struct Behaviour {
     pub(super) streams: stream::behaviour::Behaviour,
     keep_alive: KeepAlive,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    cluster: Toggle<cluster::Behaviour>,
+    pub(super) asker: Toggle<cluster::Asker>,
 }
 
 impl Behaviour {
-    /// Composes the protocols of the node with this key.
+    /// Composes the protocols of the node with this key, and the handle of its cluster if it is to be a member.
     ///
     /// # Errors
     ///
     /// When mDNS is wanted and the system does not let this process watch the network interfaces.
-    pub(super) fn new(key: &PublicKey, options: Options) -> io::Result<Self> {
-        let peer = key.to_peer_id();
+    pub(super) fn new(key: &Keypair, options: Options) -> io::Result<(Self, Option<Cluster>)> {
+        let peer = key.public().to_peer_id();
         let messaging = remote::messaging::Config::default()
             .with_request_timeout(options.request_timeout)
             // A request's stream lives a little longer than the request.
@@ -55,7 +58,9 @@ impl Behaviour {
         let keep_alive =
             ping::Config::new().with_interval(options.keep_alive_interval).with_timeout(options.keep_alive_timeout);
         let mdns = options.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
-        Ok(Self {
+        let (cluster, handle) =
+            options.cluster.map(|options| cluster::Behaviour::new(key, options)).transpose()?.unzip();
+        let behaviour = Self {
             blocked: allow_block_list::Behaviour::default(),
             allowed: allowed.into(),
             limits: ConnectionLimits::new(options.limits),
@@ -63,6 +68,9 @@ impl Behaviour {
             streams: stream::behaviour::Behaviour::new(options.streams),
             keep_alive: KeepAlive::new(keep_alive),
             mdns: mdns.into(),
-        })
+            cluster: cluster.into(),
+            asker: options.asks_directories.then(cluster::Asker::new).into(),
+        };
+        Ok((behaviour, handle))
     }
 }

@@ -27,7 +27,7 @@ use super::{
     Command, Connection, DialError, Event,
     behaviour::{Behaviour, BehaviourEvent},
 };
-use crate::{PeerText, address::without_peer, hardening::LogLimit};
+use crate::{PeerText, address::without_peer, cluster::AskError, hardening::LogLimit};
 
 /// How long a node that stops waits until its connections are closed.
 ///
@@ -96,6 +96,10 @@ impl EventLoop {
                 let _ = reply.send(self.swarm.listen_on(address).map(drop).map_err(io::Error::other));
             }
             Command::Dial { address, expected, reply } => self.dial(address, Dial { expected, reply }),
+            Command::AskDirectory { peer, request, reply } => match self.swarm.behaviour_mut().asker.as_mut() {
+                Some(asker) => asker.ask(&peer, request, reply),
+                None => drop(reply.send(Err(AskError::Unsupported))),
+            },
             Command::OpenStream { peer, opening } => self.swarm.behaviour_mut().streams.open(peer, opening),
             Command::Disconnect(peer) => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Block(peer) => {
@@ -152,6 +156,7 @@ impl EventLoop {
             }
             SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(event)) => self.on_keep_alive(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(peers))) => self.on_discovered(peers),
+            SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => self.tell(Event::Cluster(event)),
             other => debug!(event = ?other, "swarm"),
         }
     }
@@ -173,7 +178,7 @@ impl EventLoop {
         }
         if let Entry::Vacant(entry) = self.peers.entry(peer) {
             entry.insert(address.clone());
-            self.tell(Event::PeerConnected { peer, address });
+            self.tell(Event::PeerConnected { peer, address, is_dialed: endpoint.is_dialer() });
         }
     }
 

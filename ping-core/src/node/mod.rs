@@ -17,6 +17,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     PeerText,
+    cluster::{
+        self, AskError, Cluster,
+        messages::{Request, Response},
+    },
     hardening::{Memory, install_panic_hook},
     stream::{Ended, behaviour::Opening},
     transport,
@@ -52,6 +56,8 @@ pub enum Event {
         peer: PeerId,
         /// The address that it came from, or was reached at.
         address: Multiaddr,
+        /// Whether this node dialed it.
+        is_dialed: bool,
     },
     /// The last connection to a peer closed.
     PeerDisconnected {
@@ -67,6 +73,8 @@ pub enum Event {
         /// The round trip of the connection: libp2p's ping protocol, without any actor.
         time: Duration,
     },
+    /// Something happened in the cluster.
+    Cluster(cluster::Event),
     /// mDNS found a peer on the local network.
     Discovered {
         /// Its identity.
@@ -91,6 +99,7 @@ pub struct Connection {
 enum Command {
     Listen { address: Multiaddr, reply: oneshot::Sender<io::Result<()>> },
     Dial { address: Multiaddr, expected: Option<PeerId>, reply: oneshot::Sender<Result<Connection, DialError>> },
+    AskDirectory { peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, AskError>> },
     OpenStream { peer: PeerId, opening: Opening },
     Disconnect(PeerId),
     Block(PeerId),
@@ -103,6 +112,7 @@ pub struct Node {
     peer: PeerId,
     is_private: bool,
     memory: Arc<Memory>,
+    cluster: Option<Cluster>,
     commands: mpsc::UnboundedSender<Command>,
     /// The reason why the node's task has ended, once it has.
     ended: watch::Receiver<Option<String>>,
@@ -117,17 +127,17 @@ impl Node {
     /// When this process has a node already, or mDNS cannot be set up.
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         install_panic_hook();
-        let key = keypair.public();
         let is_private = options.secret.is_some();
         let memory = Memory::new(options.max_memory);
         let transport = transport::new(keypair, options.listens, options.secret, memory.clone());
-        let behaviour = Behaviour::new(&key, options)?;
+        let (behaviour, cluster) = Behaviour::new(keypair, options)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_executor(FairExecutor::default())
             // A request follows right behind the name of its protocol: one round trip, not two.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_idle_connection_timeout(IDLE_TIMEOUT);
-        let swarm = Swarm::new(transport, behaviour, key.to_peer_id(), config);
+        let peer = keypair.public().to_peer_id();
+        let swarm = Swarm::new(transport, behaviour, peer, config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
         let task = tokio::spawn(EventLoop::new(swarm, events).run(inbox));
@@ -136,7 +146,7 @@ impl Node {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());
             ending.send_replace(Some(reason));
         });
-        Ok((Self { peer: key.to_peer_id(), is_private, memory, commands, ended }, outbox))
+        Ok((Self { peer, is_private, memory, cluster, commands, ended }, outbox))
     }
 
     /// This node's own identity.
@@ -147,6 +157,20 @@ impl Node {
     /// Whether the node has the key of a private network.
     pub fn is_private(&self) -> bool {
         self.is_private
+    }
+
+    /// The node's place in a cluster, if [`Options::cluster`] gives it one.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// Asks a connected peer about its directory. Needs [`Options::asks_directories`].
+    ///
+    /// # Errors
+    ///
+    /// When the peer does not answer.
+    pub async fn ask_directory(&self, peer: PeerId, request: Request) -> Result<Response, AskError> {
+        self.ask(|reply| Command::AskDirectory { peer, request, reply }).await.unwrap_or(Err(AskError::Stopped))
     }
 
     /// How many bytes of memory peers have made the node hold and no longer do, since it started.

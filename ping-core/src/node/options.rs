@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use libp2p::{PeerId, pnet::PreSharedKey};
 use tokio::sync::mpsc;
 
-use crate::{hardening::Limits, stream::Inbound};
+use crate::{cluster, hardening::Limits, stream::Inbound};
 
 /// How often a node asks a peer for a sign of life by default.
 ///
@@ -44,6 +44,10 @@ pub struct Options {
     pub allowed: Option<HashSet<PeerId>>,
     /// The key of a private network; `None` for the open one. Transports that it cannot make private are not used.
     pub secret: Option<PreSharedKey>,
+    /// How the node takes part in a cluster; `None` for not at all.
+    pub cluster: Option<cluster::Options>,
+    /// Whether the node can ask members about their directories without being one.
+    pub asks_directories: bool,
     /// Gets the [`stream`](crate::stream)s that peers open; with `None`, the node accepts none.
     pub streams: Option<mpsc::UnboundedSender<Inbound>>,
 }
@@ -60,6 +64,8 @@ impl Default for Options {
             request_timeout: REQUEST_TIMEOUT,
             allowed: None,
             secret: None,
+            cluster: None,
+            asks_directories: false,
             streams: None,
         }
     }

@@ -1,0 +1,89 @@
+//! The client and a cluster: everything that asks a member for the others.
+//!
+//! - `members`: lists them, and follows who comes and goes.
+//! - `several`: pings all of them, or any servers, side by side.
+
+mod members;
+mod several;
+
+use std::{future::pending, io::ErrorKind, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args as ClapArgs;
+use libp2p::identity::Keypair;
+use ping_core::{
+    Connection, Node, Options, ServerAddress,
+    keys::secret,
+    program::{StopSignals, last_words},
+};
+use tokio::runtime;
+
+use crate::{args::find_timeout, error::Error, find::Finder, identity};
+
+pub(crate) use members::{MembersArgs, members};
+pub(crate) use several::ping_several;
+
+/// Where to find a member, and as whom.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MemberArgs {
+    /// Where any member of the cluster is: as ADDRESS of a ping
+    #[arg(value_name = "ANY")]
+    member: ServerAddress,
+
+    /// File with this client's Ed25519 key, created on first use [default: a new identity each time]
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+
+    /// File with the pre-shared key of the members' private network
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
+
+    /// How long to look for the member (1ms to 1d)
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = find_timeout())]
+    find_timeout: Duration,
+}
+
+/// Connects to a member and does something with it, until that is done or a signal stops it. Its error, if any, is the
+/// last thing that is printed.
+fn with_member(args: &MemberArgs, work: impl AsyncFnOnce(&Node, &Connection) -> Result<(), Error>) -> Result<ExitCode> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = StopSignals::new().context("cannot handle signals")?;
+        let own = identity::load(args.identity.as_deref())?;
+        let (node, mut events) = start(&own.keypair, args)?;
+        let finder = Finder::new(&node, "", args.find_timeout);
+        let work = async {
+            let search = finder.reach(&args.member);
+            let connection = finder.within_limit(search, || Error::no_answer(&args.member)).await?;
+            work(&node, &connection).await
+        };
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = signals.next() => Ok(()),
+            reason = node.failed() => Err(Error::node_failed(&reason)),
+            () = async { while events.recv().await.is_some() {} pending().await } => Ok(()),
+        };
+        node.stop().await;
+        Ok(match outcome {
+            // A reader that has gone ends the program quietly, as it does `ping`.
+            Ok(()) | Err(Error::Output { kind: ErrorKind::BrokenPipe, .. }) => ExitCode::SUCCESS,
+            Err(error) => {
+                last_words("ping-client", &format_args!("{error}. {}", error.help()));
+                ExitCode::from(2)
+            }
+        })
+    });
+    // A name server that does not answer must not delay the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn start(
+    keypair: &Keypair,
+    args: &MemberArgs,
+) -> Result<(Node, tokio::sync::mpsc::UnboundedReceiver<ping_core::Event>)> {
+    let secret = args.secret.as_deref().map(secret::read).transpose();
+    let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
+    let options = Options { asks_directories: true, secret, ..Options::default() };
+    Node::start(keypair, options).context("cannot start the node")
+}

@@ -1,0 +1,188 @@
+//! What a node asks of a member's directory without being one.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    request_response::{Event, Message, OutboundFailure, OutboundRequestId, ProtocolSupport},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm,
+    },
+};
+use tokio::sync::oneshot;
+
+use super::{
+    MemberInfo,
+    directory::MAX_MEMBERS,
+    messages::{Exchange, Request, Response, exchange},
+    record::Statement,
+};
+use crate::{Node, PeerText};
+
+/// Why a question about the directory has no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AskError {
+    /// The peer does not answer such questions.
+    #[error("it keeps no directory of a cluster")]
+    Unsupported,
+    /// The connection was lost, or the answer took too long.
+    #[error("{0}")]
+    Lost(PeerText),
+    /// The answer is not one to the question, or holds a record that nobody signed.
+    #[error("its answer is unsound: {0}")]
+    Unsound(PeerText),
+    /// This node stops.
+    #[error("this node stops")]
+    Stopped,
+}
+
+/// The members that a node knows.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// They, in the order of peer ids.
+    pub members: Vec<MemberInfo>,
+    /// The digest of the directory, which changes with it.
+    pub digest: u64,
+}
+
+/// Asks a connected member for all that it knows, or for those that host an actor under a name. It can leave members
+/// out, but not invent any: each has signed its record.
+///
+/// # Errors
+///
+/// When it does not answer as a member does.
+pub async fn list(node: &Node, of: PeerId, name: Option<&str>) -> Result<Listing, AskError> {
+    let mut members: Vec<MemberInfo> = Vec::new();
+    loop {
+        let after = members.last().map(|member| member.peer);
+        let answer = node.ask_directory(of, Request::List { name: name.map(Into::into), after }).await?;
+        let Response::Members { digest, members: listed, has_more } = answer else {
+            return Err(AskError::Unsound("it is none to a list".into()));
+        };
+        let is_progress = !listed.is_empty();
+        for listed in listed {
+            match Statement::read(&listed.record) {
+                Ok((peer, Statement::Record(record))) if Some(peer) > members.last().map(|last| last.peer) => {
+                    members.push(MemberInfo::new(peer, &record, listed.is_gone));
+                }
+                Ok(_) => return Err(AskError::Unsound("its records are not in order".into())),
+                Err(reason) => return Err(AskError::Unsound(PeerText::new(reason.to_string()))),
+            }
+        }
+        if !has_more || !is_progress || members.len() >= MAX_MEMBERS {
+            return Ok(Listing { members, digest });
+        }
+    }
+}
+
+/// Waits until the directory of a connected member has another digest than this.
+///
+/// # Errors
+///
+/// When it does not answer as a member does.
+pub async fn next_digest(node: &Node, of: PeerId, digest: u64) -> Result<u64, AskError> {
+    loop {
+        match node.ask_directory(of, Request::Watch { digest }).await? {
+            Response::Digest(now) if now != digest => return Ok(now),
+            Response::Digest(_) => {}
+            _ => return Err(AskError::Unsound("it is none to a watch".into())),
+        }
+    }
+}
+
+/// Gets the answer.
+pub(crate) type Reply = oneshot::Sender<Result<Response, AskError>>;
+
+/// Asks members.
+pub(crate) struct Asker {
+    exchange: Exchange,
+    asked: HashMap<OutboundRequestId, Reply>,
+}
+
+impl Asker {
+    pub(crate) fn new() -> Self {
+        Self { exchange: exchange(ProtocolSupport::Outbound), asked: HashMap::new() }
+    }
+
+    /// Asks a connected peer.
+    pub(crate) fn ask(&mut self, peer: &PeerId, request: Request, reply: Reply) {
+        if self.exchange.is_connected(peer) {
+            let id = self.exchange.send_request(peer, request);
+            self.asked.insert(id, reply);
+        } else {
+            let _ = reply.send(Err(AskError::Lost("the connection is lost".into())));
+        }
+    }
+
+    fn answer(&mut self, id: &OutboundRequestId, answer: Result<Response, AskError>) {
+        if let Some(reply) = self.asked.remove(id) {
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+impl NetworkBehaviour for Asker {
+    type ConnectionHandler = THandler<Exchange>;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.exchange.handle_established_inbound_connection(id, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.exchange.handle_established_outbound_connection(id, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.exchange.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.exchange.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        loop {
+            match self.exchange.poll(context) {
+                Poll::Ready(ToSwarm::GenerateEvent(event)) => match event {
+                    Event::Message { message: Message::Response { request_id, response }, .. } => {
+                        self.answer(&request_id, Ok(response));
+                    }
+                    Event::OutboundFailure { request_id, error, .. } => {
+                        let error = match error {
+                            OutboundFailure::UnsupportedProtocols => AskError::Unsupported,
+                            other => AskError::Lost(PeerText::new(other.to_string())),
+                        };
+                        self.answer(&request_id, Err(error));
+                    }
+                    _ => {}
+                },
+                Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event }) => {
+                    return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event });
+                }
+                // Nothing else happens: only connected peers are asked.
+                Poll::Ready(_) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

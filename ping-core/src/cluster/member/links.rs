@@ -1,0 +1,334 @@
+//! The links of a member to others: signs of life, loss, and what is said of the lost.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    PeerId,
+    request_response::{OutboundFailure, OutboundRequestId},
+    swarm::{CloseConnection, ToSwarm},
+};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use super::{Behaviour, TICK, Task};
+use crate::cluster::{
+    JoinError,
+    messages::Request,
+    record::{Obituary, Stamp, Statement, Witness},
+};
+
+/// How often the side that dialed a link asks for a sign of life.
+const BEAT_INTERVAL: Duration = Duration::from_millis(1250);
+
+/// After how long without one a link is lost.
+pub(super) const SILENCE: Duration = Duration::from_secs(3);
+
+/// How many times the worst recent delay is added to every limit. On a long link, or a busy machine, a member is not
+/// gone because its answer takes a while.
+const PATIENCE: u32 = 8;
+
+/// What is left of that delay a tick later: half of it after 14 s.
+const FORGETTING: f64 = 0.99;
+
+/// The longest delay that counts. A process that was stopped for an hour must not wait for hours.
+const MAX_DELAY: Duration = Duration::from_secs(2);
+
+/// When a named witness says that a member is gone, at random within this time, so that not all do at once; and when
+/// another member that lost its link does.
+const WITNESS_DELAY: Duration = Duration::from_millis(10);
+const OTHERS_DELAY: Duration = Duration::from_millis(1000);
+const OTHERS_SPREAD: Duration = Duration::from_millis(500);
+
+/// A link to another member.
+struct Link {
+    /// Whether this node dialed it, and so asks for signs of life.
+    is_dialed: bool,
+    /// When something of the other side was last heard.
+    heard: Instant,
+    beaten: Instant,
+    /// Whether a question of this node is unanswered.
+    is_asked: bool,
+    /// Whether one side has said that it will close it.
+    is_let_go: bool,
+}
+
+/// All links, and what is asked over them.
+#[derive(Default)]
+pub(super) struct Links {
+    links: HashMap<PeerId, Link>,
+    /// Who waits for the first answer of a member that was joined.
+    joins: HashMap<PeerId, Vec<oneshot::Sender<Result<PeerId, JoinError>>>>,
+    asked: HashMap<OutboundRequestId, Asked>,
+    ticked: Option<Instant>,
+    /// The worst recent delay: of a tick of this node, or of an answer.
+    delay: Duration,
+}
+
+/// What a request was for.
+enum Asked {
+    Beat,
+    /// A comparison, or what follows from it.
+    Other,
+    /// The other side is to know that this one closes the link.
+    LetGo,
+    /// All are to know that this node leaves.
+    Leave,
+}
+
+impl Links {
+    pub(super) fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    pub(super) fn has(&self, peer: &PeerId) -> bool {
+        self.links.contains_key(peer)
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.links.keys().copied()
+    }
+
+    /// Those that may say that this member is gone.
+    pub(super) fn witnesses(&self) -> impl Iterator<Item = PeerId> {
+        self.links.iter().filter(|(_, link)| !link.is_let_go).map(|(peer, _)| *peer)
+    }
+
+    /// How many links this node dialed and keeps.
+    pub(super) fn dialed(&self) -> usize {
+        self.links.values().filter(|link| link.is_dialed && !link.is_let_go).count()
+    }
+
+    /// The other side will close the link.
+    pub(super) fn let_go(&mut self, peer: PeerId) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.is_let_go = true;
+        }
+    }
+
+    /// Waits for the first answer of a member.
+    pub(super) fn join(&mut self, peer: PeerId, reply: oneshot::Sender<Result<PeerId, JoinError>>) {
+        self.joins.entry(peer).or_default().push(reply);
+    }
+
+    fn end_joins(&mut self, peer: PeerId, outcome: &Result<PeerId, JoinError>) {
+        for reply in self.joins.remove(&peer).unwrap_or_default() {
+            let _ = reply.send(outcome.clone());
+        }
+    }
+
+    /// How long to wait for what usually takes no longer than `limit`.
+    pub(super) fn patience(&self, limit: Duration) -> Duration {
+        limit + PATIENCE * self.delay
+    }
+
+    /// Nothing was due until now.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.ticked.get_or_insert(now);
+    }
+
+    fn on_sign_of_life(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.heard = now;
+        }
+    }
+}
+
+impl Behaviour {
+    /// A connection that this node dialed becomes a link.
+    pub(super) fn link(&mut self, peer: PeerId, now: Instant) {
+        self.add_link(peer, true, now);
+        self.beat(&peer, now);
+    }
+
+    fn add_link(&mut self, peer: PeerId, is_dialed: bool, now: Instant) {
+        self.protocols.gossip.link(peer, is_dialed);
+        self.shared.directory().connected(peer);
+        match self.links.links.get_mut(&peer) {
+            Some(link) => {
+                link.is_dialed |= is_dialed;
+                link.heard = now;
+            }
+            None => {
+                let link = Link { is_dialed, heard: now, beaten: now, is_asked: false, is_let_go: false };
+                self.links.links.insert(peer, link);
+                self.write_soon();
+            }
+        }
+    }
+
+    /// Another member gave a sign of life. That makes its connection a link.
+    pub(super) fn on_sign_of_life(&mut self, peer: PeerId) {
+        self.add_link(peer, false, Instant::now());
+    }
+
+    fn beat(&mut self, peer: &PeerId, now: Instant) {
+        let digest = self.shared.directory().digest();
+        if let Some(link) = self.links.links.get_mut(peer) {
+            (link.beaten, link.is_asked) = (now, true);
+            self.ask(peer, Request::Beat { digest }, Asked::Beat);
+        }
+    }
+
+    /// Beats soon, because the directories still differ.
+    pub(super) fn beat_soon(&mut self, peer: &PeerId) {
+        if let Some(link) = self.links.links.get_mut(peer) {
+            link.beaten = link.beaten.checked_sub(BEAT_INTERVAL).unwrap_or(link.beaten);
+        }
+    }
+
+    /// Asks for the directories of two links, at random.
+    pub(super) fn compare_with_two(&mut self) {
+        let now = Instant::now();
+        let mut peers: Vec<PeerId> = self.links.peers().collect();
+        fastrand::shuffle(&mut peers);
+        peers.iter().take(2).for_each(|peer| self.beat(peer, now));
+    }
+
+    fn ask(&mut self, peer: &PeerId, request: Request, asked: Asked) {
+        let id = self.protocols.exchange.send_request(peer, request);
+        self.links.asked.insert(id, asked);
+    }
+
+    /// Sends what follows from a comparison, or the last words of this node.
+    pub(super) fn request(&mut self, peer: &PeerId, request: Request) {
+        let asked = if self.own.record.is_leaving { Asked::Leave } else { Asked::Other };
+        self.ask(peer, request, asked);
+    }
+
+    /// A request was answered.
+    pub(super) fn on_answered(&mut self, peer: PeerId, id: OutboundRequestId) {
+        self.links.on_sign_of_life(&peer, Instant::now());
+        match self.links.asked.remove(&id) {
+            Some(Asked::Beat) => {
+                if let Some(link) = self.links.links.get_mut(&peer) {
+                    link.is_asked = false;
+                    self.links.delay = self.links.delay.max(link.beaten.elapsed());
+                }
+                self.links.end_joins(peer, &Ok(peer));
+            }
+            Some(Asked::LetGo) => self.close(peer),
+            Some(Asked::Leave) => self.on_told(),
+            Some(Asked::Other) | None => {}
+        }
+    }
+
+    /// A request will not be answered.
+    pub(super) fn on_unanswered(&mut self, peer: PeerId, id: OutboundRequestId, failure: &OutboundFailure) {
+        debug!(%peer, %failure, "a member did not answer");
+        if matches!(self.links.asked.remove(&id), Some(Asked::Leave)) {
+            self.on_told();
+        }
+        if let Some(link) = self.links.links.get_mut(&peer) {
+            link.is_asked = false;
+        }
+        if matches!(failure, OutboundFailure::UnsupportedProtocols) {
+            self.links.end_joins(peer, &Err(JoinError::NoMember));
+            self.forget_link(&peer);
+            self.close(peer);
+        }
+    }
+
+    /// The last connection to a peer is closed.
+    pub(super) fn on_lost(&mut self, peer: PeerId) {
+        self.links.end_joins(peer, &Err(JoinError::Unreachable("it closed the connection".into())));
+        if let Some(link) = self.forget_link(&peer)
+            && !link.is_let_go
+            && !self.own.record.is_leaving
+        {
+            self.redial(peer, Instant::now());
+        }
+    }
+
+    fn forget_link(&mut self, peer: &PeerId) -> Option<Link> {
+        let link = self.links.links.remove(peer)?;
+        self.shared.directory().disconnected(peer);
+        self.write_soon();
+        Some(link)
+    }
+
+    fn close(&mut self, peer_id: PeerId) {
+        self.actions.push_back(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::All });
+    }
+
+    /// Says goodbye to one of the links that this node dialed and has too many of.
+    pub(super) fn let_one_go(&mut self) {
+        let dialed = self.links.links.iter().filter(|(_, link)| link.is_dialed && !link.is_let_go);
+        // The first one, to the seed that all have dialed, is the longest.
+        let Some(peer) = dialed.max_by_key(|(_, link)| link.beaten.elapsed()).map(|(peer, _)| *peer) else { return };
+        self.links.let_go(peer);
+        self.ask(&peer, Request::LetGo, Asked::LetGo);
+    }
+
+    /// Does what is due some times a second.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let late = self.links.ticked.replace(now).map(|before| now.saturating_duration_since(before + TICK));
+        // If this process was stopped, or starved, what others said meanwhile may still wait to be read.
+        let faded = self.links.delay.mul_f64(FORGETTING);
+        self.links.delay = faded.max(late.unwrap_or_default()).min(MAX_DELAY);
+        let due = |link: &Link| {
+            link.is_dialed && !link.is_asked && now.saturating_duration_since(link.beaten) >= BEAT_INTERVAL
+        };
+        let (beats, silent): (Vec<_>, Vec<_>) = {
+            let links = || self.links.links.iter();
+            let patience = self.links.patience(SILENCE);
+            let silent = links().filter(|(_, link)| now.saturating_duration_since(link.heard) >= patience);
+            (links().filter(|(_, link)| due(link)).map(|(peer, _)| *peer).collect(), silent.map(|it| *it.0).collect())
+        };
+        for peer in silent {
+            debug!(%peer, "a member is silent");
+            let link = self.forget_link(&peer);
+            self.close(peer);
+            if link.is_some_and(|link| !link.is_let_go) {
+                self.redial(peer, now);
+            }
+        }
+        beats.iter().for_each(|peer| self.beat(peer, now));
+        self.shared.directory().tick(now);
+        if !self.own.record.is_leaving {
+            self.dial_who_is_due(now);
+        }
+        self.react();
+    }
+
+    /// This node cannot reach a member, and says so unless the member is heard of in time.
+    pub(super) fn plan_to_accuse(&mut self, peer: PeerId) {
+        if self.is_to_accuse(&peer) {
+            return;
+        }
+        let (stamp, is_witness) = {
+            let directory = self.shared.directory();
+            let Some(member) = directory.get(&peer).filter(|member| !member.is_gone) else { return };
+            let witnesses = &member.record.witnesses;
+            (member.record.stamp, witnesses.is_empty() || witnesses.contains(&Witness::from(&self.shared.me)))
+        };
+        let (earliest, spread) =
+            if is_witness { (Duration::ZERO, WITNESS_DELAY) } else { (OTHERS_DELAY, OTHERS_SPREAD) };
+        self.plan(Instant::now() + earliest + spread.mul_f64(fastrand::f64()), Task::Accuse(peer, stamp));
+    }
+
+    /// Whether that is planned.
+    pub(super) fn is_to_accuse(&self, peer: &PeerId) -> bool {
+        self.tasks.iter().any(|(_, task)| matches!(task, Task::Accuse(subject, _) if subject == peer))
+    }
+
+    pub(super) fn accuse(&mut self, subject: PeerId, stamp: Stamp) {
+        let known = self.shared.directory().get(&subject).filter(|it| !it.is_gone).map(|it| it.record.stamp);
+        let Some(now) = known.filter(|_| !self.links.has(&subject)) else { return };
+        if now != stamp {
+            debug!(%subject, "has written since");
+        }
+        if let Some(obituary) = self.sign(&Statement::Obituary(Obituary { subject, stamp: now })) {
+            self.say(&obituary);
+        }
+        // One that has just joined names no witnesses yet, and this node has tried for itself.
+        let mut directory = self.shared.directory();
+        if directory.get(&subject).is_some_and(|member| member.record.witnesses.is_empty()) {
+            directory.missed(&subject, Instant::now());
+        }
+        drop(directory);
+        self.react();
+    }
+}
