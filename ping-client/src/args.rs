@@ -36,6 +36,11 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["demo", "csv", "report"])]
     pub(crate) all: bool,
 
+    /// Spread the pings over all members that host the actor: each goes to one of two at random, the one with fewer in
+    /// flight
+    #[arg(long, conflicts_with_all = ["all", "demo", "csv", "report", "warmup", "no_reconnect"])]
+    pub(crate) spread: bool,
+
     /// File with this client's Ed25519 key, created on first use [default: a new identity each time]
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
@@ -152,8 +157,12 @@ impl Args {
         if let Some(transport) = transport.filter(|_| self.secret.is_some()) {
             return Err(format!("--secret cannot make {transport} private; give a TCP address"));
         }
-        if self.all && self.servers().next().is_none() {
-            return Err("--all needs the address of a member".into());
+        if (self.all || self.spread) && self.servers().next().is_none() {
+            let option = if self.all { "--all" } else { "--spread" };
+            return Err(format!("{option} needs the address of a member"));
+        }
+        if self.spread && self.mode == Mode::Tell {
+            return Err("--spread needs acknowledgements, which --mode tell does not have; use stream-tell".into());
         }
         if self.addresses.len() > 1 && self.output.writes_files() {
             return Err("--csv and --report are for one server; give one address".into());

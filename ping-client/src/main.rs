@@ -29,7 +29,11 @@ fn main() -> ExitCode {
         Some(Command::Members(args)) => cluster::members(&args),
         None => {
             let plan = plan::Plan::from(args);
-            if plan.several.is_some() { cluster::ping_several(plan) } else { session::run(plan, started) }
+            match &plan.several {
+                Some(several) if several.spread => cluster::spread(&plan, started),
+                Some(_) => cluster::ping_several(&plan),
+                None => session::run(plan, started),
+            }
         }
     });
     outcome.unwrap_or_else(|error| {

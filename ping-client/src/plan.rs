@@ -38,6 +38,8 @@ pub(crate) struct SeveralPlan {
     pub(crate) servers: Vec<ServerAddress>,
     /// Whether to ping all members of their clusters.
     pub(crate) all: bool,
+    /// Whether to spread one stream of pings over them instead.
+    pub(crate) spread: bool,
 }
 
 /// Where to find the actor, and as whom.
@@ -71,7 +73,8 @@ impl From<Args> for Plan {
         let limit = limit(&args);
         let mut servers: Vec<_> =
             args.servers().cloned().map(|server| private(server, args.secret.is_some())).collect();
-        let several = (args.all || servers.len() > 1).then(|| (servers.clone(), args.all));
+        let is_several = args.all || args.spread || servers.len() > 1;
+        let several = is_several.then(|| SeveralPlan { servers: servers.clone(), all: args.all, spread: args.spread });
         let server = servers.pop();
         Self {
             run: RunPlan { pace: pace(&args), limit, warm_up: args.warmup, timeout: args.timeout },
@@ -93,7 +96,7 @@ impl From<Args> for Plan {
                 identity: args.identity,
                 secret: args.secret,
             },
-            several: several.map(|(servers, all)| SeveralPlan { servers, all }),
+            several,
             output: args.output,
         }
     }

@@ -187,6 +187,46 @@ fn members_that_come_join_the_run_and_those_that_go_are_shown() {
     assert_eq!(of("beta")["gone"], true, "{result}");
 }
 
+#[cfg(unix)]
+#[test]
+fn pings_that_are_spread_fail_over_and_are_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| file(folder.path(), name);
+    let mut port = Port::claim();
+    port.free_tcp();
+    let listen = format!("/ip4/127.0.0.1/tcp/{}", port.number);
+    let alpha = member("alpha", &[], &[&TCP[..], &["--state", &path("alpha.redb")]].concat());
+    let start_beta = || {
+        let (key, state) = (path("beta.key"), path("beta.redb"));
+        member("beta", &[&alpha.addresses[0]], &["--identity", &key, "--listen", &listen, "--state", &state])
+    };
+    let first = start_beta();
+    reported(&alpha, "member_joined", ["beta"]);
+    reported(&first, "member_joined", ["alpha"]);
+    let mut spread = Command::new(program("ping-client"));
+    spread.args([&*alpha.addresses[0], "--spread", "--retry", "--json", "-n", "16", "--duration", "10s", "-W", "10m"]);
+    let mut spread = Process::start(&mut spread);
+    first.process.two_pings();
+    drop(first);
+    spread.log_with("Member gone: beta");
+    // The other one is still pinged.
+    alpha.process.two_pings();
+    let second = start_beta();
+    spread.log_with("Member is back: beta");
+    let result = spread.result();
+    assert_eq!(spread.exit_code(), Some(0), "{result}");
+    let total = &result["total"];
+    assert_eq!((&total["lost"], &total["counted"]), (&0.into(), &total["sent"]), "{result}");
+    let servers = result["servers"].as_array().unwrap();
+    let sent = |node: &str| servers.iter().find(|server| server["node"] == node).unwrap()["pings"]["sent"].clone();
+    assert_eq!(servers.len(), 2, "{result}");
+    // What the servers have stored says the same.
+    for (server, node) in [(alpha, "alpha"), (second, "beta")] {
+        server.process.signal("TERM");
+        assert_eq!(server.process.event("stopped")["total"], sent(node), "{result}");
+    }
+}
+
 #[test]
 fn several_servers_are_pinged_side_by_side() {
     let [one, two] = [Server::start(), Server::start()];

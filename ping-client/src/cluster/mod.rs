@@ -2,9 +2,13 @@
 //!
 //! - `members`: lists them, and follows who comes and goes.
 //! - `several`: pings all of them, or any servers, side by side.
+//! - `spread`: spreads one stream of pings over all of them.
+//! - `directory`: who is there, and who comes and goes.
 
+mod directory;
 mod members;
 mod several;
+mod spread;
 
 use std::{future::pending, io::ErrorKind, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -22,6 +26,7 @@ use crate::{args::find_timeout, error::Error, find::Finder, identity};
 
 pub(crate) use members::{MembersArgs, members};
 pub(crate) use several::ping_several;
+pub(crate) use spread::spread;
 
 /// Where to find a member, and as whom.
 #[derive(Debug, ClapArgs)]

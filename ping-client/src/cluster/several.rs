@@ -1,57 +1,43 @@
 //! Several servers, or all members of a cluster, pinged side by side: a session for each, on one node.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    convert::Infallible,
-    future::pending,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, convert::Infallible, future::pending, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
-use libp2p::PeerId;
 use ping_core::{
     Event, Node, Options, ServerAddress,
-    cluster::{MemberInfo, State, list, next_digest},
     hardening::Limits,
     program::{StopSignals, flush_log, last_words},
 };
 use tokio::{
     runtime,
     sync::{mpsc, oneshot},
-    time::sleep,
 };
-use tracing::{debug, info, warn};
+use tracing::{Instrument, error_span, info};
 
+use super::directory::{Members, New};
 use crate::{
     error::Error,
-    find::Finder,
     identity,
     output::{Outputs, Row, write_rows},
     plan::Plan,
     session::{exit_code, find_and_measure, nothing_yet, options},
 };
 
-/// How long to wait before another member is asked for the directory.
-const PAUSE: Duration = Duration::from_millis(250);
-
 /// Pings several servers. Fails if something fails that has nothing to do with them.
-pub(crate) fn ping_several(plan: Plan) -> Result<ExitCode> {
+pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(plan.find.identity.as_deref())?;
         // Besides the connection that a session makes, there is the one that the directory is asked over.
         let limits = Limits { per_peer: 2, ..Limits::DIALER };
-        let options = Options { limits, asks_directories: true, ..options(&plan, plan.find.server.as_ref())? };
+        let options = Options { limits, asks_directories: true, ..options(plan, plan.find.server.as_ref())? };
         let (node, events) = Node::start(&own.keypair, options).context("cannot start the node")?;
         let rows = {
-            let several = Several::new(&plan, &node);
+            let several = Several::new(plan, &node);
             tokio::select! {
-                rows = several.run() => rows,
-                () = signals.next() => Err(Error::Interrupted { last: None }),
+                rows = several.run(&mut signals) => rows,
                 reason = node.failed() => Err(Error::node_failed(&reason)),
                 never = several.pass_on(events) => match never {},
             }
@@ -59,8 +45,9 @@ pub(crate) fn ping_several(plan: Plan) -> Result<ExitCode> {
         node.stop().await;
         flush_log();
         match rows {
-            Ok(rows) => {
-                write_rows(&rows, plan.output.is_json())?;
+            Ok(mut rows) => {
+                rows.sort_by(|one, other| one.node.cmp(&other.node));
+                write_rows(&rows, None, plan.output.is_json())?;
                 Ok(rows.iter().map(|row| exit_code(plan.required, &row.result)).max().unwrap_or(2).into())
             }
             Err(error) => {
@@ -99,11 +86,12 @@ impl<'a> Several<'a> {
         pending().await
     }
 
-    async fn run(&self) -> Result<Vec<Row>, Error> {
+    /// Runs all sessions. Each ends by itself at a signal.
+    async fn run(&self, signals: &mut StopSignals) -> Result<Vec<Row>, Error> {
         let several = self.plan.several.as_ref().map(|several| (&several.servers, several.all));
         let (servers, all) = several.unwrap_or((const { &Vec::new() }, false));
         if all {
-            return self.ping_members(servers).await;
+            return self.ping_members(servers, signals).await;
         }
         let sessions: Running<'_> =
             servers.iter().map(|server| self.session(server.to_string(), server.clone(), None)).collect();
@@ -112,14 +100,14 @@ impl<'a> Several<'a> {
     }
 
     /// Pings all members, and those that join meanwhile.
-    async fn ping_members(&self, seeds: &[ServerAddress]) -> Result<Vec<Row>, Error> {
-        let mut members = Members { several: self, seeds, known: HashMap::new(), source: None };
-        members.find().await?;
+    async fn ping_members(&self, seeds: &[ServerAddress], signals: &mut StopSignals) -> Result<Vec<Row>, Error> {
+        let mut members = Members::new(self.plan, self.node, seeds, self.plan.pinger.retries);
         let (mut rows, mut running) = (Vec::new(), Running::new());
-        running.extend(members.update().await?.into_iter().map(|new| self.start(new)));
-        if running.is_empty() {
-            return Err(Error::NoMemberHosts { name: self.plan.find.name.clone() });
-        }
+        let found = tokio::select! {
+            found = members.find() => found?,
+            () = signals.next() => return Err(Error::Interrupted { last: None }),
+        };
+        running.extend(found.into_iter().map(|new| self.start(new)));
         loop {
             tokio::select! {
                 new = members.next() => running.extend(new.into_iter().map(|new| self.start(new))),
@@ -145,7 +133,9 @@ impl<'a> Several<'a> {
     ) -> LocalBoxFuture<'_, Result<Row>> {
         let (sender, events) = mpsc::unbounded_channel();
         self.events.borrow_mut().push(sender);
-        Box::pin(async move {
+        // What several sessions log is told apart by the name.
+        let span = error_span!("ping", node = %name);
+        let session = async move {
             let mut signals = StopSignals::new().context("cannot handle signals")?;
             let (mut result, mut outputs) = (nothing_yet(self.plan), Outputs::default());
             let gone = async {
@@ -168,110 +158,7 @@ impl<'a> Several<'a> {
                 result.figures.cut_short();
             }
             Ok(Row { node: name, result, is_gone })
-        })
-    }
-}
-
-/// A member to start a session with.
-struct New {
-    member: MemberInfo,
-    server: ServerAddress,
-    /// Says that it is gone.
-    gone: oneshot::Receiver<()>,
-}
-
-/// The members of the cluster, as one of them knows them.
-struct Members<'a, 'b> {
-    several: &'b Several<'a>,
-    seeds: &'b [ServerAddress],
-    /// Those that are there, and what ends their sessions.
-    known: HashMap<PeerId, (MemberInfo, oneshot::Sender<()>)>,
-    /// Who is asked, and the digest of what it said.
-    source: Option<(PeerId, u64)>,
-}
-
-impl Members<'_, '_> {
-    /// Connects to the first member that answers.
-    async fn find(&mut self) -> Result<(), Error> {
-        let Several { plan, node, .. } = self.several;
-        let mut last = Error::NothingDiscovered;
-        for seed in self.seeds {
-            let finder = Finder::new(node, &plan.find.name, plan.find.timeout);
-            match finder.within_limit(finder.reach(seed), || Error::no_answer(seed)).await {
-                Ok(connection) => {
-                    self.source = Some((connection.peer, 0));
-                    return Ok(());
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    /// Waits until the directory changes; if the member that was asked is gone, until there is another one.
-    async fn wait(&mut self) {
-        if let Some((peer, digest)) = self.source {
-            match next_digest(self.several.node, peer, digest).await {
-                Ok(_) => return,
-                Err(error) => {
-                    debug!(%error, %peer, "the directory is not answered");
-                    self.source = None;
-                }
-            }
-        }
-        while self.source.is_none() {
-            // Every session has a connection to its member.
-            for peer in self.known.keys() {
-                if list(self.several.node, *peer, None).await.is_ok() {
-                    self.source = Some((*peer, 0));
-                    return;
-                }
-            }
-            sleep(PAUSE).await;
-        }
-    }
-
-    /// Waits for members that join. Dropping the future loses none.
-    async fn next(&mut self) -> Vec<New> {
-        self.wait().await;
-        self.update().await.unwrap_or_else(|error| {
-            debug!(%error, "another member is asked");
-            Vec::new()
-        })
-    }
-
-    /// Finds members that are new, and ends the sessions of those that are gone.
-    async fn update(&mut self) -> Result<Vec<New>, Error> {
-        let Some((peer, _)) = self.source else { return Ok(Vec::new()) };
-        let Several { plan, node, .. } = self.several;
-        let listing = list(node, peer, None).await.map_err(|error| Error::NoDirectory { peer, error })?;
-        self.source = Some((peer, listing.digest));
-        let mut new = Vec::new();
-        for member in listing.members {
-            let hosts = member.actors.iter().any(|actor| actor.name == plan.find.name);
-            if member.state == State::Alive && hosts {
-                new.extend(self.add(member));
-            } else if let Some((member, gone)) = self.known.remove(&member.peer) {
-                warn!("Member gone: {} ({})", member.node, member.peer);
-                // With --retry, what it has not answered is asked again when it is back.
-                if !plan.pinger.retries {
-                    let _ = gone.send(());
-                }
-            }
-        }
-        Ok(new)
-    }
-
-    fn add(&mut self, member: MemberInfo) -> Option<New> {
-        if self.known.contains_key(&member.peer) {
-            return None;
-        }
-        let Some(server) = ServerAddress::of_peer(member.peer, &member.addresses) else {
-            warn!("Cannot ping {} ({}): it names no address", member.node, member.peer);
-            return None;
         };
-        let (ending, gone) = oneshot::channel();
-        self.known.insert(member.peer, (member.clone(), ending));
-        Some(New { member, server, gone })
+        Box::pin(session.instrument(span))
     }
 }

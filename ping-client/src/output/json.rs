@@ -185,11 +185,14 @@ struct Total {
     sent: u64,
     received: u64,
     lost: u64,
+    /// Null if it is not known of one of them.
+    counted: Option<u64>,
+    rtt_ms: Option<Rtt>,
     rate_per_s: f64,
 }
 
 /// Writes the results of several servers as one object.
-pub(super) fn write_rows(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_rows(rows: &[Row], total: Option<&Figures>, out: &mut dyn Write) -> io::Result<()> {
     let figures = || rows.iter().map(|row| &row.result.figures);
     let object = Rows {
         schema: SCHEMA,
@@ -202,7 +205,9 @@ pub(super) fn write_rows(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
             sent: figures().map(|figures| figures.sent).sum(),
             received: figures().map(|figures| figures.received).sum(),
             lost: figures().map(Figures::lost).sum(),
-            rate_per_s: figures().filter_map(Figures::rate).sum(),
+            counted: rows.iter().map(|row| row.result.counted).sum(),
+            rtt_ms: total.and_then(|total| total.rtt.summary()).map(Rtt::from),
+            rate_per_s: total.map_or_else(|| figures().filter_map(Figures::rate).sum(), |it| it.rate().unwrap_or(0.0)),
         },
     };
     serde_json::to_writer(&mut *out, &object)?;

@@ -167,14 +167,15 @@ pub(crate) struct Row {
     pub(crate) is_gone: bool,
 }
 
-/// Writes the results of several servers that were pinged side by side.
+/// Writes the results of several servers: those that were pinged side by side, or those that one stream of pings was
+/// spread over, of which `total` are the figures.
 ///
 /// # Errors
 ///
 /// When standard output is full.
-pub(crate) fn write_rows(rows: &[Row], is_json: bool) -> Result<()> {
+pub(crate) fn write_rows(rows: &[Row], total: Option<&Figures>, is_json: bool) -> Result<()> {
     let mut out = io::stdout();
-    let written = if is_json { json::write_rows(rows, &mut out) } else { rows::write(rows, &mut out) };
+    let written = if is_json { json::write_rows(rows, total, &mut out) } else { rows::write(rows, total, &mut out) };
     match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write the result"),

@@ -6,22 +6,27 @@ use std::{
 };
 
 use super::Row;
-use crate::{figures::Figures, units::milliseconds};
+use crate::{
+    figures::{Figures, Summary},
+    units::milliseconds,
+};
 
 /// The columns.
 const HEAD: [&str; 8] = ["NODE", "SENT", "LOST", "LOSS", "P50", "P99", "MAX", "RATE"];
 
 /// Writes the table.
-pub(super) fn write(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(rows: &[Row], total: Option<&Figures>, out: &mut dyn Write) -> io::Result<()> {
     let mut table = vec![(HEAD.map(String::from), String::new())];
-    table.extend(rows.iter().map(|row| (cells(row), remark(row))));
+    table.extend(rows.iter().map(|row| {
+        let figures = &row.result.figures;
+        (cells(counts(&row.node, figures.sent, figures.lost()), Some(figures), figures.rate()), remark(row))
+    }));
     if rows.len() > 1 {
         let figures = || rows.iter().map(|row| &row.result.figures);
         let (sent, lost) = (figures().map(|it| it.sent).sum(), figures().map(Figures::lost).sum());
-        let rate = figures().filter_map(Figures::rate).sum::<f64>();
-        let [name, sent, lost, loss] = counts("total", sent, lost);
-        let none = String::new;
-        table.push(([name, sent, lost, loss, none(), none(), none(), format!("{rate:.1}/s")], none()));
+        let sum = || Some(figures().filter_map(Figures::rate).sum());
+        let rate = total.map_or_else(sum, Figures::rate);
+        table.push((cells(counts("total", sent, lost), total, rate), String::new()));
     }
     let width = |column: usize| table.iter().map(|(row, _)| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..HEAD.len()).map(width).collect();
@@ -32,6 +37,10 @@ pub(super) fn write(rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
         }
         writeln!(out, "{}", format!("{line}  {remark}").trim_end())?;
     }
+    let counted: Option<u64> = rows.iter().map(|row| row.result.counted).sum();
+    if let Some(counted) = counted.filter(|_| rows.iter().any(|row| row.result.retries)) {
+        writeln!(out, "the servers counted {counted} pings")?;
+    }
     Ok(())
 }
 
@@ -40,14 +49,15 @@ fn counts(name: &str, sent: u64, lost: u64) -> [String; 4] {
     [name.into(), sent.to_string(), lost.to_string(), format!("{percent:.1} %")]
 }
 
-fn cells(row: &Row) -> [String; 8] {
-    let figures = &row.result.figures;
-    let [name, sent, lost, loss] = counts(&row.node, figures.sent, figures.lost());
-    let summary = figures.rtt.summary();
-    let time = |time: Option<Duration>| time.map_or_else(|| "-".into(), milliseconds);
-    let rate = figures.rate().map_or_else(|| "-".into(), |rate| format!("{rate:.1}/s"));
-    let [p50, p99, max] = [summary.map(|it| it.p50), summary.map(|it| it.p99), summary.map(|it| it.max)].map(time);
-    [name, sent, lost, loss, p50, p99, max, rate]
+fn cells([name, sent, lost, loss]: [String; 4], figures: Option<&Figures>, rate: Option<f64>) -> [String; 8] {
+    let summary = figures.map(|figures| figures.rtt.summary());
+    let time = |time: fn(Summary) -> Duration| match summary {
+        Some(Some(summary)) => milliseconds(time(summary)),
+        Some(None) => "-".into(),
+        None => String::new(),
+    };
+    let rate = rate.map_or_else(|| "-".into(), |rate| format!("{rate:.1}/s"));
+    [name, sent, lost, loss, time(|it| it.p50), time(|it| it.p99), time(|it| it.max), rate]
 }
 
 /// What happened to the server, or why there is nothing of it.

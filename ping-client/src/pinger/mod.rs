@@ -5,6 +5,7 @@
 //! - `open` opens one of these on a connection, and notices when the connection is gone.
 //! - `reconnect` opens another when the connection is lost.
 //! - `retry` resends what was lost with it.
+//! - `spread` spreads pings over several of these.
 
 mod ask;
 mod open;
@@ -13,6 +14,7 @@ mod questions;
 mod quic_restart;
 mod reconnect;
 mod retry;
+mod spread;
 mod stream;
 
 use std::{
@@ -30,6 +32,7 @@ pub(crate) use open::{Facts, Opener};
 pub(crate) use questions::{About, about, count_of_run, end_run};
 pub(crate) use reconnect::Reconnect;
 pub(crate) use retry::Retry;
+pub(crate) use spread::{Lane, LaneOf, Spread};
 
 /// How pings are carried.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long to wait, after a run, for the server's count of its pings.
-const COUNT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const COUNT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the actor what it counted, and who it is.
 pub(super) async fn conclude(measured: &Measured<'_>, shows_version: bool, result: &mut SessionResult) {

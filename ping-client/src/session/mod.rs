@@ -45,6 +45,7 @@ use crate::{
     plan::Plan,
     run::{End, LATE_GRACE, Pace, Schedule, Stop, run as run_pings},
 };
+pub(crate) use conclude::COUNT_TIMEOUT;
 use conclude::{conclude, note_end};
 pub(crate) use exit_code::exit_code;
 use warm_up::warm_up;
@@ -345,7 +346,7 @@ fn introduce(connection: &Connection, server: Option<&ServerAddress>) {
 }
 
 /// Waits for the end of the time that the user gave the session, or for ever.
-async fn deadline(deadline: Option<Duration>, started: Instant) -> Duration {
+pub(crate) async fn deadline(deadline: Option<Duration>, started: Instant) -> Duration {
     match deadline {
         Some(deadline) => {
             sleep_until((started + deadline).into()).await;
