@@ -187,6 +187,95 @@ fn members_that_come_join_the_run_and_those_that_go_are_shown() {
     assert_eq!(of("beta")["gone"], true, "{result}");
 }
 
+/// Two members, and one of them as `ping-client members` shows it.
+#[track_caller]
+fn two() -> (Server, Server) {
+    let alpha = member("alpha", &[], &TCP);
+    let beta = member("beta", &[&alpha.addresses[0]], &TCP);
+    reported(&alpha, "member_joined", ["beta"]);
+    reported(&beta, "member_joined", ["alpha"]);
+    (alpha, beta)
+}
+
+/// A hostile member that attacks a server.
+fn hostile(server: &Server, kind: &str, count: &str) -> Process {
+    Process::start(Command::new(program("hostile")).args(["member", &server.addresses[0], kind, count]))
+}
+
+/// Whether both members take both for alive.
+#[track_caller]
+fn are_both_alive(alpha: &Server, beta: &Server) {
+    for server in [alpha, beta] {
+        let members = listed(server);
+        for member in states(&[("alpha", "alive"), ("beta", "alive")]) {
+            assert!(members.contains(&member), "{members:?}");
+        }
+    }
+}
+
+#[test]
+fn a_member_that_says_others_are_gone_is_refuted() {
+    let (alpha, beta) = two();
+    for _ in 0..2 {
+        hostile(&alpha, "accuse", "50").line_with("done");
+        hostile(&beta, "accuse", "50").line_with("done");
+    }
+    // The suspects have refuted it, and the others have tried for themselves, before the next one that dies.
+    let gamma = member("gamma", &[&alpha.addresses[0]], &TCP);
+    while beta.process.event("member_joined")["node"] != "gamma" {}
+    drop(gamma);
+    loop {
+        match alpha.process.event("member_died")["node"].as_str() {
+            Some("gamma") => break,
+            died => assert_eq!(died, Some("hostile")),
+        }
+    }
+    are_both_alive(&alpha, &beta);
+}
+
+#[test]
+fn floods_of_records_and_made_up_members_do_no_harm() {
+    let (alpha, beta) = two();
+    hostile(&alpha, "flood", "10000").line_with("done");
+    hostile(&alpha, "made-up", "10000").line_with("done");
+    are_both_alive(&alpha, &beta);
+    #[cfg(target_os = "linux")]
+    for server in [&alpha, &beta] {
+        let memory = ping_lab::most_memory(server.process.id());
+        assert!(memory < 100_000_000, "{memory}");
+    }
+    for server in [&alpha, &beta] {
+        let run = ping_lab::ping(&server.addresses[0], &["-c", "10"]);
+        assert_eq!(run.json()["pings"]["lost"], 0, "{run}");
+    }
+}
+
+#[test]
+fn a_record_from_before_brings_nobody_back() {
+    let (alpha, beta) = two();
+    let mut replay = hostile(&alpha, "replay", "100");
+    replay.line_with("captured");
+    drop(beta);
+    reported(&alpha, "member_died", ["beta"]);
+    replay.stdin = None;
+    replay.line_with("done");
+    assert!(listed(&alpha).contains(&("beta".into(), "died".into())), "{:?}", listed(&alpha));
+}
+
+#[test]
+fn an_actor_that_a_member_only_claims_costs_the_others_nothing() {
+    let (alpha, beta) = two();
+    let liar = hostile(&alpha, "lie", "1");
+    liar.line_with("told");
+    while beta.process.event("actor_came")["node"] != "liar" {}
+    let run = client(&[&beta.addresses[0], "--all", "--json", "-i", "0", "-c", "10", "-W", "10m"]);
+    let result: Value = serde_json::from_str(&run.stdout).unwrap();
+    let servers = result["servers"].as_array().unwrap();
+    let nodes: BTreeSet<_> = servers.iter().map(|server| server["node"].as_str().unwrap()).collect();
+    assert_eq!(nodes, ["alpha", "beta"].into(), "{run}");
+    assert_eq!(result["total"]["received"], 20, "{run}");
+}
+
 #[cfg(unix)]
 #[test]
 fn pings_that_are_spread_fail_over_and_are_counted_once() {

@@ -35,6 +35,9 @@ pub const BUCKETS: usize = 256;
 /// How long an accused member has time to write a later record before others try whether it is there.
 const SUSPICION: Duration = Duration::from_millis(1500);
 
+/// Within this time after it has joined, a member is linked to others and says so; and after it has lost a link.
+const LINKING_TIME: Duration = Duration::from_secs(10);
+
 /// How many named witnesses are believed.
 const QUORUM: usize = 2;
 
@@ -63,6 +66,8 @@ pub struct Member {
     /// Whether it left or died.
     pub is_gone: bool,
     signed: Signed,
+    /// When that came.
+    heard: Instant,
     /// Who says that it died, with the signed words.
     accusers: HashMap<PeerId, Signed>,
     /// Since when it is suspected to be gone, or known to be.
@@ -218,6 +223,24 @@ impl Directory {
         self.members().filter(move |(_, member)| !member.is_gone && hosts(member))
     }
 
+    /// The live members that have had time to be linked to others, and whose records do not show it: they name nobody as
+    /// a witness, or this node, which is not linked to them. Each with whether it names this node. Anyone can make up
+    /// members; such a one is gone, or was never there.
+    pub fn unwitnessed(&self, now: Instant) -> Vec<(PeerId, bool)> {
+        let me = Witness::from(&self.me);
+        let live = self.members.iter().filter(|(peer, member)| {
+            !member.is_gone
+                && **peer != self.me
+                && !self.connected.contains(*peer)
+                && now.saturating_duration_since(member.heard) >= LINKING_TIME
+        });
+        let named = live.filter_map(|(peer, member)| {
+            let witnesses = &member.record.witnesses;
+            (witnesses.is_empty() || witnesses.contains(&me)).then(|| (*peer, witnesses.contains(&me)))
+        });
+        named.collect()
+    }
+
     /// This node is connected to a peer.
     pub fn connected(&mut self, peer: PeerId) {
         self.connected.insert(peer);
@@ -360,7 +383,7 @@ impl Directory {
         self.changes.extend(change);
         let (is_gone, accusers) = (record.is_leaving, HashMap::new());
         let (signed, suspected) = (bytes.into(), is_gone.then_some(now));
-        let member = Member { record, is_gone, signed, accusers, suspected, burst, counted };
+        let member = Member { record, is_gone, signed, heard: now, accusers, suspected, burst, counted };
         let instance = member.record.instance;
         let (now_here, mark) = (member.actors(), mark(&peer, &member));
         self.bytes += member.bytes();
@@ -645,6 +668,25 @@ mod tests {
         assert_eq!(taken(100, now), MAX_BURST + 1);
         assert_eq!(taken(100, now + 5 * RECORD_INTERVAL), 5);
         assert_eq!(taken(100, now + 1000 * RECORD_INTERVAL), MAX_BURST);
+    }
+
+    #[test]
+    fn a_member_that_nobody_is_linked_to_stands_out() {
+        let mut writers = writers::<4>();
+        let mut me = Writer::new();
+        let mut directory = Directory::new(me.peer());
+        let now = Instant::now();
+        directory.hear(&me.write(), now).unwrap();
+        writers[1].record.witnesses = vec![Witness::from(&me.peer())];
+        writers[2].record.witnesses = vec![Witness::from(&writers[1].peer())];
+        for writer in &mut writers {
+            directory.hear(&writer.write(), now).unwrap();
+        }
+        directory.connected(writers[3].peer());
+        assert_eq!(directory.unwitnessed(now), []);
+        let mut found = directory.unwitnessed(now + LINKING_TIME);
+        found.sort_by_key(|(_, names_me)| *names_me);
+        assert_eq!(found, [(writers[0].peer(), false), (writers[1].peer(), true)]);
     }
 
     #[test]

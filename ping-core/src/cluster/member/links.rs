@@ -26,6 +26,9 @@ const BEAT_INTERVAL: Duration = Duration::from_millis(1250);
 /// After how long without one a link is lost.
 pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
+/// How often a member looks for others that nobody is linked to.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How many times the worst recent delay is added to every limit. On a long link, or a busy machine, a member is not
 /// gone because its answer takes a while.
 const PATIENCE: u32 = 8;
@@ -63,6 +66,8 @@ pub(super) struct Links {
     joins: HashMap<PeerId, Vec<oneshot::Sender<Result<PeerId, JoinError>>>>,
     asked: HashMap<OutboundRequestId, Asked>,
     ticked: Option<Instant>,
+    /// When members were last looked for that nobody is linked to.
+    doubted: Option<Instant>,
     /// The worst recent delay: of a tick of this node, or of an answer.
     delay: Duration,
 }
@@ -287,10 +292,29 @@ impl Behaviour {
         }
         beats.iter().for_each(|peer| self.beat(peer, now));
         self.shared.directory().tick(now);
+        self.doubt_unwitnessed(now);
         if !self.own.record.is_leaving {
             self.dial_who_is_due(now);
         }
         self.react();
+    }
+
+    /// Looks now and then for members that nobody is linked to.
+    fn doubt_unwitnessed(&mut self, now: Instant) {
+        if self.links.doubted.is_some_and(|last| now.saturating_duration_since(last) < DOUBT_INTERVAL) {
+            return;
+        }
+        self.links.doubted = Some(now);
+        let unwitnessed = self.shared.directory().unwitnessed(now);
+        for (peer, names_this_node) in unwitnessed {
+            if names_this_node {
+                self.plan_to_accuse(peer);
+            } else if self.shared.addresses(&peer).is_empty() {
+                self.shared.directory().missed(&peer, now);
+            } else {
+                self.check(peer, now);
+            }
+        }
     }
 
     /// This node cannot reach a member, and says so unless the member is heard of in time.

@@ -33,12 +33,14 @@
 //! - `hostile initials ADDRESS` sends first packets of QUIC connections from 32 addresses and goes on with none, until
 //!   its standard input ends. It prints a line when 800 are sent. Needs Linux, where all of 127.0.0.0/8 is loopback.
 //! - `hostile resets ADDRESS` opens streams of QUIC connections and resets them at once, until its standard input ends.
+//! - `hostile member ADDRESS KIND COUNT` joins the cluster of the server and tells lies; `member` lists the kinds.
 //! - `hostile connects ADDRESS COUNT` makes COUNT connections that say nothing, and holds them as `mute` does.
 
 mod connections;
 mod encode;
 mod frames;
 mod garbage;
+mod member;
 mod messages;
 mod quic;
 mod raw;
@@ -81,6 +83,7 @@ async fn main() -> Result<()> {
         ("churn", [count]) => connections::churn(address, count.parse()?).await,
         ("crowd", [count]) => connections::crowd(address, count.parse()?, 0).await,
         ("crowd", [count, payload]) => connections::crowd(address, count.parse()?, payload.parse()?).await,
+        ("member", [kind, count]) => member::harm(address, kind, count.parse()?).await,
         ("connects", [count]) => connections::connects(address, count.parse()?).await,
         _ => bail!("{USAGE}"),
     }
