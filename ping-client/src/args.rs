@@ -10,7 +10,12 @@ use ping_core::{
 };
 use tracing::Level;
 
-use crate::{cluster::MembersArgs, output::OutputArgs, pinger::Mode, run::Limit};
+use crate::{
+    cluster::{MatrixArgs, MembersArgs},
+    output::OutputArgs,
+    pinger::Mode,
+    run::Limit,
+};
 
 /// Pings an actor that ping-server hosts, and reports the round-trip time, or why there is none.
 ///
@@ -132,6 +137,8 @@ pub(crate) enum Command {
     },
     /// List the members of the cluster that a server belongs to, as that server knows them
     Members(MembersArgs),
+    /// Ask every member to reach every other one, and show who does, and how fast
+    Matrix(MatrixArgs),
 }
 
 impl Args {

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = program::init_logging(args.level()).map_err(Into::into).and_then(|()| match args.command {
         Some(Command::Id { identity }) => identity::print(&identity),
         Some(Command::Members(args)) => cluster::members(&args),
+        Some(Command::Matrix(args)) => cluster::matrix(&args),
         None => {
             let plan = plan::Plan::from(args);
             match &plan.several {

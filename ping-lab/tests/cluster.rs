@@ -187,6 +187,26 @@ fn members_that_come_join_the_run_and_those_that_go_are_shown() {
     assert_eq!(of("beta")["gone"], true, "{result}");
 }
 
+#[test]
+fn every_member_measures_how_fast_it_reaches_the_others() {
+    let (alpha, beta) = two();
+    let gamma = member("gamma", &[&alpha.addresses[0]], &TCP);
+    reported(&beta, "member_joined", ["gamma"]);
+    let folder = tempfile::tempdir().unwrap();
+    let page = file(folder.path(), "matrix.html");
+    let run = client(&["matrix", &beta.addresses[0], "--json", "--report", &page]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let result: Value = serde_json::from_str(&run.stdout).unwrap();
+    let paths = result["paths"].as_array().unwrap();
+    assert_eq!((result["members"].as_array().unwrap().len(), paths.len()), (3, 6), "{run}");
+    assert!(paths.iter().all(|path| path["rtt_ms"]["p50"].as_f64().is_some_and(|ms| ms > 0.0)), "{run}");
+    assert_eq!(fs::read_to_string(&page).unwrap().matches(" ms\"").count(), 6);
+    // Nobody was pinged for it.
+    drop((beta, gamma));
+    let run = ping_lab::ping(&alpha.addresses[0], &["-c", "1"]);
+    assert_eq!(run.json()["server_total"], 1, "{run}");
+}
+
 /// Two members, and one of them as `ping-client members` shows it.
 #[track_caller]
 fn two() -> (Server, Server) {

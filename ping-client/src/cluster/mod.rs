@@ -1,11 +1,13 @@
 //! The client and a cluster: everything that asks a member for the others.
 //!
 //! - `members`: lists them, and follows who comes and goes.
+//! - `matrix`: asks each of them how fast it reaches the others.
 //! - `several`: pings all of them, or any servers, side by side.
 //! - `spread`: spreads one stream of pings over all of them.
 //! - `directory`: who is there, and who comes and goes.
 
 mod directory;
+mod matrix;
 mod members;
 mod several;
 mod spread;
@@ -24,6 +26,7 @@ use tokio::runtime;
 
 use crate::{args::find_timeout, error::Error, find::Finder, identity};
 
+pub(crate) use matrix::{MatrixArgs, matrix};
 pub(crate) use members::{MembersArgs, members};
 pub(crate) use several::ping_several;
 pub(crate) use spread::spread;

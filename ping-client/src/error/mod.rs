@@ -95,7 +95,7 @@ impl Error {
             | Self::NoAnswer { .. }
             | Self::Deadline { .. }
             | Self::Interrupted { .. }
-            | Self::NoDirectory { .. }
+            | Self::NoDirectory { error: AskError::Unsupported, .. }
             | Self::NoMemberHosts { .. }
             | Self::Output { .. }
             | Self::Bug { .. } => true,
@@ -106,6 +106,7 @@ impl Error {
             | Self::NoLookUp { .. }
             | Self::NoSuchActor { .. }
             | Self::OtherType { .. }
+            | Self::NoDirectory { .. }
             | Self::ActorElsewhere { .. }
             | Self::TurnedAway { .. }
             | Self::Lost { .. } => false,

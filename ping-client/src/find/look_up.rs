@@ -12,7 +12,10 @@ use futures::{
 };
 use kameo::{actor::RemoteActorRef, error::RegistryError};
 use libp2p::{Multiaddr, PeerId};
-use ping_core::PingActor;
+use ping_core::{
+    PingActor,
+    cluster::{AskError, own},
+};
 use tracing::{debug, warn};
 
 use super::{Finder, speaks_kameo::speaks_kameo};
@@ -49,6 +52,11 @@ impl Finder<'_> {
     }
 
     async fn look_up_once(&self, peer: PeerId) -> Result<LookedUp, Error> {
+        if self.node.asks_directories()
+            && let Some(found) = self.look_up_in_directory(peer).await
+        {
+            return found;
+        }
         let name = || self.name.to_owned();
         let mut answers = RemoteActorRef::<PingActor>::lookup_all(self.name);
         let mut wrong = Error::NoSuchActor { peer, name: name() };
@@ -71,6 +79,24 @@ impl Finder<'_> {
             }
         }
         Err(wrong)
+    }
+}
+
+impl Finder<'_> {
+    /// Asks a member of a cluster for its own actor: one round trip, where the registry would ask every connected peer.
+    /// `None` if it keeps no directory.
+    async fn look_up_in_directory(&self, peer: PeerId) -> Option<Result<LookedUp, Error>> {
+        let name = || self.name.to_owned();
+        let member = match own(self.node, peer).await {
+            Ok(member) => member,
+            Err(AskError::Unsupported) => return None,
+            Err(error) => return Some(Err(Error::NoDirectory { peer, error })),
+        };
+        let Some(actor) = member.actors.iter().find(|actor| actor.name == self.name) else {
+            return Some(Err(Error::NoSuchActor { peer, name: name() }));
+        };
+        let actor = actor.remote_ref(peer).ok_or_else(|| Error::OtherType { peer, name: name() });
+        Some(actor.map(|actor| (actor, stream::empty().boxed_local())))
     }
 }
 

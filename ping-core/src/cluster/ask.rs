@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::{
     MemberInfo,
     directory::MAX_MEMBERS,
-    messages::{Exchange, Request, Response, exchange},
+    messages::{Exchange, Path, Request, Response, exchange},
     record::Statement,
 };
 use crate::{Node, PeerText};
@@ -37,6 +37,9 @@ pub enum AskError {
     /// The answer is not one to the question, or holds a record that nobody signed.
     #[error("its answer is unsound: {0}")]
     Unsound(PeerText),
+    /// The peer measures for somebody else, or has just done so.
+    #[error("it measures for somebody else; try again in a second")]
+    Busy,
     /// This node stops.
     #[error("this node stops")]
     Stopped,
@@ -78,6 +81,36 @@ pub async fn list(node: &Node, of: PeerId, name: Option<&str>) -> Result<Listing
         if !has_more || !is_progress || members.len() >= MAX_MEMBERS {
             return Ok(Listing { members, digest });
         }
+    }
+}
+
+/// Asks a connected member what it says of itself: which actors it hosts, above all.
+///
+/// # Errors
+///
+/// When it does not answer as a member does.
+pub async fn own(node: &Node, of: PeerId) -> Result<MemberInfo, AskError> {
+    let Response::Members { members, .. } = node.ask_directory(of, Request::Own).await? else {
+        return Err(AskError::Unsound("it is none to the question".into()));
+    };
+    let listed = members.first().ok_or_else(|| AskError::Unsound("it has no record".into()))?;
+    match Statement::read(&listed.record) {
+        Ok((peer, Statement::Record(record))) if peer == of => Ok(MemberInfo::new(peer, &record, listed.is_gone)),
+        Ok(_) => Err(AskError::Unsound("it is another one's record".into())),
+        Err(reason) => Err(AskError::Unsound(PeerText::new(reason.to_string()))),
+    }
+}
+
+/// Asks a connected member how fast it reaches the actors of this name on all others.
+///
+/// # Errors
+///
+/// When it does not answer as a member does.
+pub async fn paths(node: &Node, of: PeerId, name: &str, round_trips: u8) -> Result<Vec<Path>, AskError> {
+    match node.ask_directory(of, Request::Measure { name: name.into(), round_trips }).await? {
+        Response::Paths(paths) => Ok(paths),
+        Response::Busy => Err(AskError::Busy),
+        _ => Err(AskError::Unsound("it is none to a measurement".into())),
     }
 }
 

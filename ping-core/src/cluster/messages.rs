@@ -16,6 +16,7 @@ use super::{
     directory::{BUCKETS, Line},
     record::{MAX_STATEMENT, Stamp},
 };
+use crate::protocol::MAX_NAME_LEN;
 
 /// The protocol of these messages.
 pub const DIRECTORY_PROTOCOL: StreamProtocol = StreamProtocol::new("/kameo-ping/directory/1");
@@ -67,6 +68,15 @@ pub enum Request {
         /// Only those after this one, in the order of peer ids.
         after: Option<PeerId>,
     },
+    /// What does the receiver say of itself?
+    Own,
+    /// How fast does the receiver reach the actors of this name on all other members?
+    Measure {
+        /// The name.
+        name: String,
+        /// How many round trips to measure on each path.
+        round_trips: u8,
+    },
     /// Tell when the directory has another digest than this.
     Watch {
         /// The digest of a [`Response::Members`].
@@ -90,7 +100,7 @@ pub enum Response {
         /// The members that are gone as of these records, as far as the responder knows.
         gone: Vec<(PeerId, Stamp)>,
     },
-    /// To a list.
+    /// To a list, or to what the responder says of itself.
     Members {
         /// The digest of the directory.
         digest: u64,
@@ -99,8 +109,23 @@ pub enum Response {
         /// Whether more follow after the last of these.
         has_more: bool,
     },
+    /// To a measurement.
+    Paths(Vec<Path>),
+    /// To a measurement, while the responder is at another one, or has just been.
+    Busy,
     /// To a watch: the digest is now this.
     Digest(u64),
+}
+
+/// How fast a member reaches the actor of another one.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Path {
+    /// The other one.
+    pub peer: PeerId,
+    /// The round trips that were measured, in nanoseconds.
+    pub nanoseconds: Vec<u64>,
+    /// Why there are no more.
+    pub error: Option<String>,
 }
 
 /// A member as another one knows it.
@@ -118,7 +143,8 @@ impl Request {
         match self {
             Self::Compare { buckets, lines } => buckets.len() <= BUCKETS && lines.len() <= MAX_LINES + MAX_LINES,
             Self::Push { statements } => statements.iter().all(|statement| statement.len() <= MAX_STATEMENT),
-            Self::Beat { .. } | Self::LetGo | Self::List { .. } | Self::Watch { .. } => true,
+            Self::Measure { name, .. } => name.len() <= MAX_NAME_LEN,
+            Self::Beat { .. } | Self::LetGo | Self::Own | Self::List { .. } | Self::Watch { .. } => true,
         }
     }
 }

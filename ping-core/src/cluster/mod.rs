@@ -12,6 +12,7 @@ mod book;
 pub mod directory;
 mod gossip;
 pub mod join;
+mod measure;
 mod member;
 pub mod messages;
 pub mod record;
@@ -21,16 +22,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, request_response::ResponseChannel};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{PeerText, transport::endpoint};
 use directory::{Directory, Member};
+use messages::{Path, Response};
 use record::HostedActor;
 
 pub(crate) use ask::Asker;
-pub use ask::{AskError, Listing, list, next_digest};
+pub use ask::{AskError, Listing, list, next_digest, own, paths};
 pub(crate) use member::Behaviour;
 
 /// How a node takes part in a cluster.
@@ -171,8 +173,14 @@ impl Scope {
 #[derive(Debug)]
 enum Command {
     Host(Vec<HostedActor>),
-    Join { address: Multiaddr, expected: Option<PeerId>, reply: oneshot::Sender<Result<PeerId, JoinError>> },
+    Join {
+        address: Multiaddr,
+        expected: Option<PeerId>,
+        reply: oneshot::Sender<Result<PeerId, JoinError>>,
+    },
     Leave(oneshot::Sender<()>),
+    /// The paths that one of the members asked for are measured.
+    Measured(ResponseChannel<Response>, Vec<Path>),
 }
 
 /// Why one attempt to join failed.

@@ -113,6 +113,7 @@ pub struct Node {
     is_private: bool,
     memory: Arc<Memory>,
     cluster: Option<Cluster>,
+    asks_directories: bool,
     commands: mpsc::UnboundedSender<Command>,
     /// The reason why the node's task has ended, once it has.
     ended: watch::Receiver<Option<String>>,
@@ -127,7 +128,7 @@ impl Node {
     /// When this process has a node already, or mDNS cannot be set up.
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         install_panic_hook();
-        let is_private = options.secret.is_some();
+        let (is_private, asks_directories) = (options.secret.is_some(), options.asks_directories);
         let memory = Memory::new(options.max_memory);
         let transport = transport::new(keypair, options.listens, options.secret, memory.clone());
         let (behaviour, cluster) = Behaviour::new(keypair, options)?;
@@ -146,7 +147,7 @@ impl Node {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());
             ending.send_replace(Some(reason));
         });
-        Ok((Self { peer, is_private, memory, cluster, commands, ended }, outbox))
+        Ok((Self { peer, is_private, memory, cluster, asks_directories, commands, ended }, outbox))
     }
 
     /// This node's own identity.
@@ -162,6 +163,11 @@ impl Node {
     /// The node's place in a cluster, if [`Options::cluster`] gives it one.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
+    }
+
+    /// Whether it can ask members about their directories.
+    pub fn asks_directories(&self) -> bool {
+        self.asks_directories
     }
 
     /// Asks a connected peer about its directory. Needs [`Options::asks_directories`].

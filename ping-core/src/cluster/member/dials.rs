@@ -118,7 +118,7 @@ impl Behaviour {
     }
 
     fn start(&mut self, opts: DialOpts, peer: Option<PeerId>, purpose: Purpose, limit: Duration) {
-        let until = Instant::now() + self.links.patience(limit);
+        let until = Instant::now() + self.links.patience(limit, peer.as_ref());
         self.dials.dials.insert(opts.connection_id(), Dial { peer, purpose, until });
         self.actions.push_back(ToSwarm::Dial { opts });
     }

@@ -36,7 +36,8 @@ const PATIENCE: u32 = 8;
 /// What is left of that delay a tick later: half of it after 14 s.
 const FORGETTING: f64 = 0.99;
 
-/// The longest delay that counts. A process that was stopped for an hour must not wait for hours.
+/// The shortest delay that counts, and the longest. A process that was stopped for an hour must not wait for hours.
+const MIN_DELAY: Duration = Duration::from_millis(1);
 const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// When a named witness says that a member is gone, at random within this time, so that not all do at once; and when
@@ -68,8 +69,10 @@ pub(super) struct Links {
     ticked: Option<Instant>,
     /// When members were last looked for that nobody is linked to.
     doubted: Option<Instant>,
-    /// The worst recent delay: of a tick of this node, or of an answer.
+    /// The worst recent delay of a tick of this node.
     delay: Duration,
+    /// The worst recent delay of an answer of each peer, if it was noticeable.
+    delays: HashMap<PeerId, Duration>,
 }
 
 /// What a request was for.
@@ -124,9 +127,10 @@ impl Links {
         }
     }
 
-    /// How long to wait for what usually takes no longer than `limit`.
-    pub(super) fn patience(&self, limit: Duration) -> Duration {
-        limit + PATIENCE * self.delay
+    /// How long to wait for what a peer usually does within `limit`.
+    pub(super) fn patience(&self, limit: Duration, peer: Option<&PeerId>) -> Duration {
+        let of_peer = peer.and_then(|peer| self.delays.get(peer)).copied().unwrap_or_default();
+        limit + PATIENCE * self.delay.max(of_peer)
     }
 
     /// Nothing was due until now.
@@ -210,7 +214,9 @@ impl Behaviour {
             Some(Asked::Beat) => {
                 if let Some(link) = self.links.links.get_mut(&peer) {
                     link.is_asked = false;
-                    self.links.delay = self.links.delay.max(link.beaten.elapsed());
+                    let delay = link.beaten.elapsed().min(MAX_DELAY);
+                    let worst = self.links.delays.entry(peer).or_default();
+                    *worst = delay.max(*worst);
                 }
                 self.links.end_joins(peer, &Ok(peer));
             }
@@ -254,7 +260,7 @@ impl Behaviour {
         Some(link)
     }
 
-    fn close(&mut self, peer_id: PeerId) {
+    pub(super) fn close(&mut self, peer_id: PeerId) {
         self.actions.push_back(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::All });
     }
 
@@ -273,13 +279,18 @@ impl Behaviour {
         // If this process was stopped, or starved, what others said meanwhile may still wait to be read.
         let faded = self.links.delay.mul_f64(FORGETTING);
         self.links.delay = faded.max(late.unwrap_or_default()).min(MAX_DELAY);
+        self.links.delays.retain(|_, delay| {
+            *delay = delay.mul_f64(FORGETTING);
+            *delay >= MIN_DELAY
+        });
         let due = |link: &Link| {
             link.is_dialed && !link.is_asked && now.saturating_duration_since(link.beaten) >= BEAT_INTERVAL
         };
         let (beats, silent): (Vec<_>, Vec<_>) = {
             let links = || self.links.links.iter();
-            let patience = self.links.patience(SILENCE);
-            let silent = links().filter(|(_, link)| now.saturating_duration_since(link.heard) >= patience);
+            let silent = links().filter(|(peer, link)| {
+                now.saturating_duration_since(link.heard) >= self.links.patience(SILENCE, Some(peer))
+            });
             (links().filter(|(_, link)| due(link)).map(|(peer, _)| *peer).collect(), silent.map(|it| *it.0).collect())
         };
         for peer in silent {

@@ -4,9 +4,11 @@
 //! - `links`: its links to other members, their signs of life and their loss.
 //! - `statements`: what it hears, compares and passes on.
 //! - `own`: the record that it writes of itself.
+//! - `measuring`: measurements of paths that clients ask for.
 
 mod dials;
 mod links;
+mod measuring;
 mod own;
 mod statements;
 
@@ -45,6 +47,7 @@ use super::{
 };
 use dials::Dials;
 use links::Links;
+use measuring::Measuring;
 use own::Own;
 use statements::Watchers;
 
@@ -62,6 +65,8 @@ enum Task {
     Accuse(PeerId, Stamp),
     /// Dial a member whose link was lost.
     Redial(PeerId),
+    /// Close connections that were made for a measurement.
+    Close(Vec<PeerId>),
     /// Compare directories with two links, because there was more news than is spread one by one.
     Compare,
 }
@@ -110,6 +115,7 @@ pub(crate) struct Behaviour {
     links: Links,
     dials: Dials,
     watchers: Watchers,
+    measuring: Measuring,
     /// What is due, and when.
     tasks: Vec<(Instant, Task)>,
     timer: Pin<Box<Sleep>>,
@@ -138,6 +144,7 @@ impl Behaviour {
             links: Links::default(),
             dials: Dials::default(),
             watchers: Watchers::default(),
+            measuring: Measuring::new(handle.commands.clone()),
             tasks: Vec::new(),
             timer: Box::pin(sleep_until((Instant::now() + TICK).into())),
             actions: VecDeque::new(),
@@ -153,6 +160,7 @@ impl Behaviour {
             }
             Command::Join { address, expected, reply } => self.join(address, expected, reply),
             Command::Leave(reply) => self.leave(reply),
+            Command::Measured(channel, paths) => self.on_measured(channel, paths),
         }
     }
 
@@ -196,8 +204,10 @@ impl Behaviour {
                 self.links.let_go(peer);
                 Response::Done
             }
+            Request::Own => self.own(),
             Request::List { name, after } => self.list(name.as_deref(), after),
             Request::Watch { digest } => return self.watchers.add(id, digest, channel),
+            Request::Measure { name, round_trips } => return self.measure(name, round_trips, channel),
         };
         // The peer may have gone in the meantime.
         let _ = self.protocols.exchange.send_response(channel, response);
@@ -209,6 +219,7 @@ impl Behaviour {
             Task::Write => self.write(),
             Task::Accuse(peer, stamp) => self.accuse(peer, stamp),
             Task::Redial(peer) => self.redial(peer, now),
+            Task::Close(peers) => self.close_unlinked(&peers),
             Task::Compare => self.compare_with_two(),
         }
     }
@@ -283,9 +294,13 @@ impl NetworkBehaviour for Behaviour {
         self.protocols.on_swarm_event(event);
         match event {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
+                self.measuring.connected.insert(peer_id);
                 self.on_connected(peer_id, connection_id);
             }
-            FromSwarm::ConnectionClosed(closed) if closed.remaining_established == 0 => self.on_lost(closed.peer_id),
+            FromSwarm::ConnectionClosed(closed) if closed.remaining_established == 0 => {
+                self.measuring.connected.remove(&closed.peer_id);
+                self.on_lost(closed.peer_id);
+            }
             FromSwarm::DialFailure(DialFailure { connection_id, error, .. }) => {
                 self.on_dial_failed(connection_id, error);
             }

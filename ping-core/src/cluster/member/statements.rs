@@ -18,7 +18,7 @@ use crate::{
     PeerText,
     cluster::{
         Event, MemberInfo,
-        directory::{BUCKETS, Change, Line, Verdict},
+        directory::{BUCKETS, Change, Line, Member, Verdict},
         messages::{Listed, MAX_LINES, MAX_STATEMENTS, Request, Response, WATCH_TIME, batch},
     },
 };
@@ -127,7 +127,7 @@ impl Behaviour {
                 }
                 self.react();
             }
-            Response::Done | Response::Members { .. } | Response::Digest(_) => {}
+            _ => {}
         }
     }
 
@@ -152,6 +152,13 @@ impl Behaviour {
         }
     }
 
+    /// What this member says of itself.
+    pub(super) fn own(&self) -> Response {
+        let directory = self.shared.directory();
+        let members = directory.get(&self.shared.me).map(listed).into_iter().collect();
+        Response::Members { digest: directory.digest(), members, has_more: false }
+    }
+
     /// Lists the members for a client, as many as one message carries.
     pub(super) fn list(&self, name: Option<&str>, after: Option<PeerId>) -> Response {
         let directory = self.shared.directory();
@@ -169,10 +176,6 @@ impl Behaviour {
             }
             None => false,
         });
-        let listed = |member: &crate::cluster::directory::Member| Listed {
-            record: ByteBuf::from(&member.signed()[..]),
-            is_gone: member.is_gone,
-        };
         let members: Vec<Listed> = fits.map(|(_, member)| listed(member)).collect();
         let has_more = members.len() < found.len();
         Response::Members { digest: directory.digest(), members, has_more }
@@ -212,4 +215,8 @@ impl Behaviour {
         let info = self.shared.directory().get(&peer).map(|it| MemberInfo::new(peer, &it.record, it.is_gone));
         self.actions.extend(info.map(|info| libp2p::swarm::ToSwarm::GenerateEvent(event(info))));
     }
+}
+
+fn listed(member: &Member) -> Listed {
+    Listed { record: ByteBuf::from(&member.signed()[..]), is_gone: member.is_gone }
 }
