@@ -119,15 +119,7 @@ async fn ping(
         () = follow => End::Complete,
     };
     observer.take_new();
-    for (row, pinger) in rows.rows.iter_mut().zip(spread.lanes()) {
-        let Some(pinger) = pinger else { continue };
-        row.result.counters = pinger.counters();
-        if let Some(handle) = pinger.actor()
-            && handle.run.is_some()
-        {
-            row.result.counted = timeout(COUNT_TIMEOUT, end_run(&handle)).await.ok().flatten();
-        }
-    }
+    rows.conclude(&spread).await;
     end
 }
 
@@ -181,6 +173,19 @@ impl Rows {
     fn figures(&mut self, sequence: u64) -> Option<&mut Figures> {
         let lane = self.lane_of.borrow().get(&sequence).copied()?;
         self.rows.get_mut(lane).map(|row| &mut row.result.figures)
+    }
+
+    /// Asks each member how many of its pings it counted.
+    async fn conclude(&mut self, spread: &Spread<'_>) {
+        for (row, pinger) in self.rows.iter_mut().zip(spread.lanes()) {
+            let Some(pinger) = pinger else { continue };
+            row.result.counters = pinger.counters();
+            if let Some(handle) = pinger.actor()
+                && handle.run.is_some()
+            {
+                row.result.counted = timeout(COUNT_TIMEOUT, end_run(&handle)).await.ok().flatten();
+            }
+        }
     }
 
     /// Writes the result.
