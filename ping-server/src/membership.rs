@@ -14,7 +14,7 @@ use ping_core::{
     program::read_small_file,
 };
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     events::{PeerIdText, ServerEvent},
@@ -173,6 +173,8 @@ fn store(file: &Path, addresses: &[Multiaddr]) -> io::Result<()> {
 #[cfg(unix)]
 async fn print_on_request(cluster: Cluster) {
     use tokio::signal::unix::{SignalKind, signal};
+    use tracing::info;
+
     let Ok(mut requests) = signal(SignalKind::user_defined1()) else { return };
     while requests.recv().await.is_some() {
         let members = cluster.members();

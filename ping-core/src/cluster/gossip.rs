@@ -1,10 +1,11 @@
 //! How statements spread: libp2p's gossipsub, on the links between members only.
 //!
 //! gossipsub tells every peer that connects which topics this node follows. Most peers are clients and follow none, so
-//! it learns of a connection only when this node made it as a link, or when the peer speaks gossipsub itself.
+//! it learns of a connection only when it is a link, and its handler sleeps until then: a member that dials another one
+//! waits for the answer to its first beat before it speaks gossipsub.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -18,14 +19,17 @@ use libp2p::{
         MessageId, ValidationMode,
     },
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
     },
 };
 use sha2::{Digest, Sha256};
 use tracing::debug;
 
-use super::record::MAX_STATEMENT;
+use super::{
+    late::{Late, ToLate},
+    record::MAX_STATEMENT,
+};
 
 /// The topic of statements.
 const TOPIC: &str = "kameo-ping/members/1";
@@ -61,6 +65,9 @@ const MAX_INBOUND_LINKS: usize = 64;
 /// What a peer sent. The library keeps the type private, but not its variants.
 type FromPeer = THandlerOutEvent<Gossipsub>;
 
+/// What happens besides what gossipsub does.
+type Action = ToSwarm<gossipsub::Event, ToLate<THandlerInEvent<Gossipsub>>>;
+
 type Gossipsub = gossipsub::Behaviour<IdentityTransform, AllowAllSubscriptionFilter>;
 
 /// gossipsub, of which only links are known.
@@ -71,6 +78,7 @@ pub(crate) struct Gossip {
     unknown: HashMap<PeerId, HashMap<ConnectionId, ConnectedPoint>>,
     /// The peers of which it has, and how much each may send.
     links: HashMap<PeerId, Allowance>,
+    actions: VecDeque<Action>,
 }
 
 /// How many more bytes a link may carry now, and since when that is counted.
@@ -119,7 +127,7 @@ impl Gossip {
         let mut gossipsub = Gossipsub::new(MessageAuthenticity::Anonymous, config).map_err(io::Error::other)?;
         let topic = IdentTopic::new(TOPIC);
         gossipsub.subscribe(&topic).map_err(io::Error::other)?;
-        Ok(Self { gossipsub, topic, unknown: HashMap::new(), links: HashMap::new() })
+        Ok(Self { gossipsub, topic, unknown: HashMap::new(), links: HashMap::new(), actions: VecDeque::new() })
     }
 
     /// The connections with this peer are links.
@@ -138,6 +146,8 @@ impl Gossip {
                 failed_addresses: &[],
                 other_established,
             }));
+            let handler = NotifyHandler::One(*connection_id);
+            self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event: ToLate::Wake });
         }
     }
 
@@ -156,7 +166,7 @@ impl Gossip {
 }
 
 impl NetworkBehaviour for Gossip {
-    type ConnectionHandler = THandler<Gossipsub>;
+    type ConnectionHandler = Late<THandler<Gossipsub>>;
     type ToSwarm = gossipsub::Event;
 
     fn handle_established_inbound_connection(
@@ -166,7 +176,8 @@ impl NetworkBehaviour for Gossip {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.gossipsub.handle_established_inbound_connection(id, peer, local, remote)
+        let handler = self.gossipsub.handle_established_inbound_connection(id, peer, local, remote)?;
+        Ok(Late::new(handler, self.links.contains_key(&peer)))
     }
 
     fn handle_established_outbound_connection(
@@ -177,7 +188,8 @@ impl NetworkBehaviour for Gossip {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.gossipsub.handle_established_outbound_connection(id, peer, address, role, port)
+        let handler = self.gossipsub.handle_established_outbound_connection(id, peer, address, role, port)?;
+        Ok(Late::new(handler, self.links.contains_key(&peer)))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -210,6 +222,9 @@ impl NetworkBehaviour for Gossip {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.gossipsub.poll(context)
+        if let Some(action) = self.actions.pop_front() {
+            return Poll::Ready(action);
+        }
+        self.gossipsub.poll(context).map(|event| event.map_in(ToLate::Event))
     }
 }

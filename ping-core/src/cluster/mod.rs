@@ -12,6 +12,7 @@ mod book;
 pub mod directory;
 mod gossip;
 pub mod join;
+mod late;
 mod measure;
 mod member;
 pub mod messages;

@@ -153,7 +153,9 @@ impl Behaviour {
     }
 
     fn add_link(&mut self, peer: PeerId, is_dialed: bool, now: Instant) {
-        self.protocols.gossip.link(peer, is_dialed);
+        if !is_dialed {
+            self.protocols.gossip.link(peer, false);
+        }
         self.shared.directory().connected(peer);
         match self.links.links.get_mut(&peer) {
             Some(link) => {
@@ -218,6 +220,8 @@ impl Behaviour {
                     let worst = self.links.delays.entry(peer).or_default();
                     *worst = delay.max(*worst);
                 }
+                // The other side has woken its gossip at the beat.
+                self.protocols.gossip.link(peer, true);
                 self.links.end_joins(peer, &Ok(peer));
             }
             Some(Asked::LetGo) => self.close(peer),
