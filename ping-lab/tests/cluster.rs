@@ -165,6 +165,29 @@ fn all_members_are_pinged_whichever_one_is_named() {
 }
 
 #[test]
+fn a_member_is_found_whatever_transport_answers_first() {
+    let mut port = Port::claim();
+    port.free_tcp();
+    port.free_udp();
+    let [tcp, quic] = ["tcp/PORT", "udp/PORT/quic-v1"].map(|it| it.replace("PORT", &port.number.to_string()));
+    let listen = [tcp, quic].map(|it| format!("/ip4/127.0.0.1/{it}"));
+    let alpha = member("alpha", &[], &["--ephemeral", "--listen", &listen[0], "--listen", &listen[1]]);
+    let beta = member("beta", &[&alpha.addresses[0]], &TCP);
+    reported(&alpha, "member_joined", ["beta"]);
+    reported(&beta, "member_joined", ["alpha"]);
+    let any = format!("127.0.0.1:{}", port.number);
+    for mode in ["--all", "--spread"] {
+        for _ in 0..3 {
+            let run = client(&[&any, mode, "--json", "-n", "2", "-c", "20", "-W", "10m", "--find-timeout", "10m"]);
+            let result: Value = serde_json::from_str(&run.stdout).unwrap();
+            assert_eq!(result["total"]["lost"], 0, "{run}");
+            let servers = result["servers"].as_array().unwrap();
+            assert!(servers.iter().all(|server| server["errors"].as_array().unwrap().is_empty()), "{run}");
+        }
+    }
+}
+
+#[test]
 fn members_that_come_join_the_run_and_those_that_go_are_shown() {
     let alpha = member("alpha", &[], &TCP);
     let beta = member("beta", &[&alpha.addresses[0]], &TCP);

@@ -53,9 +53,15 @@ impl<'a> Members<'a> {
     }
 
     /// Connects to the first of the servers that answers, and asks it. Fails if nobody hosts the actor.
+    ///
+    /// The connection is closed then, because there is one with a peer at most: from now on, the directory is asked
+    /// over those of the sessions.
     pub(super) async fn find(&mut self) -> Result<Vec<New>, Error> {
         self.reach().await?;
         let members = self.update().await?;
+        if let Some((peer, _)) = self.source.take() {
+            self.node.disconnect(peer);
+        }
         if members.is_empty() {
             return Err(Error::NoMemberHosts { name: self.plan.find.name.clone() });
         }

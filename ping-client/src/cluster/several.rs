@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use ping_core::{
     Event, Node, Options, ServerAddress,
-    hardening::Limits,
     program::{StopSignals, flush_log, last_words},
 };
 use tokio::{
@@ -30,9 +29,7 @@ pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
     let outcome = runtime.block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(plan.find.identity.as_deref())?;
-        // Besides the connection that a session makes, there is the one that the directory is asked over.
-        let limits = Limits { per_peer: 2, ..Limits::DIALER };
-        let options = Options { limits, asks_directories: true, ..options(plan, plan.find.server.as_ref())? };
+        let options = Options { asks_directories: true, ..options(plan, plan.find.server.as_ref())? };
         let (node, events) = Node::start(&own.keypair, options).context("cannot start the node")?;
         let rows = {
             let several = Several::new(plan, &node);
