@@ -336,7 +336,7 @@ fn pings_that_are_spread_fail_over_and_are_counted_once() {
     reported(&alpha, "member_joined", ["beta"]);
     reported(&first, "member_joined", ["alpha"]);
     let mut spread = Command::new(program("ping-client"));
-    spread.args([&*alpha.addresses[0], "--spread", "--retry", "--json", "-n", "16", "--duration", "10s", "-W", "10m"]);
+    spread.args([&*alpha.addresses[0], "--spread", "--retry", "--json", "-n", "16", "-c", "0", "-W", "10m"]);
     let mut spread = Process::start(&mut spread);
     first.process.two_pings();
     drop(first);
@@ -345,18 +345,21 @@ fn pings_that_are_spread_fail_over_and_are_counted_once() {
     alpha.process.two_pings();
     let second = start_beta();
     spread.log_with("Member is back: beta");
+    second.process.two_pings();
+    spread.signal("INT");
     let result = spread.result();
     assert_eq!(spread.exit_code(), Some(0), "{result}");
-    let total = &result["total"];
-    assert_eq!((&total["lost"], &total["counted"]), (&0.into(), &total["sent"]), "{result}");
-    let servers = result["servers"].as_array().unwrap();
-    let sent = |node: &str| servers.iter().find(|server| server["node"] == node).unwrap()["pings"]["sent"].clone();
-    assert_eq!(servers.len(), 2, "{result}");
+    // What was in flight at the end may have been counted. As many again may have waited for the member that was gone.
+    let of = |field: &str| result["total"][field].as_u64().unwrap();
+    let (sent, received, counted) = (of("sent"), of("received"), of("counted"));
+    assert!(received <= counted && counted <= sent && sent - received <= 32, "{result}");
+    assert_eq!(result["servers"].as_array().unwrap().len(), 2, "{result}");
     // What the servers have stored says the same.
-    for (server, node) in [(alpha, "alpha"), (second, "beta")] {
+    let stored = [alpha, second].map(|server| {
         server.process.signal("TERM");
-        assert_eq!(server.process.event("stopped")["total"], sent(node), "{result}");
-    }
+        server.process.event("stopped")["total"].as_u64().unwrap()
+    });
+    assert_eq!(stored.iter().sum::<u64>(), counted, "{result}");
 }
 
 #[test]

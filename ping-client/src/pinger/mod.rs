@@ -141,6 +141,12 @@ pub(crate) trait Pinger {
         true
     }
 
+    /// How many of the pings in flight wait for a connection that is lost, while others could be sent. They do not keep
+    /// those back.
+    fn waiting(&self) -> usize {
+        0
+    }
+
     /// The time of a ping is up: it need not be sent if it is not sent yet.
     fn give_up(&mut self, _sequence: u64) {}
 

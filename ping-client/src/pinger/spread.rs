@@ -134,6 +134,14 @@ impl Pinger for Spread<'_> {
         self.lanes.iter().any(|lane| lane.pinger.as_ref().is_some_and(|pinger| pinger.is_connected()))
     }
 
+    fn waiting(&self) -> usize {
+        let is_connected = |lane: &&Used<'_>| lane.pinger.as_ref().is_some_and(|pinger| pinger.is_connected());
+        match self.is_connected() {
+            true => self.lanes.iter().filter(|lane| !is_connected(lane)).map(|lane| lane.in_flight.len()).sum(),
+            false => 0,
+        }
+    }
+
     fn give_up(&mut self, sequence: u64) {
         if let Some(Used { pinger, in_flight, .. }) = self.on_lane(sequence) {
             in_flight.remove(&sequence);
@@ -238,7 +246,9 @@ mod tests {
         let failed = resolved.iter().filter(|(_, outcome)| *outcome == Err(PingError::ConnectionLost)).count();
         assert_eq!((failed, resolved.len()), (lost, lost + 10));
         (1001..=1100).for_each(|sequence| spread.send(sequence));
-        assert_eq!(scripts[1].borrow().sent.len(), lost);
+        assert_eq!((scripts[1].borrow().sent.len(), spread.waiting()), (lost, 0));
+        scripts[2].borrow_mut().is_down = true;
+        assert_eq!(spread.waiting(), scripts[2].borrow().sent.len(), "they wait for their member to be back");
         assert!((1001..=1100).all(|sequence| lane_of.borrow()[&sequence] != 1));
     }
 }

@@ -130,7 +130,9 @@ impl Run<'_> {
                     let next = self.schedule.end().into_iter().chain(self.in_flight.next_forgotten()).min();
                     return next.map_or(Next::OnEvent, Next::At);
                 }
-                Some(_) if in_flight >= self.schedule.width() || !has_room => return Next::OnEvent,
+                Some(_) if in_flight - self.pinger.waiting().min(in_flight) >= self.schedule.width() || !has_room => {
+                    return Next::OnEvent;
+                }
                 Some(due) if due > now => return Next::At(due),
                 Some(due) => {
                     let sequence = self.schedule.take();
