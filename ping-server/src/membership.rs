@@ -180,14 +180,10 @@ async fn print_on_request(cluster: Cluster) {
         let members = cluster.members();
         info!("{} members are known:", members.len());
         for member in members {
-            let state = match member.state {
-                State::Alive => "alive",
-                State::Left => "left",
-                State::Died => "died",
-            };
             let actors: Vec<_> = member.actor_names().iter().map(ToString::to_string).collect();
             let address = member.addresses.first().map_or_else(|| "no address".into(), ToString::to_string);
-            info!("  {} ({}): {state}, {address}, hosts {}", member.node, member.peer, actors.join(", "));
+            let (node, peer, state) = (&member.node, member.peer, member.state);
+            info!("  {node} ({peer}): {state}, {address}, hosts {}", actors.join(", "));
         }
     }
 }

@@ -187,8 +187,8 @@ fn ring(cluster: &Cluster) -> Vec<(PeerId, HostedActor)> {
         let mut hosts = cluster.hosts(name);
         hosts.sort_by_key(|member| member.peer);
         hosts.into_iter().filter_map(move |member| {
-            let actor = member.actors.into_iter().find(|actor| actor.name == name)?;
-            actor.remote_ref::<Player>(member.peer).map(|_| (member.peer, actor))
+            let actor = member.actor(name)?;
+            actor.remote_ref::<Player>(member.peer).map(|_| (member.peer, actor.clone()))
         })
     };
     players(SERVING).chain(players(RETURNING)).collect()

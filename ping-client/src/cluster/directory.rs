@@ -125,8 +125,7 @@ impl<'a> Members<'a> {
         self.source = Some((peer, listing.digest));
         let mut new = Vec::new();
         for member in listing.members {
-            let hosts = member.actors.iter().any(|actor| actor.name == plan.find.name);
-            if member.state == State::Alive && hosts {
+            if member.state == State::Alive && member.actor(&plan.find.name).is_some() {
                 new.extend(self.add(member));
             } else {
                 self.lose(member.peer);

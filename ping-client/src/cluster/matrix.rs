@@ -23,7 +23,12 @@ use serde::Serialize;
 use tracing::info;
 
 use super::{MemberArgs, with_member};
-use crate::{error::Error, find::Finder, units::digits};
+use crate::{
+    error::Error,
+    find::Finder,
+    output::{escape, table_of_numbers},
+    units::digits,
+};
 
 /// How many members are asked at a time.
 const WIDTH: usize = 8;
@@ -169,36 +174,32 @@ fn write_report(path: &Path, page: &str) -> io::Result<()> {
     file.and_then(|mut file| file.write_all(page.as_bytes())).map_err(named)
 }
 
-/// What is known of the path from one member to another.
-fn cell<'a>(cells: &'a [Cell], from: &MemberInfo, to: &MemberInfo) -> Option<&'a Cell> {
-    let (from, to) = (from.peer.to_string(), to.peer.to_string());
-    cells.iter().find(|cell| cell.from == from && cell.to == to)
+/// What each member found out about all, in their order; `None` about itself. The cells come in that order.
+fn by_member<'a>(
+    members: &'a [MemberInfo],
+    cells: &'a [Cell],
+) -> impl Iterator<Item = (&'a MemberInfo, Vec<Option<&'a Cell>>)> {
+    let mut cells = cells.iter();
+    members.iter().map(move |from| {
+        let to = members.iter().map(|to| if to.peer == from.peer { None } else { cells.next() });
+        (from, to.collect())
+    })
 }
 
 /// A table of medians, and a line for each path that fails.
 fn text(members: &[MemberInfo], cells: &[Cell]) -> String {
     let mut table = vec![vec!["FROM \\ TO".to_owned()]];
     table[0].extend(members.iter().map(|member| member.node.to_string()));
-    for from in members {
+    for (from, to) in by_member(members, cells) {
         let mut row = vec![from.node.to_string()];
-        row.extend(members.iter().map(|to| match cell(cells, from, to) {
-            _ if from.peer == to.peer => "·".into(),
-            Some(Cell { rtt_ms: Some(rtt), .. }) => digits(rtt.p50),
-            _ => "fails".into(),
+        row.extend(to.into_iter().map(|cell| match cell.map(|cell| cell.rtt_ms) {
+            None => "·".into(),
+            Some(Some(rtt)) => digits(rtt.p50),
+            Some(None) => "fails".into(),
         }));
         table.push(row);
     }
-    let columns = table[0].len();
-    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in &table {
-        let _ = write!(text, "{:<width$}", row[0], width = widths[0]);
-        for (cell, width) in row.iter().zip(&widths).skip(1) {
-            let _ = write!(text, "  {cell:>width$}");
-        }
-        text.push('\n');
-    }
+    let mut text = table_of_numbers(&table);
     let failed = cells.iter().filter(|cell| cell.rtt_ms.is_none());
     for Cell { from_node, to_node, error, .. } in failed.clone() {
         let reason = error.as_ref().map_or_else(String::new, ToString::to_string);
@@ -215,13 +216,14 @@ fn heat_map(members: &[MemberInfo], cells: &[Cell]) -> String {
     let times = || cells.iter().filter_map(|cell| cell.rtt_ms.map(|rtt| rtt.p50.max(1e-6).ln()));
     let (low, high) = (times().fold(f64::INFINITY, f64::min), times().fold(f64::NEG_INFINITY, f64::max));
     let mut page = String::from(PAGE_HEAD);
-    let heads: String = members.iter().map(|member| format!("<th scope=col>{}</th>", escape(&member.node))).collect();
+    let heads: String =
+        members.iter().map(|member| format!("<th scope=col>{}</th>", escape(member.node.as_ref()))).collect();
     let _ = write!(page, "<table><tr><th>from \\ to</th>{heads}</tr>");
-    for from in members {
-        let _ = write!(page, "<tr><th scope=row>{}</th>", escape(&from.node));
-        for to in members {
-            let _ = match cell(cells, from, to) {
-                _ if from.peer == to.peer => write!(page, "<td></td>"),
+    for (from, to) in by_member(members, cells) {
+        let _ = write!(page, "<tr><th scope=row>{}</th>", escape(from.node.as_ref()));
+        for cell in to {
+            let _ = match cell {
+                None => write!(page, "<td></td>"),
                 Some(Cell { rtt_ms: Some(rtt), .. }) => {
                     // From green to red on a logarithmic scale.
                     let share = (rtt.p50.max(1e-6).ln() - low) / (high - low).max(1e-9);
@@ -229,8 +231,8 @@ fn heat_map(members: &[MemberInfo], cells: &[Cell]) -> String {
                     let time = digits(rtt.p50);
                     write!(page, "<td style=\"background:hsl({hue:.0} 60% 75%)\" title=\"{title} ms\">{time}</td>")
                 }
-                other => {
-                    let reason = other.and_then(|cell| cell.error.as_ref()).map(escape).unwrap_or_default();
+                Some(Cell { error, .. }) => {
+                    let reason = error.as_ref().map(|error| escape(error.as_ref())).unwrap_or_default();
                     write!(page, "<td class=fails title=\"{reason}\">fails</td>")
                 }
             };
@@ -253,11 +255,6 @@ td { color: #111 } .fails { background: #444; color: #fff }
 <p>Median round trip in milliseconds from the member on the left to the actor of the one above, as the former measured
 it. The range is under the pointer.</p>
 ";
-
-fn escape(text: &PeerText) -> String {
-    let text = text.to_string();
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use ping_core::{
 use serde::Serialize;
 
 use super::{MemberArgs, with_member};
-use crate::error::Error;
+use crate::{error::Error, output::table_of_words};
 
 /// The arguments of `members`.
 #[derive(Debug, ClapArgs)]
@@ -101,26 +101,12 @@ fn text_of(members: &[MemberInfo], is_json: bool) -> String {
     let row = |member: &MemberInfo| {
         let actors: Vec<_> = member.actor_names().iter().map(ToString::to_string).collect();
         let address = member.addresses.first().map_or_else(|| "-".into(), ToString::to_string);
-        [member.node.to_string(), word(member.state).into(), actors.join(","), address, member.peer.to_string()]
+        vec![member.node.to_string(), member.state.to_string(), actors.join(","), address, member.peer.to_string()]
     };
-    let mut rows = vec![["NODE", "STATE", "ACTORS", "ADDRESS", "PEER ID"].map(String::from)];
+    let mut rows = vec![["NODE", "STATE", "ACTORS", "ADDRESS", "PEER ID"].map(String::from).into()];
     rows.extend(members.iter().map(row));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..4).map(width).collect();
-    let line = |row: &[String; 5]| {
-        let padded = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}  ")).collect::<String>();
-        format!("{padded}{}\n", row[4])
-    };
     let alive = members.iter().filter(|member| member.state == State::Alive).count();
-    rows.iter().map(line).collect::<String>() + &format!("{alive} of {} members are alive\n", members.len())
-}
-
-fn word(state: State) -> &'static str {
-    match state {
-        State::Alive => "alive",
-        State::Left => "left",
-        State::Died => "died",
-    }
+    table_of_words(&rows) + &format!("{alive} of {} members are alive\n", members.len())
 }
 
 /// What has changed between two lists.

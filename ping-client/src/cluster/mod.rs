@@ -14,17 +14,16 @@ mod spread;
 
 use std::{future::pending, io::ErrorKind, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use libp2p::identity::Keypair;
 use ping_core::{
-    Connection, Node, Options, ServerAddress,
-    keys::secret,
+    Connection, Event, Node, Options, ServerAddress,
     program::{StopSignals, last_words},
 };
-use tokio::runtime;
+use tokio::{runtime, sync::mpsc};
 
-use crate::{args::find_timeout, error::Error, find::Finder, identity};
+use crate::{args::find_timeout, error::Error, find::Finder, identity, session::secret};
 
 pub(crate) use matrix::{MatrixArgs, matrix};
 pub(crate) use members::{MembersArgs, members};
@@ -58,7 +57,8 @@ fn with_member(args: &MemberArgs, work: impl AsyncFnOnce(&Node, &Connection) -> 
     let outcome = runtime.block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(args.identity.as_deref())?;
-        let (node, mut events) = start(&own.keypair, args)?;
+        let options = Options { secret: secret(args.secret.as_deref())?, ..Options::default() };
+        let (node, mut events) = start(&own.keypair, options)?;
         let finder = Finder::new(&node, "", args.find_timeout);
         let work = async {
             let search = finder.reach(&args.member);
@@ -86,12 +86,7 @@ fn with_member(args: &MemberArgs, work: impl AsyncFnOnce(&Node, &Connection) -> 
     outcome
 }
 
-fn start(
-    keypair: &Keypair,
-    args: &MemberArgs,
-) -> Result<(Node, tokio::sync::mpsc::UnboundedReceiver<ping_core::Event>)> {
-    let secret = args.secret.as_deref().map(secret::read).transpose();
-    let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
-    let options = Options { asks_directories: true, secret, ..Options::default() };
-    Node::start(keypair, options).context("cannot start the node")
+/// A node that can ask members about their directories, and its events.
+fn start(keypair: &Keypair, options: Options) -> Result<(Node, mpsc::UnboundedReceiver<Event>)> {
+    Node::start(keypair, Options { asks_directories: true, ..options }).context("cannot start the node")
 }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, convert::Infallible, future::pending, process::ExitCode
 use anyhow::{Context, Result};
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use ping_core::{
-    Event, Node, Options, ServerAddress,
+    Event, Node, ServerAddress,
     program::{StopSignals, flush_log, last_words},
 };
 use tokio::{
@@ -14,7 +14,10 @@ use tokio::{
 };
 use tracing::{Instrument, error_span, info};
 
-use super::directory::{Members, New};
+use super::{
+    directory::{Members, New},
+    start,
+};
 use crate::{
     error::Error,
     identity,
@@ -29,8 +32,7 @@ pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
     let outcome = runtime.block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(plan.find.identity.as_deref())?;
-        let options = Options { asks_directories: true, ..options(plan, plan.find.server.as_ref())? };
-        let (node, events) = Node::start(&own.keypair, options).context("cannot start the node")?;
+        let (node, events) = start(&own.keypair, options(plan, plan.find.server.as_ref())?)?;
         let rows = {
             let several = Several::new(plan, &node);
             tokio::select! {

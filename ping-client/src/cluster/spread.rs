@@ -5,7 +5,7 @@ use std::{collections::HashMap, pin::pin, process::ExitCode, time::Instant};
 use anyhow::{Context, Result};
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use ping_core::{
-    Connection, Node, Options,
+    Connection, Node,
     program::{StopSignals, flush_log, last_words},
 };
 use tokio::{
@@ -15,7 +15,10 @@ use tokio::{
 };
 use tracing::{Instrument, error_span, info, warn};
 
-use super::directory::{Members, New};
+use super::{
+    directory::{Members, New},
+    start,
+};
 use crate::{
     error::Error,
     figures::{Figures, Server, ServerVersion, SessionResult},
@@ -34,8 +37,7 @@ pub(crate) fn spread(plan: &Plan, started: Instant) -> Result<ExitCode> {
     let outcome = runtime.block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(plan.find.identity.as_deref())?;
-        let options = Options { asks_directories: true, ..options(plan, plan.find.server.as_ref())? };
-        let (node, mut events) = Node::start(&own.keypair, options).context("cannot start the node")?;
+        let (node, mut events) = start(&own.keypair, options(plan, plan.find.server.as_ref())?)?;
         let mut rows = Rows::new();
         let end = {
             let mut stop = pin!(async {

@@ -92,7 +92,7 @@ impl Finder<'_> {
             Err(AskError::Unsupported) => return None,
             Err(error) => return Some(Err(Error::NoDirectory { peer, error })),
         };
-        let Some(actor) = member.actors.iter().find(|actor| actor.name == self.name) else {
+        let Some(actor) = member.actor(self.name) else {
             return Some(Err(Error::NoSuchActor { peer, name: name() }));
         };
         let actor = actor.remote_ref(peer).ok_or_else(|| Error::OtherType { peer, name: name() });

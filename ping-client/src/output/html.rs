@@ -102,7 +102,7 @@ fn facts(result: &SessionResult, body: &mut String) {
     *body = format!("<table>{body}</table>\n");
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

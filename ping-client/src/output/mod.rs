@@ -8,6 +8,7 @@ mod json;
 mod ping_log;
 mod progress;
 mod rows;
+mod table;
 mod text;
 
 use std::{
@@ -17,6 +18,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+
+pub(crate) use html::escape;
+pub(crate) use table::{table_of_numbers, table_of_words};
 
 use crate::{
     figures::{Figures, SessionResult},

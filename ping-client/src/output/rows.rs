@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Row;
+use super::{Row, table_of_numbers};
 use crate::{
     figures::{Figures, Summary},
     units::milliseconds,
@@ -16,25 +16,20 @@ const HEAD: [&str; 8] = ["NODE", "SENT", "LOST", "LOSS", "P50", "P99", "MAX", "R
 
 /// Writes the table.
 pub(super) fn write(rows: &[Row], total: Option<&Figures>, out: &mut dyn Write) -> io::Result<()> {
-    let mut table = vec![(HEAD.map(String::from), String::new())];
+    let mut table = vec![HEAD.map(String::from).into()];
     table.extend(rows.iter().map(|row| {
         let figures = &row.result.figures;
-        (cells(counts(&row.node, figures.sent, figures.lost()), Some(figures), figures.rate()), remark(row))
+        cells(counts(&row.node, figures.sent, figures.lost()), Some(figures), figures.rate())
     }));
     if rows.len() > 1 {
         let figures = || rows.iter().map(|row| &row.result.figures);
         let (sent, lost) = (figures().map(|it| it.sent).sum(), figures().map(Figures::lost).sum());
         let sum = || Some(figures().filter_map(Figures::rate).sum());
         let rate = total.map_or_else(sum, Figures::rate);
-        table.push((cells(counts("total", sent, lost), total, rate), String::new()));
+        table.push(cells(counts("total", sent, lost), total, rate));
     }
-    let width = |column: usize| table.iter().map(|(row, _)| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..HEAD.len()).map(width).collect();
-    for (row, remark) in &table {
-        let mut line = format!("{:<width$}", row[0], width = widths[0]);
-        for (cell, width) in row.iter().zip(&widths).skip(1) {
-            line.push_str(&format!("  {cell:>width$}"));
-        }
+    let remarks = [String::new()].into_iter().chain(rows.iter().map(remark)).chain([String::new()]);
+    for (line, remark) in table_of_numbers(&table).lines().zip(remarks) {
         writeln!(out, "{}", format!("{line}  {remark}").trim_end())?;
     }
     let counted: Option<u64> = rows.iter().map(|row| row.result.counted).sum();
@@ -49,7 +44,7 @@ fn counts(name: &str, sent: u64, lost: u64) -> [String; 4] {
     [name.into(), sent.to_string(), lost.to_string(), format!("{percent:.1} %")]
 }
 
-fn cells([name, sent, lost, loss]: [String; 4], figures: Option<&Figures>, rate: Option<f64>) -> [String; 8] {
+fn cells([name, sent, lost, loss]: [String; 4], figures: Option<&Figures>, rate: Option<f64>) -> Vec<String> {
     let summary = figures.map(|figures| figures.rtt.summary());
     let time = |time: fn(Summary) -> Duration| match summary {
         Some(Some(summary)) => milliseconds(time(summary)),
@@ -57,7 +52,7 @@ fn cells([name, sent, lost, loss]: [String; 4], figures: Option<&Figures>, rate:
         None => String::new(),
     };
     let rate = rate.map_or_else(|| "-".into(), |rate| format!("{rate:.1}/s"));
-    [name, sent, lost, loss, time(|it| it.p50), time(|it| it.p99), time(|it| it.max), rate]
+    vec![name, sent, lost, loss, time(|it| it.p50), time(|it| it.p99), time(|it| it.max), rate]
 }
 
 /// What happened to the server, or why there is nothing of it.

@@ -1,7 +1,7 @@
 //! Spreads pings over several pingers: of two lanes at random, each ping takes the one with fewer in flight.
 //!
 //! That is nearly as even as the best choice of all, without looking at all of them (Mitzenmacher, "The Power of Two
-//! Choices in Randomized Load Balancing", 2001). A ping stays on its lane, so that whoever counts it counts it once.
+//! Choices in Randomized Load Balancing", 2001). A ping stays on its lane, so that no two servers count it.
 
 use std::{
     cell::RefCell,

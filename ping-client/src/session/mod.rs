@@ -11,6 +11,7 @@ mod warm_up;
 use std::{
     future::pending,
     panic::AssertUnwindSafe,
+    path::Path,
     pin::{Pin, pin},
     process::ExitCode,
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use futures::{FutureExt, stream::LocalBoxStream};
-use libp2p::{PeerId, multiaddr::Protocol};
+use libp2p::{PeerId, multiaddr::Protocol, pnet::PreSharedKey};
 use ping_core::{
     Connection, Event, Node, Options, ServerAddress,
     keys::secret,
@@ -132,15 +133,20 @@ pub(crate) async fn find_and_measure(
     result.notes.extend(notes(result));
 }
 
+/// The key in this file.
+pub(crate) fn secret(path: Option<&Path>) -> Result<Option<PreSharedKey>> {
+    let secret = path.map(secret::read).transpose();
+    secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))
+}
+
 /// The options of a node that pings as planned.
 pub(crate) fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Options> {
-    let secret = plan.find.secret.as_deref().map(secret::read).transpose();
     Ok(Options {
         mdns: server.is_none(),
         keep_alive_interval: keep_alive_interval(plan.run.pace),
         keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
         request_timeout: 2 * plan.run.timeout + LATE_GRACE,
-        secret: secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?,
+        secret: secret(plan.find.secret.as_deref())?,
         ..Options::default()
     })
 }

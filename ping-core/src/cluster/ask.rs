@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::{
     MemberInfo,
     directory::MAX_MEMBERS,
-    messages::{Exchange, Path, Request, Response, exchange},
+    messages::{Exchange, Listed, Path, Request, Response, exchange},
     record::Statement,
 };
 use crate::{Node, PeerText};
@@ -69,14 +69,12 @@ pub async fn list(node: &Node, of: PeerId, name: Option<&str>) -> Result<Listing
             return Err(AskError::Unsound("it is none to a list".into()));
         };
         let is_progress = !listed.is_empty();
-        for listed in listed {
-            match Statement::read(&listed.record) {
-                Ok((peer, Statement::Record(record))) if Some(peer) > members.last().map(|last| last.peer) => {
-                    members.push(MemberInfo::new(peer, &record, listed.is_gone));
-                }
-                Ok(_) => return Err(AskError::Unsound("its records are not in order".into())),
-                Err(reason) => return Err(AskError::Unsound(PeerText::new(reason.to_string()))),
+        for listed in &listed {
+            let member = read(listed)?;
+            if Some(member.peer) <= members.last().map(|last| last.peer) {
+                return Err(AskError::Unsound("its records are not in order".into()));
             }
+            members.push(member);
         }
         if !has_more || !is_progress || members.len() >= MAX_MEMBERS {
             return Ok(Listing { members, digest });
@@ -93,10 +91,15 @@ pub async fn own(node: &Node, of: PeerId) -> Result<MemberInfo, AskError> {
     let Response::Members { members, .. } = node.ask_directory(of, Request::Own).await? else {
         return Err(AskError::Unsound("it is none to the question".into()));
     };
-    let listed = members.first().ok_or_else(|| AskError::Unsound("it has no record".into()))?;
+    let member = read(members.first().ok_or_else(|| AskError::Unsound("it has no record".into()))?)?;
+    if member.peer == of { Ok(member) } else { Err(AskError::Unsound("it is another one's record".into())) }
+}
+
+/// The member whose signed record this is.
+fn read(listed: &Listed) -> Result<MemberInfo, AskError> {
     match Statement::read(&listed.record) {
-        Ok((peer, Statement::Record(record))) if peer == of => Ok(MemberInfo::new(peer, &record, listed.is_gone)),
-        Ok(_) => Err(AskError::Unsound("it is another one's record".into())),
+        Ok((peer, Statement::Record(record))) => Ok(MemberInfo::new(peer, &record, listed.is_gone)),
+        Ok((_, Statement::Obituary(_))) => Err(AskError::Unsound("it is no record of a member".into())),
         Err(reason) => Err(AskError::Unsound(PeerText::new(reason.to_string()))),
     }
 }

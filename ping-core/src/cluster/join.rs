@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{Cluster, JoinError};
-use crate::{ServerAddress, Transport};
+use crate::{PeerText, ServerAddress, Transport};
 
 /// The first pause between attempts; each further one is twice as long, up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -16,7 +16,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How often the name of a seed is resolved afresh while its members are known.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// Keeps this node linked to whoever is at an address: dials what its name resolves to, unless a live member is known
+/// Keeps this node linked to the member at an address: dials what its name resolves to, unless a live member is known
 /// to be there. Never ends.
 ///
 /// A seed is not forgotten once it was reached: it may come back as another member, with a cluster of its own.
@@ -54,7 +54,7 @@ async fn join_once(
     if seed.peer.is_some_and(|peer| peer == cluster.me() || cluster.has(&peer)) {
         return Ok(());
     }
-    let ips = seed.resolve().await.map_err(|error| JoinError::Unreachable(crate::PeerText::new(error.to_string())))?;
+    let ips = seed.resolve().await.map_err(|error| JoinError::Unreachable(PeerText::new(error.to_string())))?;
     // The end of a TCP connection is noticed at once.
     let transport = seed.transport.unwrap_or(Transport::Tcp);
     let mut outcome = Err(JoinError::Own);

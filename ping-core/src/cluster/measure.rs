@@ -29,9 +29,8 @@ pub(super) async fn measure(members: Vec<MemberInfo>, name: &str, round_trips: u
 }
 
 async fn path(member: MemberInfo, name: &str, round_trips: u8) -> Path {
-    let MemberInfo { peer, actors, .. } = member;
-    let actor = actors.iter().find(|actor| actor.name == name).and_then(|actor| actor.remote_ref::<PingActor>(peer));
-    let Some(actor) = actor else {
+    let peer = member.peer;
+    let Some(actor) = member.actor(name).and_then(|actor| actor.remote_ref::<PingActor>(peer)) else {
         return Path { peer, nanoseconds: Vec::new(), error: Some("the actor is of another type".into()) };
     };
     let mut nanoseconds = Vec::new();

@@ -19,6 +19,7 @@ pub mod messages;
 pub mod record;
 
 use std::{
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -55,6 +56,16 @@ pub enum State {
     Died,
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Alive => "alive",
+            Self::Left => "left",
+            Self::Died => "died",
+        })
+    }
+}
+
 /// A member for programs and people.
 #[derive(Clone, Debug)]
 pub struct MemberInfo {
@@ -81,6 +92,11 @@ impl MemberInfo {
             (true, false) => State::Died,
         };
         Self { peer, node: PeerText::new(node), addresses, actors, since: stamp.epoch, state }
+    }
+
+    /// Its actor of this name.
+    pub fn actor(&self, name: &str) -> Option<&HostedActor> {
+        self.actors.iter().find(|actor| actor.name == name)
     }
 
     /// The names of its actors.
@@ -247,7 +263,7 @@ impl Cluster {
         let _ = self.commands.send(Command::Host(actors));
     }
 
-    /// Links this node to the member at this address, to `expected` or whoever is there.
+    /// Links this node to the member at this address, to `expected` or any.
     ///
     /// # Errors
     ///

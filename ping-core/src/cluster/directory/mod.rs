@@ -6,8 +6,8 @@
 //!   a later record, this node must try for itself ([`Change::Check`]), and bury only whom it cannot reach.
 //! - **Wrong accusers.** One that was refuted three times is not heard for ten minutes, so that no liar can keep the
 //!   others busy.
-//! - **Reconciliation.** What two directories differ in is found by comparing digests of the live members in 256 buckets,
-//!   and then the members of those buckets that differ. One that is gone is forgotten after a day.
+//! - **Reconciliation.** What two directories differ in is found by comparing digests of the live members in 256
+//!   buckets, and then the members of those buckets that differ. One that is gone is forgotten after a day.
 //!
 //! Equal statements make equal directories, in whatever order they are heard, once the suspicions are settled.
 
@@ -236,10 +236,9 @@ impl Directory {
     pub fn found(&mut self, peer: &PeerId, now: Instant) {
         let Some(member) = self.members.get_mut(peer).filter(|member| !member.is_gone) else { return };
         member.suspected = None;
-        let accusers: Vec<_> = member.accusers.drain().collect();
-        self.bytes -= accusers.iter().map(|(_, obituary)| obituary.len()).sum::<usize>();
-        let accusers: Vec<_> = accusers.into_iter().map(|(accuser, _)| accuser).collect();
-        accusers.into_iter().for_each(|accuser| self.strike(accuser, now));
+        let accusers = std::mem::take(&mut member.accusers);
+        self.bytes -= accusers.values().map(|obituary| obituary.len()).sum::<usize>();
+        accusers.into_keys().for_each(|accuser| self.strike(accuser, now));
     }
 
     /// This node could not reach a member.

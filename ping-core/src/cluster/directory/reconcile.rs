@@ -98,8 +98,8 @@ pub(super) fn bucket(peer: &PeerId) -> u8 {
     peer.to_bytes().last().copied().unwrap_or(0)
 }
 
-/// What a member adds to the digest of its bucket: nothing, if it is gone. SHA-256, because members could choose their records such that those
-/// of a weak hash cancel each other out.
+/// What a member adds to the digest of its bucket: nothing, if it is gone. SHA-256, because members could choose their
+/// records such that those of a weak hash cancel each other out.
 pub(super) fn mark(peer: &PeerId, member: &Member) -> u64 {
     if member.is_gone {
         return 0;

@@ -229,7 +229,7 @@ impl Behaviour {
         !self.links.is_empty() || !self.dials.is_empty() || self.shared.directory().members().nth(1).is_some()
     }
 
-    /// Does something at a time, or earlier if that is planned already.
+    /// Does something at a time.
     fn plan(&mut self, at: Instant, task: Task) {
         self.tasks.push((at, task));
     }

@@ -78,12 +78,17 @@ impl Own {
 impl Behaviour {
     /// Writes a later record of this member, and spreads it.
     pub(super) fn write(&mut self) {
+        let witnesses = self.links.witnesses().take(MAX_WITNESSES);
+        self.own.record.witnesses = witnesses.map(|peer| Witness::from(&peer)).collect();
+        self.write_next();
+    }
+
+    /// Writes the record as it is, with the next version. Returns it.
+    fn write_next(&mut self) -> Option<Vec<u8>> {
         self.own.record.stamp.version += 1;
-        self.own.record.witnesses =
-            self.links.witnesses().take(MAX_WITNESSES).map(|peer| Witness::from(&peer)).collect();
-        if let Some(record) = self.sign(&Statement::Record(self.own.record.clone())) {
-            self.say(&record);
-        }
+        let record = self.sign(&Statement::Record(self.own.record.clone()))?;
+        self.say(&record);
+        Some(record)
     }
 
     /// Writes one soon, with all that changes until then.
@@ -120,9 +125,7 @@ impl Behaviour {
     /// Tells everyone that this member leaves. `reply` gets a word when all its links know.
     pub(super) fn leave(&mut self, reply: oneshot::Sender<()>) {
         self.own.record.is_leaving = true;
-        self.own.record.stamp.version += 1;
-        let Some(record) = self.sign(&Statement::Record(self.own.record.clone())) else { return };
-        self.say(&record);
+        let Some(record) = self.write_next() else { return };
         let links: Vec<PeerId> = self.links.peers().collect();
         for peer in &links {
             self.request(peer, Request::Push { statements: batch([&record].into_iter()) });
