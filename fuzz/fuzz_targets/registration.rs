@@ -3,7 +3,7 @@
 
 use kameo::remote::registry::ActorRegistration;
 use libfuzzer_sys::fuzz_target;
-use ping_core::hardening::is_registration;
+use ping_core::registry::is_registration;
 
 fuzz_target!(|bytes: &[u8]| {
     if is_registration(bytes) {

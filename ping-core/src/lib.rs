@@ -4,6 +4,7 @@
 //! - [`protocol`]: every message, name and limit on the wire.
 //! - [`transport`]: how two nodes connect, and [`address`], how people write where.
 //! - [`hardening`]: what keeps a node alive and bounded, whatever its peers send.
+//! - [`registry`]: what other nodes ask of Kameo's registry, and get as an answer.
 //! - [`stream`]: many pings on one long-lived stream, where Kameo opens one for each.
 //! - [`actor`]: the [`PingActor`] that counts them, its count and its supervisor.
 //! - [`node`]: one swarm in a task of its own, which runs all of these, and the handle that programs hold.
@@ -25,6 +26,7 @@ pub mod node;
 mod peer_text;
 pub mod program;
 pub mod protocol;
+pub mod registry;
 pub mod stream;
 pub mod transport;
 

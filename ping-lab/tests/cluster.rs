@@ -427,3 +427,58 @@ fn what_has_no_directory_is_named() {
     let run = client(&["/ip4/127.0.0.1/tcp/1", "--all", "--find-timeout", "100ms"]);
     assert_eq!(run.code, Some(2), "{run}");
 }
+
+#[test]
+fn a_stock_client_finds_the_actors_of_all_members_at_any_of_them() {
+    let alpha = member("alpha", &[], &TCP);
+    let beta = member("beta", &[&alpha.addresses[0]], &TCP);
+    let gamma = member("gamma", &[&beta.addresses[0]], &TCP);
+    reported(&alpha, "member_joined", ["beta", "gamma"]);
+    reported(&gamma, "member_joined", ["alpha", "beta"]);
+    let mut peers = [&alpha, &beta, &gamma].map(|server| server.peer.clone());
+    peers.sort();
+    for asked in [&alpha, &gamma] {
+        let stock = Process::start(Command::new(program("stock")).args(["find", &asked.addresses[0]]));
+        let found: Value = serde_json::from_str(&stock.line().unwrap()).unwrap();
+        assert_eq!(found["found"], serde_json::json!(peers), "by Kameo");
+        assert_eq!(found["reached"], serde_json::json!(peers), "by the addresses in the answer");
+        assert_eq!(found["total"], 1);
+    }
+}
+
+#[test]
+fn a_stock_server_that_joins_is_found_by_all_until_it_goes() {
+    let alpha = member("alpha", &[], &TCP);
+    let beta = member("beta", &[&alpha.addresses[0]], &TCP);
+    reported(&beta, "member_joined", ["alpha"]);
+    let stock = Process::start(Command::new(program("stock")).args(["rival", &alpha.addresses[0]]));
+    let guest = stock.line().unwrap();
+    let event = loop {
+        let event = beta.process.event("actor_came");
+        if event["peer_id"] == guest.as_str() {
+            break event;
+        }
+    };
+    assert_eq!(event["name"], "ping_actor");
+    let name = event["node"].as_str().unwrap();
+    assert_eq!(listed(&beta), states(&[("alpha", "alive"), ("beta", "alive"), (name, "guest")]));
+    // Stock programs find it at a member that it never connected to, and so does a client.
+    let finder = Process::start(Command::new(program("stock")).args(["find", &beta.addresses[0]]));
+    let found: Value = serde_json::from_str(&finder.line().unwrap()).unwrap();
+    assert_eq!(found["found"].as_array().unwrap().len(), 3);
+    assert!(found["reached"].as_array().unwrap().contains(&guest.as_str().into()), "{found}");
+    let run = client(&[&beta.addresses[0], "--all", "-c", "5", "-i", "0", "--json", "--find-timeout", "10m"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let result: Value = serde_json::from_str(&run.stdout).unwrap();
+    let rows = result["servers"].as_array().unwrap().iter();
+    assert_eq!(rows.filter(|row| row["node"] == name && row["pings"]["received"] == 5).count(), 1, "{run}");
+    drop(stock);
+    let gone = loop {
+        let event = beta.process.event("actor_gone");
+        if event["peer_id"] == guest.as_str() {
+            break event;
+        }
+    };
+    assert_eq!(gone["node"], name);
+    assert_eq!(listed(&beta), states(&[("alpha", "alive"), ("beta", "alive")]));
+}

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use libp2p::PeerId;
 use ping_core::{
     Node, ServerAddress,
-    cluster::{MemberInfo, State, list, next_digest},
+    cluster::{MemberInfo, list, next_digest},
 };
 use tokio::{sync::oneshot, time::sleep};
 use tracing::{debug, info, warn};
@@ -125,7 +125,7 @@ impl<'a> Members<'a> {
         self.source = Some((peer, listing.digest));
         let mut new = Vec::new();
         for member in listing.members {
-            if member.state == State::Alive && member.actor(&plan.find.name).is_some() {
+            if member.is_there() && member.actor(&plan.find.name).is_some() {
                 new.extend(self.add(member));
             } else {
                 self.lose(member.peer);

@@ -106,7 +106,13 @@ fn text_of(members: &[MemberInfo], is_json: bool) -> String {
     let mut rows = vec![["NODE", "STATE", "ACTORS", "ADDRESS", "PEER ID"].map(String::from).into()];
     rows.extend(members.iter().map(row));
     let alive = members.iter().filter(|member| member.state == State::Alive).count();
-    table_of_words(&rows) + &format!("{alive} of {} members are alive\n", members.len())
+    let guests = members.iter().filter(|member| member.state == State::Guest).count();
+    let and_guests = match guests {
+        0 => String::new(),
+        1 => ", 1 guest".into(),
+        _ => format!(", {guests} guests"),
+    };
+    table_of_words(&rows) + &format!("{alive} of {} members are alive{and_guests}\n", members.len() - guests)
 }
 
 /// What has changed between two lists.
@@ -133,14 +139,20 @@ impl std::fmt::Display for Change<'_> {
 }
 
 fn changes<'a>(before: &'a [MemberInfo], after: &'a [MemberInfo]) -> Vec<Change<'a>> {
-    let before: HashMap<PeerId, &MemberInfo> = before.iter().map(|member| (member.peer, member)).collect();
-    let live_actors = |member: &MemberInfo| match member.state {
-        State::Alive => member.actor_names(),
-        State::Left | State::Died => Vec::new(),
+    let by_peer = |members: &'a [MemberInfo]| -> HashMap<PeerId, &'a MemberInfo> {
+        members.iter().map(|member| (member.peer, member)).collect()
     };
+    let (known_before, known_after) = (by_peer(before), by_peer(after));
+    let live_actors = |member: &MemberInfo| if member.is_there() { member.actor_names() } else { Vec::new() };
     let mut changes = Vec::new();
+    // Guests that are gone are not listed. Members are, for a day.
+    for gone in before.iter().filter(|member| !known_after.contains_key(&member.peer)) {
+        let (node, peer_id) = (&gone.node, || gone.peer.to_string());
+        let names = live_actors(gone).into_iter();
+        changes.extend(names.map(|name| Change::ActorGone { node, peer_id: peer_id(), name }));
+    }
     for member in after {
-        let known = before.get(&member.peer);
+        let known = known_before.get(&member.peer);
         let was = known.map_or(State::Left, |known| known.state);
         match (was, member.state) {
             (State::Left | State::Died, State::Alive) => changes.push(Change::MemberJoined(member.into())),
@@ -190,6 +202,10 @@ mod tests {
             ]
         );
         assert!(changes(&before, &before).is_empty());
+        let guest = [member("guest", one, State::Guest, "a")];
+        let words = |before: &[MemberInfo], after: &[MemberInfo]| changes(before, after)[0].to_string();
+        assert_eq!(words(&[], &guest), "actor came  a on guest");
+        assert_eq!(words(&guest, &[]), "actor gone  a on guest");
     }
 
     #[test]

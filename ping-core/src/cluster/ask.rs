@@ -21,9 +21,10 @@ use super::{
     MemberInfo,
     directory::MAX_MEMBERS,
     messages::{Exchange, Listed, Path, Request, Response, exchange},
-    record::Statement,
+    record::{Record, Statement},
+    with_guests,
 };
-use crate::{Node, PeerText};
+use crate::{Node, PeerText, stream::is_refused};
 
 /// Why a question about the directory has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,7 +46,7 @@ pub enum AskError {
     Stopped,
 }
 
-/// The members that a node knows.
+/// The members that a node knows, and their guests.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// They, in the order of peer ids.
@@ -61,22 +62,23 @@ pub struct Listing {
 ///
 /// When it does not answer as a member does.
 pub async fn list(node: &Node, of: PeerId, name: Option<&str>) -> Result<Listing, AskError> {
-    let mut members: Vec<MemberInfo> = Vec::new();
+    let mut members: Vec<(PeerId, Record, bool)> = Vec::new();
     loop {
-        let after = members.last().map(|member| member.peer);
+        let after = members.last().map(|(peer, ..)| *peer);
         let answer = node.ask_directory(of, Request::List { name: name.map(Into::into), after }).await?;
         let Response::Members { digest, members: listed, has_more } = answer else {
             return Err(AskError::Unsound("it is none to a list".into()));
         };
         let is_progress = !listed.is_empty();
         for listed in &listed {
-            let member = read(listed)?;
-            if Some(member.peer) <= members.last().map(|last| last.peer) {
+            let (peer, record) = read(listed)?;
+            if Some(peer) <= members.last().map(|(last, ..)| *last) {
                 return Err(AskError::Unsound("its records are not in order".into()));
             }
-            members.push(member);
+            members.push((peer, record, listed.is_gone));
         }
         if !has_more || !is_progress || members.len() >= MAX_MEMBERS {
+            let members = with_guests(members.iter().map(|(peer, record, is_gone)| (peer, record, *is_gone)));
             return Ok(Listing { members, digest });
         }
     }
@@ -91,14 +93,15 @@ pub async fn own(node: &Node, of: PeerId) -> Result<MemberInfo, AskError> {
     let Response::Members { members, .. } = node.ask_directory(of, Request::Own).await? else {
         return Err(AskError::Unsound("it is none to the question".into()));
     };
-    let member = read(members.first().ok_or_else(|| AskError::Unsound("it has no record".into()))?)?;
-    if member.peer == of { Ok(member) } else { Err(AskError::Unsound("it is another one's record".into())) }
+    let (peer, record) = read(members.first().ok_or_else(|| AskError::Unsound("it has no record".into()))?)?;
+    let member = MemberInfo::new(peer, &record, false);
+    if peer == of { Ok(member) } else { Err(AskError::Unsound("it is another one's record".into())) }
 }
 
-/// The member whose signed record this is.
-fn read(listed: &Listed) -> Result<MemberInfo, AskError> {
+/// The signed record of a member.
+fn read(listed: &Listed) -> Result<(PeerId, Record), AskError> {
     match Statement::read(&listed.record) {
-        Ok((peer, Statement::Record(record))) => Ok(MemberInfo::new(peer, &record, listed.is_gone)),
+        Ok((peer, Statement::Record(record))) => Ok((peer, record)),
         Ok((_, Statement::Obituary(_))) => Err(AskError::Unsound("it is no record of a member".into())),
         Err(reason) => Err(AskError::Unsound(PeerText::new(reason.to_string()))),
     }
@@ -206,6 +209,7 @@ impl NetworkBehaviour for Asker {
                     Event::OutboundFailure { request_id, error, .. } => {
                         let error = match error {
                             OutboundFailure::UnsupportedProtocols => AskError::Unsupported,
+                            OutboundFailure::Io(error) if is_refused(&error) => AskError::Unsupported,
                             other => AskError::Lost(PeerText::new(other.to_string())),
                         };
                         self.answer(&request_id, Err(error));

@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{PeerText, transport::endpoint};
 use directory::{Directory, Member};
 use messages::{Path, Response};
-use record::HostedActor;
+use record::{Guest, HostedActor};
 
 pub(crate) use ask::Asker;
 pub use ask::{AskError, Listing, list, next_digest, own, paths};
@@ -54,6 +54,8 @@ pub enum State {
     Left,
     /// Its witnesses lost it, or nobody can reach it.
     Died,
+    /// It is there, and no member: a node that speaks only Kameo's own protocols, and that a member speaks for.
+    Guest,
 }
 
 impl fmt::Display for State {
@@ -62,22 +64,23 @@ impl fmt::Display for State {
             Self::Alive => "alive",
             Self::Left => "left",
             Self::Died => "died",
+            Self::Guest => "guest",
         })
     }
 }
 
-/// A member for programs and people.
+/// A member, or a guest, for programs and people.
 #[derive(Clone, Debug)]
 pub struct MemberInfo {
     /// Its identity.
     pub peer: PeerId,
-    /// Its name for people. Nothing keeps two members from having the same.
+    /// Its name for people. Nothing keeps two members from having the same. A guest has none but its identity.
     pub node: PeerText,
     /// Where it can be reached.
     pub addresses: Vec<Multiaddr>,
     /// The actors that it hosts.
     pub actors: Vec<HostedActor>,
-    /// When its process started, in milliseconds since 1970, as it says.
+    /// When its process started, in milliseconds since 1970, as it says; 0 for a guest.
     pub since: u64,
     /// Whether it is there.
     pub state: State,
@@ -94,6 +97,18 @@ impl MemberInfo {
         Self { peer, node: PeerText::new(node), addresses, actors, since: stamp.epoch, state }
     }
 
+    fn guest(Guest { peer, addresses, actors }: Guest) -> Self {
+        let id = peer.to_string();
+        // The beginning of an identity only says of what kind its key is.
+        let node = PeerText::new(format_args!("guest-{}", &id[id.len().saturating_sub(6)..]));
+        Self { peer, node, addresses, actors, since: 0, state: State::Guest }
+    }
+
+    /// Whether it is there, as far as is known.
+    pub fn is_there(&self) -> bool {
+        matches!(self.state, State::Alive | State::Guest)
+    }
+
     /// Its actor of this name.
     pub fn actor(&self, name: &str) -> Option<&HostedActor> {
         self.actors.iter().find(|actor| actor.name == name)
@@ -103,6 +118,20 @@ impl MemberInfo {
     pub fn actor_names(&self) -> Vec<PeerText> {
         self.actors.iter().map(|actor| PeerText::new(&*actor.name)).collect()
     }
+}
+
+/// These members and those that they speak for, each once, in the order of peer ids. A member is nobody's guest.
+fn with_guests<'a>(members: impl Iterator<Item = (&'a PeerId, &'a record::Record, bool)>) -> Vec<MemberInfo> {
+    let (mut all, mut guests) = (Vec::new(), Vec::new());
+    for (peer, record, is_gone) in members {
+        all.push(MemberInfo::new(*peer, record, is_gone));
+        guests.extend(record.guests.iter().filter(|_| !is_gone).cloned().map(MemberInfo::guest));
+    }
+    all.extend(guests);
+    // Sorting keeps members before guests.
+    all.sort_by_key(|member| member.peer);
+    all.dedup_by_key(|member| member.peer);
+    all
 }
 
 /// What happens in a cluster.
@@ -141,8 +170,21 @@ impl Shared {
     fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         let directory = self.directory();
         let ours = directory.get(&self.me).map_or(&[][..], |me| &me.record.addresses);
-        let theirs = directory.get(peer).map_or(&[][..], |member| &member.record.addresses);
-        theirs.iter().filter(|address| may_dial(address, ours)).cloned().collect()
+        let theirs = directory.get(peer).map(|member| &member.record.addresses);
+        let theirs = theirs.or_else(|| directory.guest(peer).map(|guest| &guest.addresses));
+        theirs.into_iter().flatten().filter(|address| may_dial(address, ours)).cloned().collect()
+    }
+
+    /// Everyone that is known, guests included.
+    fn everyone(&self) -> Vec<MemberInfo> {
+        with_guests(self.directory().members().map(|(peer, member)| (peer, &member.record, member.is_gone)))
+    }
+
+    /// A member or guest.
+    fn info(&self, peer: &PeerId) -> Option<MemberInfo> {
+        let directory = self.directory();
+        let member = directory.get(peer).map(|member| MemberInfo::new(*peer, &member.record, member.is_gone));
+        member.or_else(|| directory.guest(peer).cloned().map(MemberInfo::guest))
     }
 }
 
@@ -190,6 +232,7 @@ impl Scope {
 #[derive(Debug)]
 enum Command {
     Host(Vec<HostedActor>),
+    SpeakFor(Vec<Guest>),
     Join {
         address: Multiaddr,
         expected: Option<PeerId>,
@@ -230,17 +273,21 @@ impl Cluster {
         self.shared.me
     }
 
-    /// Everyone that is known, in the order of peer ids: those that are gone for a day, too.
+    /// Everyone that is known, in the order of peer ids: guests, and those that are gone for a day, too.
     pub fn members(&self) -> Vec<MemberInfo> {
-        let directory = self.shared.directory();
-        let mut members: Vec<_> = directory.members().map(info).collect();
-        members.sort_by_key(|member| member.peer);
-        members
+        self.shared.everyone()
     }
 
     /// Who hosts an actor under this name.
     pub fn hosts(&self, name: &str) -> Vec<MemberInfo> {
-        self.shared.directory().hosts(name).map(info).collect()
+        let mut hosts = self.members();
+        hosts.retain(|host| host.is_there() && host.actor(name).is_some());
+        hosts
+    }
+
+    /// The member, or guest, with this identity.
+    pub fn get(&self, peer: &PeerId) -> Option<MemberInfo> {
+        self.shared.info(peer)
     }
 
     /// Whether the peer was ever heard of as a member.
@@ -261,6 +308,12 @@ impl Cluster {
     /// Tells all members which actors this one hosts.
     pub fn host(&self, actors: Vec<HostedActor>) {
         let _ = self.commands.send(Command::Host(actors));
+    }
+
+    /// Tells all members of nodes that speak only Kameo's own protocols, and are connected to this one: those that were
+    /// named before, and are not named now, are gone.
+    pub(crate) fn speak_for(&self, guests: Vec<Guest>) {
+        let _ = self.commands.send(Command::SpeakFor(guests));
     }
 
     /// Links this node to the member at this address, to `expected` or any.

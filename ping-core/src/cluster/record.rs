@@ -39,6 +39,9 @@ pub const MAX_ACTORS: usize = 16;
 /// How many witnesses a record names at most.
 pub const MAX_WITNESSES: usize = 8;
 
+/// How many guests a record names at most.
+pub const MAX_GUESTS: usize = 8;
+
 /// The longest id of an actor's type, and the longest address, in bytes.
 const MAX_TYPE_LEN: usize = 255;
 const MAX_ADDRESS_LEN: usize = 128;
@@ -101,6 +104,24 @@ impl HostedActor {
     }
 }
 
+/// A node that speaks only Kameo's own protocols, and has registered its actors with the member that speaks for it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Guest {
+    /// Its identity.
+    pub peer: PeerId,
+    /// Where it says that it can be reached.
+    pub addresses: Vec<Multiaddr>,
+    /// The actors that it has registered.
+    pub actors: Vec<HostedActor>,
+}
+
+impl Guest {
+    /// A guest of which only the identity is known.
+    pub(super) fn unknown(peer: PeerId) -> Self {
+        Self { peer, addresses: Vec::new(), actors: Vec::new() }
+    }
+}
+
 /// What a member says of itself.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Record {
@@ -116,6 +137,8 @@ pub struct Record {
     pub actors: Vec<HostedActor>,
     /// Members that are connected to it, and may say that it is gone.
     pub witnesses: Vec<Witness>,
+    /// The nodes that it speaks for.
+    pub guests: Vec<Guest>,
     /// Whether it leaves. It is the last record then.
     pub is_leaving: bool,
 }
@@ -206,13 +229,19 @@ impl Statement {
 
 impl Record {
     fn is_within_limits(&self) -> bool {
-        let is_named = |actor: &HostedActor| (1..=MAX_NAME_LEN).contains(&actor.name.len());
+        let are_addresses = |addresses: &[Multiaddr]| {
+            addresses.len() <= MAX_ADDRESSES && addresses.iter().all(|address| address.len() <= MAX_ADDRESS_LEN)
+        };
+        let is_actor = |actor: &HostedActor| {
+            (1..=MAX_NAME_LEN).contains(&actor.name.len()) && actor.remote_id.len() <= MAX_TYPE_LEN
+        };
+        let are_actors = |actors: &[HostedActor]| actors.len() <= MAX_ACTORS && actors.iter().all(is_actor);
         self.node.len() <= MAX_NODE_NAME
-            && self.addresses.len() <= MAX_ADDRESSES
-            && self.addresses.iter().all(|address| address.len() <= MAX_ADDRESS_LEN)
-            && self.actors.len() <= MAX_ACTORS
-            && self.actors.iter().all(|actor| is_named(actor) && actor.remote_id.len() <= MAX_TYPE_LEN)
+            && are_addresses(&self.addresses)
+            && are_actors(&self.actors)
             && self.witnesses.len() <= MAX_WITNESSES
+            && self.guests.len() <= MAX_GUESTS
+            && self.guests.iter().all(|guest| are_addresses(&guest.addresses) && are_actors(&guest.actors))
     }
 }
 
@@ -232,8 +261,13 @@ mod tests {
                 remote_id: "ping_pong_app::PingActor".into(),
             }],
             witnesses: vec![Witness::from(&PeerId::random())],
+            guests: Vec::new(),
             is_leaving: false,
         }
+    }
+
+    fn guest() -> Guest {
+        Guest { peer: PeerId::random(), addresses: record().addresses, actors: record().actors }
     }
 
     #[test]
@@ -242,6 +276,7 @@ mod tests {
         for statement in [
             Statement::Record(record()),
             Statement::Record(Record::default()),
+            Statement::Record(Record { guests: vec![guest()], ..Record::default() }),
             Statement::Obituary(Obituary { subject, stamp: Stamp { epoch: 5, version: u64::MAX } }),
         ] {
             let bytes = statement.sign(&key).unwrap();
@@ -281,11 +316,14 @@ mod tests {
         };
         let reads = |record: Record| Statement::read(&Statement::Record(record).sign(&key).unwrap()).is_ok();
         assert!(reads(largest()));
-        let changes: [fn(&mut Record); 7] = [
+        let changes: [fn(&mut Record); 10] = [
             |record| record.node.push('n'),
             |record| record.addresses.push(record.addresses[0].clone()),
             |record| record.actors.push(record.actors[0].clone()),
             |record| record.witnesses.push(record.witnesses[0]),
+            |record| record.guests = vec![guest(); MAX_GUESTS + 1],
+            |record| record.guests = vec![Guest { actors: vec![record.actors[0].clone(); MAX_ACTORS + 1], ..guest() }],
+            |record| record.guests = vec![Guest { addresses: vec![Multiaddr::empty(); MAX_ADDRESSES + 1], ..guest() }],
             |record| record.actors[0].name.clear(),
             |record| record.actors[0].name = "a".repeat(MAX_NAME_LEN + 1),
             |record| record.addresses[0] = "/ip4/192.0.2.1/tcp/1".repeat(20).parse().unwrap(),

@@ -4,12 +4,12 @@
 //! |---|---|---|
 //! | connections, in all, per address, per peer, in their handshake | [`Limits`], [`MAX_PENDING`] | `connections` |
 //! | memory that peers make the node hold, per connection and in all | half of the limit, the limit | `memory` |
-//! | registrations of other peers, in all, per address, per name | 256, 16, 4 | `registry_filter` |
+//! | registrations of other peers, in all, per address, per name | 256, 16, 4 | [`registry`](crate::registry) |
 //! | log lines of one kind that peers can provoke | 1 a second | `log_limit` |
 //!
-//! `GuardedKameo` puts two checks between the network and Kameo's protocols: what peers send passes `registry_filter`
-//! first, and a handler that panics costs only its own connection (`panics`). What answers this node's own requests is
-//! of the kind that they ask for (`answers`).
+//! `GuardedKameo` stands between the network and Kameo's protocols. It keeps messages about links away from actors, and
+//! all requests to the registry away from Kameo; a handler that panics costs only its own connection (`panics`). What
+//! answers this node's own requests is of the kind that they ask for (`answers`).
 
 mod answers;
 mod connections;
@@ -17,7 +17,6 @@ mod log_limit;
 mod memory;
 mod negotiation;
 mod panics;
-mod registry_filter;
 mod request_memory;
 
 use std::{
@@ -26,7 +25,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use kameo::remote;
+use kameo::{actor::ActorId, remote, remote::messaging::SwarmRequest};
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
@@ -46,20 +45,30 @@ pub(crate) use log_limit::LogLimit;
 pub(crate) use memory::{ConnectionMemory, Memory, Part};
 pub use panics::culprit;
 pub(crate) use panics::install_panic_hook;
-#[doc(hidden)]
-pub use registry_filter::is_registration;
 pub(crate) use request_memory::Metered;
 
+use crate::registry::{Outcome, Registry};
 use connections::ip_address;
 use panics::{FromHandler, Isolated};
-use registry_filter::{RegistryFilter, ToPeer, Verdict};
 
 /// Stands for an address that is not an IP address.
 const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
+/// An actor id that no actor has. Kameo answers messages to it as to an actor that has stopped.
+const NO_ACTOR: u64 = u64::MAX;
+
+/// What a peer sent over either of Kameo's protocols.
+type FromPeer = THandlerOutEvent<remote::Behaviour>;
+
+/// What a node sends over either of Kameo's protocols.
+type ToPeer = THandlerInEvent<remote::Behaviour>;
+
+/// What a peer sent over the messaging protocol. The libraries keep these types private, but not their variants.
+type Message = THandlerOutEvent<remote::messaging::Behaviour>;
+
 /// Kameo's protocols, guarded.
 ///
-/// Besides the two checks, it hides two kinds of events that Kameo misunderstands:
+/// Besides, it hides two kinds of events that Kameo misunderstands:
 /// - A peer is dialed several times at once, over several transports or while a link recovers, and all dials but one
 ///   fail. Kameo takes a failed dial for the loss of the peer, and would fail every request and look-up on the
 ///   connection that works.
@@ -71,20 +80,20 @@ pub(crate) struct GuardedKameo {
     connected: HashSet<PeerId>,
     /// The remote IP address of each connection.
     addresses: HashMap<ConnectionId, IpAddr>,
-    filter: RegistryFilter,
-    /// Connections to close because their handler panicked, and answers that the filter gives.
+    registry: Registry,
+    /// Connections to close because their handler panicked, and answers of the registry.
     actions: VecDeque<ToSwarm<remote::Event, ToPeer>>,
     rejections: LogLimit,
     panics: LogLimit,
 }
 
 impl GuardedKameo {
-    pub(crate) fn new(kameo: remote::Behaviour) -> Self {
+    pub(crate) fn new(kameo: remote::Behaviour, registry: Registry) -> Self {
         Self {
             kameo,
             connected: HashSet::new(),
             addresses: HashMap::new(),
-            filter: RegistryFilter::default(),
+            registry,
             actions: VecDeque::new(),
             rejections: LogLimit::default(),
             panics: LogLimit::default(),
@@ -101,19 +110,34 @@ impl GuardedKameo {
         &self.kameo
     }
 
-    fn on_message(&mut self, peer: PeerId, id: ConnectionId, message: registry_filter::FromPeer) {
-        let address = self.addresses.get(&id).copied().unwrap_or(NO_ADDRESS);
-        let (verdict, is_sound) = self.filter.check(peer, address, &self.connected, message);
+    fn on_message(&mut self, peer: PeerId, id: ConnectionId, message: FromPeer) {
+        let (passed, is_sound) = match message {
+            FromPeer::Left(Message::Request { request_id, request, sender }) => {
+                let (request, is_sound) = without_links(request);
+                (Some(FromPeer::Left(Message::Request { request_id, request, sender })), is_sound)
+            }
+            FromPeer::Left(answer) => (Some(FromPeer::Left(answer)), true),
+            FromPeer::Right(message) => {
+                let address = self.addresses.get(&id).copied().unwrap_or(NO_ADDRESS);
+                let kameo = &mut self.kameo.registry;
+                let (outcome, is_sound) = self.registry.on_message(peer, address, &self.connected, kameo, message);
+                let passed = match outcome {
+                    Outcome::Pass(message) => Some(FromPeer::Right(message)),
+                    Outcome::Answer(event) => {
+                        let (handler, event) = (NotifyHandler::One(id), ToPeer::Right(event));
+                        self.actions.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event });
+                        None
+                    }
+                    Outcome::Done => None,
+                };
+                (passed, is_sound)
+            }
+        };
         if !is_sound && let Some(count) = self.rejections.count() {
             warn!("Rejected a registry or link request from {peer} ({count} so far)");
         }
-        match verdict {
-            Verdict::Pass(message) => self.kameo.on_connection_handler_event(peer, id, message),
-            Verdict::Answer(event) => {
-                let handler = NotifyHandler::One(id);
-                self.actions.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event });
-            }
-            Verdict::Drop => {}
+        if let Some(message) = passed {
+            self.kameo.on_connection_handler_event(peer, id, message);
         }
     }
 
@@ -143,6 +167,7 @@ impl NetworkBehaviour for GuardedKameo {
                 self.addresses.remove(&connection_id);
                 if remaining_established == 0 {
                     self.connected.remove(&peer_id);
+                    self.registry.on_disconnected(&self.connected);
                 }
             }
             _ => {}
@@ -201,11 +226,50 @@ impl NetworkBehaviour for GuardedKameo {
         if let Some(action) = self.actions.pop_front() {
             return Poll::Ready(action);
         }
-        self.kameo.poll(context).map(|mut action| {
-            if let ToSwarm::NotifyHandler { peer_id, event, .. } = &mut action {
-                self.filter.add_providers(*peer_id, event);
+        self.kameo.poll(context)
+    }
+}
+
+/// Readdresses messages about links to no actor, because no actor here is linked; returns whether the request is sound.
+/// Any peer could announce the death of any actor otherwise. Kameo answers that the actor has stopped.
+fn without_links(request: SwarmRequest) -> (SwarmRequest, bool) {
+    let actor_id = ActorId::new(NO_ACTOR);
+    let request = match request {
+        SwarmRequest::Ask { .. } | SwarmRequest::Tell { .. } => return (request, true),
+        SwarmRequest::Link { actor_remote_id, sibling_id, sibling_remote_id, .. } => {
+            SwarmRequest::Link { actor_id, actor_remote_id, sibling_id, sibling_remote_id }
+        }
+        SwarmRequest::Unlink { actor_remote_id, sibling_id, .. } => {
+            SwarmRequest::Unlink { actor_id, actor_remote_id, sibling_id }
+        }
+        SwarmRequest::SignalLinkDied { dead_actor_id, notified_actor_remote_id, stop_reason, .. } => {
+            SwarmRequest::SignalLinkDied {
+                dead_actor_id,
+                notified_actor_id: actor_id,
+                notified_actor_remote_id,
+                stop_reason,
             }
-            action
-        })
+        }
+    };
+    (request, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_cannot_announce_the_death_of_an_actor() {
+        let actor = ActorId::new_with_peer_id(1, PeerId::random());
+        let signal = SwarmRequest::SignalLinkDied {
+            dead_actor_id: actor,
+            notified_actor_id: actor,
+            notified_actor_remote_id: "my_app::MyActor".into(),
+            stop_reason: kameo::error::ActorStopReason::Killed,
+        };
+        match without_links(signal) {
+            (SwarmRequest::SignalLinkDied { notified_actor_id, .. }, false) => assert_ne!(notified_actor_id, actor),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     cluster::{self, Cluster},
     hardening::{ConnectionLimits, GuardedKameo},
     protocol::{MAX_IN_FLIGHT, MAX_REQUEST_SIZE},
+    registry::Registry,
     stream,
 };
 
@@ -64,7 +65,7 @@ impl Behaviour {
             blocked: allow_block_list::Behaviour::default(),
             allowed: allowed.into(),
             limits: ConnectionLimits::new(options.limits),
-            kameo: GuardedKameo::new(remote::Behaviour::new(peer, messaging)),
+            kameo: GuardedKameo::new(remote::Behaviour::new(peer, messaging), Registry::new(peer, handle.clone())),
             streams: stream::behaviour::Behaviour::new(options.streams),
             keep_alive: KeepAlive::new(keep_alive),
             mdns: mdns.into(),

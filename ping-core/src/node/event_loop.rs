@@ -57,12 +57,13 @@ pub(super) struct EventLoop {
     silent: HashSet<ConnectionId>,
     /// The connected peers, with the address that each was reported with.
     peers: HashMap<PeerId, Multiaddr>,
+    is_member: bool,
     rejections: LogLimit,
     accept_failures: LogLimit,
 }
 
 impl EventLoop {
-    pub(super) fn new(swarm: Swarm<Behaviour>, events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(super) fn new(swarm: Swarm<Behaviour>, events: mpsc::UnboundedSender<Event>, is_member: bool) -> Self {
         Self {
             swarm,
             events,
@@ -70,6 +71,7 @@ impl EventLoop {
             closings: HashMap::new(),
             silent: HashSet::new(),
             peers: HashMap::new(),
+            is_member,
             rejections: LogLimit::default(),
             accept_failures: LogLimit::default(),
         }
@@ -163,9 +165,10 @@ impl EventLoop {
 
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let address = without_peer(endpoint.get_remote_address().clone());
-        if endpoint.is_dialer() {
+        if endpoint.is_dialer() && !self.is_member {
             // The registry asks only peers whose address it knows. An inbound connection comes from a port that nothing
-            // listens on, so its address is of no use.
+            // listens on, so its address is of no use. A member finds actors in the directory of its cluster, and
+            // needs to ask nobody.
             self.swarm.behaviour_mut().kameo.learn(peer, &address);
         }
         if let Some(dial) = self.dials.remove(&id) {

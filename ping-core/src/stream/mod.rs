@@ -82,13 +82,15 @@ impl From<Malformed> for Ended {
     }
 }
 
+/// Whether a stream failed because the peer does not speak its protocol. The protocol's name is proposed and used at
+/// once, so a refusal shows only in a read.
+pub(crate) fn is_refused(error: &std::io::Error) -> bool {
+    let negotiation = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(negotiation, Some(multistream_select::NegotiationError::Failed))
+}
+
 impl From<std::io::Error> for Ended {
     fn from(error: std::io::Error) -> Self {
-        let negotiation = error.get_ref().and_then(|inner| inner.downcast_ref());
-        match negotiation {
-            // The protocol's name is proposed and used at once, so its refusal shows only in a read.
-            Some(multistream_select::NegotiationError::Failed) => Self::Unsupported,
-            _ => Self::Io(error),
-        }
+        if is_refused(&error) { Self::Unsupported } else { Self::Io(error) }
     }
 }

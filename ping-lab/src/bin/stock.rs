@@ -10,11 +10,13 @@
 //!   Kameo. `stock busy-server` hosts one that is slow and takes only one message beside the one that it handles;
 //!   `stock stuck-server` hosts one that never finishes the first.
 //! - `stock rival ADDRESS` registers an actor of its own with the node there, and prints its identity.
+//! - `stock find ADDRESS` asks the node there for the usual name, connects to everyone who is named, and pings the node
+//!   itself. It prints the peers that it found by Kameo, and those that it could connect to.
 //!
 //! Servers print the address they can be reached at; clients print their figures as JSON.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     env,
     time::{Duration, Instant},
 };
@@ -29,8 +31,11 @@ use kameo::{
     remote, remote_message,
 };
 use libp2p::{
-    Multiaddr, Swarm, SwarmBuilder, noise, ping,
-    swarm::{NetworkBehaviour, SwarmEvent},
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, kad, noise, ping,
+    swarm::{
+        NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
     tcp, tls, yamux,
 };
 use serde::{Deserialize, Serialize};
@@ -130,6 +135,7 @@ async fn main() -> Result<()> {
         }
         ["other-type"] => server(AnotherActor::spawn(AnotherActor)).await,
         ["rival", address] => rival(address.parse()?).await,
+        ["find", address] => find(address.parse()?).await,
         ["plain"] => plain().await,
         ["tcp-server"] => tcp_server().await,
         ["tcp-client", address, ..] => tcp_client(address, load()?).await,
@@ -215,6 +221,85 @@ async fn rival(address: Multiaddr) -> Result<()> {
                 register = None;
                 println!("{}", swarm.local_peer_id());
             }
+        }
+    }
+}
+
+/// The protocol of Kameo's registry, without Kameo.
+#[derive(NetworkBehaviour)]
+struct Kademlia {
+    kad: kad::Behaviour<kad::store::MemoryStore>,
+}
+
+async fn find(address: Multiaddr) -> Result<()> {
+    let reached = reach_providers(address.clone()).await?;
+    let mut swarm = kameo_swarm()?;
+    let dialed = connect(&mut swarm, address).await?;
+    tokio::spawn(async move { while swarm.next().await.is_some() {} });
+    let (mut found, mut pong) = (BTreeSet::new(), None);
+    let mut actors = RemoteActorRef::<PingActor>::lookup_all("ping_actor");
+    while let Some(actor) = actors.next().await {
+        let actor = actor?;
+        let peer = *actor.id().peer_id().context("an actor is on no node")?;
+        if peer == dialed {
+            pong = Some(actor.ask(&Ping { message: "PING".into(), sequence: 1 }).await?);
+        }
+        found.insert(peer.to_string());
+    }
+    let pong = pong.context("no actor on the node itself was found")?;
+    println!("{}", serde_json::json!({ "found": found, "reached": reached, "total": pong.total_pings }));
+    Ok(())
+}
+
+/// Connects to everyone who provides the usual name, as the node at this address knows, and returns whom that reached.
+async fn reach_providers(address: Multiaddr) -> Result<BTreeSet<String>> {
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)?
+        .with_behaviour(|key| {
+            let peer = key.public().to_peer_id();
+            let config = kad::Config::new(StreamProtocol::new("/kameo/registry/1.0.0"));
+            Kademlia { kad: kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), config) }
+        })?
+        .build();
+    let asked = connect(&mut swarm, address.clone()).await?;
+    swarm.behaviour_mut().kad.add_address(&asked, address);
+    swarm.behaviour_mut().kad.get_providers(kad::RecordKey::new(&"ping_actor"));
+    let (mut reached, mut dialing) = (BTreeSet::from([asked]), BTreeSet::new());
+    let mut is_answered = false;
+    while !is_answered || !dialing.is_empty() {
+        match swarm.select_next_some().await {
+            SwarmEvent::Behaviour(KademliaEvent::Kad(kad::Event::OutboundQueryProgressed { result, step, .. })) => {
+                if let kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) =
+                    result
+                {
+                    for peer in providers.into_iter().filter(|peer| !reached.contains(peer)) {
+                        // The addresses are those of the answer. Kademlia may dial them, too.
+                        if swarm.dial(DialOpts::peer_id(peer).condition(PeerCondition::Always).build()).is_ok() {
+                            dialing.insert(peer);
+                        }
+                    }
+                }
+                is_answered |= step.last;
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                reached.insert(peer_id);
+                dialing.remove(&peer_id);
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => _ = dialing.remove(&peer),
+            _ => {}
+        }
+    }
+    Ok(reached.iter().map(ToString::to_string).collect())
+}
+
+/// Connects to the node at this address, and names it to the registry. Returns its identity.
+async fn connect<B: NetworkBehaviour>(swarm: &mut Swarm<B>, address: Multiaddr) -> Result<PeerId> {
+    swarm.dial(address)?;
+    loop {
+        if let SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } = swarm.select_next_some().await {
+            swarm.add_peer_address(peer_id, endpoint.get_remote_address().clone());
+            return Ok(peer_id);
         }
     }
 }

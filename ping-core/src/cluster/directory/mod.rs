@@ -21,7 +21,7 @@ use std::{
 
 use libp2p::PeerId;
 
-use super::record::{Obituary, Record, Stamp, Statement, Unsound, Witness};
+use super::record::{Guest, Obituary, Record, Stamp, Statement, Unsound, Witness};
 use reconcile::{bucket, mark};
 
 pub use reconcile::{Difference, Line};
@@ -101,10 +101,11 @@ impl Member {
         self.signed.len() + self.accusers.values().map(|obituary| obituary.len()).sum::<usize>()
     }
 
-    /// The names of the actors that can be reached there.
-    fn actors(&self) -> Vec<String> {
-        let hosted = self.record.actors.iter().filter(|_| !self.is_gone);
-        hosted.map(|actor| actor.name.clone()).collect()
+    /// The actors that can be reached there, or on a guest, each by its node and its name.
+    fn actors(&self, peer: PeerId) -> Vec<(PeerId, String)> {
+        let nodes = self.record.guests.iter().map(|guest| (guest.peer, &guest.actors));
+        let nodes = nodes.chain([(peer, &self.record.actors)]).filter(|_| !self.is_gone);
+        nodes.flat_map(|(node, actors)| actors.iter().map(move |actor| (node, actor.name.clone()))).collect()
     }
 }
 
@@ -202,6 +203,13 @@ impl Directory {
     pub fn hosts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a PeerId, &'a Member)> {
         let hosts = move |member: &Member| member.record.actors.iter().any(|actor| actor.name == name);
         self.members().filter(move |(_, member)| !member.is_gone && hosts(member))
+    }
+
+    /// A node that is no member, and that a live member speaks for.
+    pub fn guest(&self, peer: &PeerId) -> Option<&Guest> {
+        let live = self.members.values().filter(|member| !member.is_gone);
+        let mut guests = live.flat_map(|member| &member.record.guests);
+        guests.find(|guest| guest.peer == *peer).filter(|_| !self.members.contains_key(peer))
     }
 
     /// The live members that have had time to be linked to others, and whose records do not show it: they name nobody as
@@ -304,12 +312,13 @@ impl Directory {
         let (signed, suspected) = (bytes.into(), is_gone.then_some(now));
         let member = Member { record, is_gone, signed, heard: now, accusers, suspected, burst, counted };
         let instance = member.record.instance;
-        let (now_here, mark) = (member.actors(), mark(&peer, &member));
+        let (now_here, mark) = (member.actors(peer), mark(&peer, &member));
         self.bytes += member.bytes();
         let before = self.members.insert(peer, member);
         self.bytes -= before.as_ref().map_or(0, Member::bytes);
         self.replace(&peer, before.as_ref().map_or(0, |before| self::mark(&peer, before)), mark);
-        self.report_actors(peer, &before.as_ref().map(Member::actors).unwrap_or_default(), &now_here);
+        let were_here = before.as_ref().map(|before| before.actors(peer)).unwrap_or_default();
+        self.report_actors(peer, &were_here, &now_here);
         // A later record of the same process refutes those who accused the earlier one. Enough of them to be believed
         // were not lying: they could not reach it for a while.
         if let Some(before) = before
@@ -370,7 +379,7 @@ impl Directory {
 
     fn bury(&mut self, peer: PeerId, now: Instant) {
         let Some(member) = self.members.get_mut(&peer) else { return };
-        let (before, actors) = (mark(&peer, member), member.actors());
+        let (before, actors) = (mark(&peer, member), member.actors(peer));
         member.is_gone = true;
         member.suspected = Some(now);
         self.replace(&peer, before, 0);
@@ -384,12 +393,23 @@ impl Directory {
         *digest = digest.wrapping_sub(before).wrapping_add(after);
     }
 
-    fn report_actors(&mut self, peer: PeerId, before: &[String], after: &[String]) {
-        let only_in = |these: &[String], others: &[String]| -> Vec<String> {
-            these.iter().filter(|name| !others.contains(name)).cloned().collect()
+    /// Reports the actors that came and went with what a member says. A guest's may be known by another member, too.
+    fn report_actors(&mut self, speaker: PeerId, before: &[(PeerId, String)], after: &[(PeerId, String)]) {
+        let is_known = |node: &PeerId, name: &str| {
+            let others = self.members.iter().filter(|(peer, member)| **peer != speaker && !member.is_gone);
+            let mut guests = others.flat_map(|(_, member)| &member.record.guests).filter(|guest| guest.peer == *node);
+            guests.any(|guest| guest.actors.iter().any(|actor| actor.name == name))
         };
-        self.changes.extend(only_in(before, after).into_iter().map(|name| Change::ActorGone(peer, name)));
-        self.changes.extend(only_in(after, before).into_iter().map(|name| Change::ActorCame(peer, name)));
+        let only_in = |these: &[(PeerId, String)], others: &[(PeerId, String)]| -> Vec<(PeerId, String)> {
+            let these = these.iter().filter(|actor| !others.contains(actor));
+            let is_own = |node: &PeerId, name: &str| {
+                *node == speaker || (!self.members.contains_key(node) && !is_known(node, name))
+            };
+            these.filter(|(node, name)| is_own(node, name)).cloned().collect()
+        };
+        let (gone, came) = (only_in(before, after), only_in(after, before));
+        self.changes.extend(gone.into_iter().map(|(node, name)| Change::ActorGone(node, name)));
+        self.changes.extend(came.into_iter().map(|(node, name)| Change::ActorCame(node, name)));
     }
 
     fn strike(&mut self, accuser: PeerId, now: Instant) {

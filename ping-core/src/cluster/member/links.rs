@@ -217,6 +217,7 @@ impl Behaviour {
                 if let Some(link) = self.links.links.get_mut(&peer) {
                     link.is_asked = false;
                     let delay = link.beaten.elapsed().min(MAX_DELAY);
+                    if delay > Duration::from_millis(200) { debug!(%peer, ?delay, "a late answer"); }
                     let worst = self.links.delays.entry(peer).or_default();
                     *worst = delay.max(*worst);
                 }
@@ -280,6 +281,7 @@ impl Behaviour {
     /// Does what is due some times a second.
     pub(super) fn tick(&mut self, now: Instant) {
         let late = self.links.ticked.replace(now).map(|before| now.saturating_duration_since(before + TICK));
+        if late.is_some_and(|late| late > Duration::from_millis(200)) { debug!(?late, "a late tick"); }
         // If this process was stopped, or starved, what others said meanwhile may still wait to be read.
         let faded = self.links.delay.mul_f64(FORGETTING);
         self.links.delay = faded.max(late.unwrap_or_default()).min(MAX_DELAY);

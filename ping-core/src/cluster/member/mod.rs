@@ -158,6 +158,7 @@ impl Behaviour {
                 self.own.record.actors = actors;
                 self.write();
             }
+            Command::SpeakFor(guests) => self.speak_for(guests),
             Command::Join { address, expected, reply } => self.join(address, expected, reply),
             Command::Leave(reply) => self.leave(reply),
             Command::Measured(channel, paths) => self.on_measured(channel, paths),

@@ -11,7 +11,7 @@ use crate::{
     cluster::{
         Scope,
         messages::{Request, batch},
-        record::{MAX_ADDRESSES, MAX_WITNESSES, Record, Stamp, Statement, Witness},
+        record::{Guest, MAX_ADDRESSES, MAX_STATEMENT, MAX_WITNESSES, Record, Stamp, Statement, Witness},
     },
     transport::{Transport, endpoint},
 };
@@ -25,6 +25,8 @@ pub(super) struct Own {
     pub(super) record: Record,
     /// Every address that it listens on.
     addresses: Vec<Multiaddr>,
+    /// When guests were last named.
+    spoke: Option<Instant>,
     /// Gets a word when the links know that it leaves, and how many of them are still to be told.
     leaving: Option<(usize, oneshot::Sender<()>)>,
 }
@@ -35,7 +37,7 @@ impl Own {
         let epoch = u64::try_from(started.as_millis()).unwrap_or(u64::MAX);
         let record =
             Record { stamp: Stamp { epoch, version: 0 }, instance: fastrand::u64(..), node, ..Record::default() };
-        Self { key, record, addresses: Vec::new(), leaving: None }
+        Self { key, record, addresses: Vec::new(), spoke: None, leaving: None }
     }
 
     /// Adds an address that the node listens on. Returns whether that changes the record.
@@ -86,7 +88,14 @@ impl Behaviour {
     /// Writes the record as it is, with the next version. Returns it.
     fn write_next(&mut self) -> Option<Vec<u8>> {
         self.own.record.stamp.version += 1;
-        let record = self.sign(&Statement::Record(self.own.record.clone()))?;
+        let mut record = self.own.record.clone();
+        let record = loop {
+            let signed = self.sign(&Statement::Record(record.clone()))?;
+            // Long names leave less room for guests.
+            if signed.len() <= MAX_STATEMENT || record.guests.pop().is_none() {
+                break signed;
+            }
+        };
         self.say(&record);
         Some(record)
     }
@@ -96,6 +105,18 @@ impl Behaviour {
         let is_planned = self.tasks.iter().any(|(_, task)| matches!(task, Task::Write));
         if !is_planned && !self.own.record.is_leaving {
             self.plan(Instant::now() + GATHER, Task::Write);
+        }
+    }
+
+    /// Names these guests: at once, but not more often than others take records, whatever guests do.
+    pub(super) fn speak_for(&mut self, guests: Vec<Guest>) {
+        self.own.record.guests = guests;
+        let now = Instant::now();
+        if self.own.spoke.is_some_and(|spoke| now.saturating_duration_since(spoke) < GATHER) {
+            self.write_soon();
+        } else if !self.own.record.is_leaving {
+            self.own.spoke = Some(now);
+            self.write();
         }
     }
 

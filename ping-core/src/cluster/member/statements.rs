@@ -20,6 +20,7 @@ use crate::{
         Event, MemberInfo,
         directory::{BUCKETS, Change, Line, Member, Verdict},
         messages::{Listed, MAX_LINES, MAX_STATEMENTS, Request, Response, WATCH_TIME, batch},
+        record::Guest,
     },
 };
 
@@ -207,13 +208,14 @@ impl Behaviour {
         }
     }
 
-    /// Reports what happened to another member.
+    /// Reports what happened to another member, or a guest.
     fn report(&mut self, peer: PeerId, event: impl FnOnce(MemberInfo) -> Event) {
         if peer == self.shared.me {
             return;
         }
-        let info = self.shared.directory().get(&peer).map(|it| MemberInfo::new(peer, &it.record, it.is_gone));
-        self.actions.extend(info.map(|info| libp2p::swarm::ToSwarm::GenerateEvent(event(info))));
+        // A guest that nobody speaks for any more is forgotten.
+        let info = self.shared.info(&peer).unwrap_or_else(|| MemberInfo::guest(Guest::unknown(peer)));
+        self.actions.push_back(libp2p::swarm::ToSwarm::GenerateEvent(event(info)));
     }
 }
 

@@ -45,8 +45,14 @@ struct Listed {
 
 type Stamp = (u64, u64);
 
-/// Stamp, instance, name, addresses, actors, witnesses, leaving.
-type Record = (Stamp, u64, String, Vec<Multiaddr>, Vec<(String, u64, String)>, Vec<[u8; 8]>, bool);
+/// Name, sequence number, type.
+type HostedActor = (String, u64, String);
+
+/// Identity, addresses, actors.
+type Guest = (PeerId, Vec<Multiaddr>, Vec<HostedActor>);
+
+/// Stamp, instance, name, addresses, actors, witnesses, guests, leaving.
+type Record = (Stamp, u64, String, Vec<Multiaddr>, Vec<HostedActor>, Vec<[u8; 8]>, Vec<Guest>, bool);
 
 type Obituary = (PeerId, Stamp);
 
@@ -69,7 +75,8 @@ pub(crate) async fn harm(address: Multiaddr, kind: &str, count: u64) -> Result<(
         }
         // Records of members that do not exist.
         "made-up" => {
-            let records = (0..count).map(|_| record(&Keypair::generate_ed25519(), (member.epoch, 1), "nobody", &[]));
+            let records =
+                (0..count).map(|_| record(&Keypair::generate_ed25519(), (member.epoch, 1), "nobody", &[], vec![]));
             let records = records.collect::<Result<_>>()?;
             member.push(records).await?;
         }
@@ -89,10 +96,14 @@ pub(crate) async fn harm(address: Multiaddr, kind: &str, count: u64) -> Result<(
                 member.push(records.clone()).await?;
             }
         }
-        // An actor that it does not host.
+        // An actor that it does not host, and that the other members are its guests elsewhere.
         "lie" => {
             let actor = ("ping_actor".to_owned(), 7, "ping_pong_app::PingActor".to_owned());
-            let lie = record(&member.key, (member.epoch, 2), "liar", &[actor])?;
+            let (elsewhere, actors): (Vec<Multiaddr>, _) = (vec!["/ip4/127.0.0.1/tcp/1".parse()?], vec![actor]);
+            let records = member.list().await?;
+            let others = records.iter().map(|record| Ok((author(record)?.0, elsewhere.clone(), actors.clone())));
+            let guests = others.chain([Ok((PeerId::random(), vec![], actors.clone()))]).collect::<Result<_>>()?;
+            let lie = record(&member.key, (member.epoch, 2), "liar", &actors, guests)?;
             member.push(vec![lie]).await?;
             println!("told");
             end_of_input().await?;
@@ -124,15 +135,12 @@ impl Member {
     }
 
     fn record(&self, version: u64) -> Result<Vec<u8>> {
-        record(&self.key, (self.epoch, version), "hostile", &[])
+        record(&self.key, (self.epoch, version), "hostile", &[], vec![])
     }
 
     /// Says that the member that wrote this record is gone.
     fn obituary(&self, record: &[u8]) -> Result<Vec<u8>> {
-        let envelope = SignedEnvelope::from_protobuf_encoding(record)?;
-        let (payload, key) = envelope.payload_and_signing_key(DOMAIN.into(), b"record")?;
-        let (stamp, ..): Record = rmp_serde::from_slice(payload)?;
-        let obituary: Obituary = (key.to_peer_id(), stamp);
+        let obituary: Obituary = author(record)?;
         sign(&self.key, b"obituary", &obituary)
     }
 
@@ -165,8 +173,16 @@ impl Member {
     }
 }
 
-fn record(key: &Keypair, stamp: Stamp, node: &str, actors: &[(String, u64, String)]) -> Result<Vec<u8>> {
-    let record: Record = (stamp, 1, node.into(), vec![], actors.to_vec(), vec![], false);
+/// Who wrote this record, and when.
+fn author(record: &[u8]) -> Result<(PeerId, Stamp)> {
+    let envelope = SignedEnvelope::from_protobuf_encoding(record)?;
+    let (payload, key) = envelope.payload_and_signing_key(DOMAIN.into(), b"record")?;
+    let (stamp, ..): Record = rmp_serde::from_slice(payload)?;
+    Ok((key.to_peer_id(), stamp))
+}
+
+fn record(key: &Keypair, stamp: Stamp, node: &str, actors: &[HostedActor], guests: Vec<Guest>) -> Result<Vec<u8>> {
+    let record: Record = (stamp, 1, node.into(), vec![], actors.to_vec(), vec![], guests, false);
     sign(key, b"record", &record)
 }
 
