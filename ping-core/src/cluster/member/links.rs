@@ -36,7 +36,11 @@ const PATIENCE: u32 = 8;
 /// What is left of that delay a tick later: half of it after 14 s.
 const FORGETTING: f64 = 0.99;
 
-/// The shortest delay that counts, and the longest. A process that was stopped for an hour must not wait for hours.
+/// A tick that is later than this is no sign of a busy machine: the process was stopped, or the machine slept. That is
+/// over now, and says nothing of the next delay.
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// The shortest delay of an answer that counts, and the longest.
 const MIN_DELAY: Duration = Duration::from_millis(1);
 const MAX_DELAY: Duration = Duration::from_secs(2);
 
@@ -217,7 +221,6 @@ impl Behaviour {
                 if let Some(link) = self.links.links.get_mut(&peer) {
                     link.is_asked = false;
                     let delay = link.beaten.elapsed().min(MAX_DELAY);
-                    if delay > Duration::from_millis(200) { debug!(%peer, ?delay, "a late answer"); }
                     let worst = self.links.delays.entry(peer).or_default();
                     *worst = delay.max(*worst);
                 }
@@ -281,10 +284,16 @@ impl Behaviour {
     /// Does what is due some times a second.
     pub(super) fn tick(&mut self, now: Instant) {
         let late = self.links.ticked.replace(now).map(|before| now.saturating_duration_since(before + TICK));
-        if late.is_some_and(|late| late > Duration::from_millis(200)) { debug!(?late, "a late tick"); }
-        // If this process was stopped, or starved, what others said meanwhile may still wait to be read.
+        let late = late.unwrap_or_default();
         let faded = self.links.delay.mul_f64(FORGETTING);
-        self.links.delay = faded.max(late.unwrap_or_default()).min(MAX_DELAY);
+        if late < STOPPED {
+            self.links.delay = faded.max(late);
+        } else {
+            // What others said meanwhile still waits to be read.
+            debug!(?late, "this process stood still");
+            self.links.links.values_mut().for_each(|link| link.heard = now);
+            self.links.delay = faded;
+        }
         self.links.delays.retain(|_, delay| {
             *delay = delay.mul_f64(FORGETTING);
             *delay >= MIN_DELAY
