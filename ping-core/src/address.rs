@@ -153,12 +153,15 @@ impl FromStr for ServerAddress {
 }
 
 fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
+    if text.contains('%') || text.starts_with("/ip6zone/") {
+        return refuse(NO_ZONE);
+    }
     let address: Multiaddr =
         text.parse().map_err(|error| ParseAddressError(format!("that is not a multiaddr ({error})")))?;
     let parts: Vec<_> = address.iter().collect();
     let host = match parts.first() {
         Some(Protocol::Ip4(ip)) => Host::Ip((*ip).into()),
-        Some(Protocol::Ip6(ip)) => Host::Ip((*ip).into()),
+        Some(Protocol::Ip6(ip)) => Host::Ip(IpAddr::from(*ip).to_canonical()),
         Some(Protocol::Dns(name)) => Host::Name(name.to_string(), Family::Any),
         Some(Protocol::Dns4(name)) => Host::Name(name.to_string(), Family::V4),
         Some(Protocol::Dns6(name)) => Host::Name(name.to_string(), Family::V6),
@@ -179,38 +182,89 @@ fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
 }
 
 fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
-    let server = |host, port| ServerAddress { host, port, transport: None, peer: None };
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(server(Host::Ip(ip), DEFAULT_PORT));
+    check_form(text)?;
+    let (text, peer) = match text.split_once("/p2p/") {
+        Some((text, peer)) => {
+            let peer = peer.parse().map_err(|_| ParseAddressError(format!("'{peer}' is not a peer id")))?;
+            (text, Some(peer))
+        }
+        None => (text, None),
+    };
+    let (host, port) = host_and_port(text)?;
+    Ok(ServerAddress { host, port, transport: None, peer })
+}
+
+/// Rejects what belongs to other kinds of addresses, and shows how it is written here.
+fn check_form(text: &str) -> Result<(), ParseAddressError> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or(rest);
+        return refuse(format!("an address has no '{scheme}://'; write {host}"));
+    }
+    if let Some((_, host)) = text.split_once('@') {
+        return refuse(format!("an address names no user; write {host}"));
+    }
+    if let Some((ip, _)) = text.split_once('/').filter(|(ip, _)| ip.parse::<IpAddr>().is_ok())
+        && !text.contains("/p2p/")
+    {
+        return refuse(format!("{text} is a network; write one address, such as {ip}"));
+    }
+    if text.contains('%') && text.contains(':') {
+        return refuse(NO_ZONE);
+    }
+    Ok(())
+}
+
+/// What is said of link-local addresses: neither libp2p's transports nor multiaddrs without `/ip6zone` name the
+/// interface that they need.
+const NO_ZONE: &str = "a link-local address with its interface (%eth0) is not supported; use another address of the \
+                       server, such as 192.0.2.1 or 2001:db8::1";
+
+fn host_and_port(text: &str) -> Result<(Host, u16), ParseAddressError> {
+    let ip = |ip: IpAddr| Host::Ip(ip.to_canonical());
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok((ip(address), DEFAULT_PORT));
     }
     if let Ok(socket) = text.parse::<SocketAddr>() {
-        return Ok(server(Host::Ip(socket.ip()), socket.port()));
+        return Ok((ip(socket.ip()), socket.port()));
     }
     if let Some(inner) = text.strip_prefix('[') {
         return match inner.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
-            Some(Ok(ip)) => Ok(server(Host::Ip(ip.into()), DEFAULT_PORT)),
-            _ => refuse("square brackets hold an IPv6 address with no zone, as in [::1] or [::1]:36341"),
+            Some(Ok(address)) => Ok((ip(address.into()), DEFAULT_PORT)),
+            _ => refuse("square brackets hold an IPv6 address, as in [2001:db8::1] or [2001:db8::1]:36341"),
         };
     }
-    let (name, port) = match text.split_once(':') {
-        None => (text, DEFAULT_PORT),
-        Some((name, port)) => match port.parse() {
-            Ok(port) => (name, port),
-            Err(_) => return refuse(format!("'{port}' is not a port; a port is a number from 1 to 65535")),
+    // An IPv6 address with a port needs no brackets where it can be read in one way only.
+    if let Some((address, port)) = text.rsplit_once(':')
+        && let (Ok(address), Ok(port)) = (address.parse::<Ipv6Addr>(), port.parse())
+    {
+        return Ok((ip(address.into()), port));
+    }
+    match text.split(':').collect::<Vec<_>>()[..] {
+        [name] => Ok((Host::Name(name.to_owned(), Family::Any), DEFAULT_PORT)),
+        [name, port] => match port.parse() {
+            Ok(port) => Ok((Host::Name(name.to_owned(), Family::Any), port)),
+            Err(_) => refuse(format!("'{port}' is not a port; a port is a number from 1 to 65535")),
         },
-    };
-    Ok(server(Host::Name(name.to_owned(), Family::Any), port))
+        [host, _, _] if !host.is_empty() => refuse(format!("there are two ports; write {host}:36341")),
+        _ => refuse(format!(
+            "'{text}' is not an IPv6 address; one is written as 2001:db8::1, or with a port as [2001:db8::1]:36341"
+        )),
+    }
 }
 
 /// A name must be one that can be resolved. A link-local address needs the interface to use, which neither a multiaddr
 /// nor a socket address as people write it names.
 fn check_host(host: &Host) -> Result<(), ParseAddressError> {
     match host {
+        Host::Name(name, _) if !name.is_ascii() => refuse(format!(
+            "'{name}' has letters beyond a to z; write the name as DNS has it, with xn-- in front of such a part"
+        )),
         Host::Name(name, _) if !is_host_name(name) => {
             refuse(format!("'{name}' is neither an IP address nor a host name"))
         }
         Host::Ip(IpAddr::V6(ip)) if ip.is_unicast_link_local() => refuse(format!(
-            "{ip} is link-local and needs an interface, which cannot be named here; use another address"
+            "{ip} is link-local and needs an interface, which cannot be named here; use another address of the \
+             server, such as 192.0.2.1 or 2001:db8::1"
         )),
         Host::Ip(ip) if ip.is_unspecified() => {
             refuse(format!("{ip} stands for every address of a machine; use one of the server's addresses"))
@@ -282,6 +336,10 @@ mod tests {
             ("localhost", "localhost", DEFAULT_PORT),
             ("host.example:9", "host.example", 9),
             ("my_box.local.", "my_box.local.", DEFAULT_PORT),
+            ("2001:db8::1:36341", "2001:db8::1", 36341),
+            ("fd00:50:0:1:2:3:4:5:36341", "fd00:50:0:1:2:3:4:5", 36341),
+            ("::ffff:192.0.2.1", "192.0.2.1", DEFAULT_PORT),
+            ("[::ffff:192.0.2.1]:5", "192.0.2.1", 5),
         ] {
             let server = parse(text).unwrap();
             assert_eq!((server.host().as_str(), server.port), (host, port), "{text}");
@@ -298,6 +356,13 @@ mod tests {
         let quic = parse("/dns6/host/udp/6/quic-v1").unwrap();
         assert_eq!((quic.host().as_str(), quic.transports()), ("host", &[Transport::Quic][..]));
         assert_eq!(quic.peer, None);
+    }
+
+    #[test]
+    fn an_identity_may_follow_an_address_of_any_form() {
+        for text in ["192.0.2.1:5", "host.example", "[2001:db8::1]:5"] {
+            assert_eq!(parse(&format!("{text}/p2p/{PEER}")).unwrap().peer, Some(PEER.parse().unwrap()), "{text}");
+        }
     }
 
     #[test]
@@ -322,7 +387,18 @@ mod tests {
             ("/dns6/,ost/udp/6/quic-v1", "nor a host name"),
             ("fe80::1", "link-local"),
             ("0.0.0.0", "every address"),
-            ("[fe80::1%eth0]:1", "no zone"),
+            ("[fe80::1%eth0]:1", "another address"),
+            ("fe80::1%eth0", "another address"),
+            ("/ip6zone/eth0/ip6/fe80::1/tcp/1", "another address"),
+            ("/ip6/fe80::1%eth0/tcp/1", "another address"),
+            ("http://192.0.2.1:36341/", "write 192.0.2.1:36341"),
+            ("tcp://host.example", "write host.example"),
+            ("192.0.2.1/24", "is a network"),
+            ("me@192.0.2.1", "write 192.0.2.1"),
+            ("192.0.2.1:36341:36341", "two ports"),
+            ("2001:db8::g", "is not an IPv6 address"),
+            ("b\u{fc}cher.example", "xn--"),
+            ("192.0.2.1/p2p/oops", "not a peer id"),
             ("/ip6/fe80::1/tcp/1", "link-local"),
             ("/ip4/1.1.1.1/tcp/1/p2p/oops", "not a multiaddr"),
         ] {
