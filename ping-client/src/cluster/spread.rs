@@ -1,6 +1,11 @@
 //! `--spread`: one stream of pings over all members that host the actor.
 
-use std::{collections::HashMap, pin::pin, process::ExitCode, time::Instant};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
@@ -256,5 +261,9 @@ impl Observer for RowsObserver<'_> {
     fn late(&mut self, sequence: u64, answer: Answer) {
         self.rows.total.late(sequence, answer);
         self.rows.figures(sequence).into_iter().for_each(|figures| figures.late(sequence, answer));
+    }
+
+    fn slept(&mut self, slept: Duration, missed: u64) {
+        self.rows.total.slept(slept, missed);
     }
 }

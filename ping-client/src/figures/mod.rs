@@ -41,6 +41,10 @@ pub(crate) struct Figures {
     pub(crate) late: u64,
     /// Pings answered after one that was sent later.
     pub(crate) reordered: u64,
+    /// Pings that were not sent because the machine slept when they were due.
+    pub(crate) not_sent: u64,
+    /// For how long it slept.
+    pub(crate) slept: Duration,
     /// The largest total that the actor reported.
     pub(crate) server_total: Option<u64>,
     /// When the first answer arrived.
@@ -63,6 +67,8 @@ impl Figures {
             received: 0,
             late: 0,
             reordered: 0,
+            not_sent: 0,
+            slept: Duration::ZERO,
             server_total: None,
             first_answer: None,
             failures: BTreeMap::new(),
@@ -158,6 +164,11 @@ impl Observer for Figures {
     fn late(&mut self, _: u64, answer: Answer) {
         self.late += 1;
         self.server_total = self.server_total.max(answer.total);
+    }
+
+    fn slept(&mut self, slept: Duration, missed: u64) {
+        self.slept += slept;
+        self.not_sent += missed;
     }
 }
 

@@ -27,7 +27,7 @@ const MAX_CLOCK_JUMP: Duration = Duration::from_millis(500);
 
 /// The notes on a result.
 pub(crate) fn notes(result: &SessionResult) -> Vec<String> {
-    let all = [few_pongs, timeouts, busy_client, missed_rate, clamped_overhead, clock_jump];
+    let all = [few_pongs, timeouts, busy_client, missed_rate, clamped_overhead, slept, clock_jump];
     all.iter().filter_map(|note| note(result)).collect()
 }
 
@@ -72,9 +72,16 @@ fn clamped_overhead(result: &SessionResult) -> Option<String> {
     Some(format!("overhead unknown: the network's round trip ({samples}) is not below the actor's{reason}"))
 }
 
+fn slept(result: &SessionResult) -> Option<String> {
+    let slept = result.figures.slept;
+    (!slept.is_zero()).then(|| {
+        format!("this machine slept, or this program was stopped, for {:.1} s of the run", slept.as_secs_f64())
+    })
+}
+
 fn clock_jump(result: &SessionResult) -> Option<String> {
     let jump = result.clocks?.jump;
-    (jump > MAX_CLOCK_JUMP).then(|| {
+    (jump > MAX_CLOCK_JUMP && result.figures.slept.is_zero()).then(|| {
         format!("the system's clock jumped by {:.1} s during the run, or the machine slept", jump.as_secs_f64())
     })
 }

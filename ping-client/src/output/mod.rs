@@ -15,6 +15,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -159,6 +160,10 @@ impl Observer for Recorder<'_> {
     fn late(&mut self, sequence: u64, answer: Answer) {
         self.figures.late(sequence, answer);
         self.outputs.observers.iter_mut().for_each(|observer| observer.late(sequence, answer));
+    }
+
+    fn slept(&mut self, slept: Duration, missed: u64) {
+        self.figures.slept(slept, missed);
     }
 }
 

@@ -75,6 +75,9 @@ fn causes(result: &SessionResult, out: &mut dyn Write) -> io::Result<()> {
     if figures.reordered > 0 {
         writeln!(out, "  {} answered after a ping that was sent later", figures.reordered)?;
     }
+    if figures.not_sent > 0 {
+        writeln!(out, "  {} not sent: this machine slept, or this program was stopped", figures.not_sent)?;
+    }
     if reconnects > 0 {
         let times = counted(reconnects, "time");
         writeln!(out, "  connection lost and made again: {times}, down for {} s", digits(down.as_secs_f64()))?;

@@ -27,6 +27,9 @@ pub(crate) use in_flight::LATE_GRACE;
 pub(crate) use observer::{Observer, Sample, Sending};
 pub(crate) use schedule::{Limit, Pace, Schedule};
 
+/// A timer that fires so late was not delayed by other work: the machine slept, or this program was stopped.
+const SLEPT: Duration = Duration::from_secs(2);
+
 /// What can stop a run from outside.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Stop {
@@ -90,8 +93,13 @@ pub(crate) async fn run(
             Some(()) = OptionFuture::from(next.map(wait_until)) => {}
             stop = &mut stop => break End::Stopped(stop),
         }
+        let now = Instant::now();
+        if let Some(slept) = next.map(|next| now.saturating_duration_since(next)).filter(|late| *late >= SLEPT) {
+            let missed = run.schedule.skip_missed(now);
+            run.observer.slept(slept, missed);
+        }
         let is_lost = progress.as_ref().map_or(true, |progress| *progress == Progress::Lost);
-        run.settle(Instant::now(), is_lost);
+        run.settle(now, is_lost);
         if let Err(error) = progress {
             break End::Failed(error);
         }

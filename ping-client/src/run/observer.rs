@@ -1,6 +1,9 @@
 //! Who sees what happens in a run, as it happens.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use crate::pinger::{Answer, Outcome};
 
@@ -41,6 +44,9 @@ pub(crate) trait Observer {
 
     /// A ping that had timed out was answered after all.
     fn late(&mut self, sequence: u64, answer: Answer);
+
+    /// The machine slept, or this program was stopped, and so many pings were not sent that were due meanwhile.
+    fn slept(&mut self, _slept: Duration, _missed: u64) {}
 
     /// The run is over. Fails if something that was seen could not be recorded.
     fn finish(&mut self) -> io::Result<()> {

@@ -39,6 +39,8 @@ pub(crate) struct Schedule {
     end: Option<Instant>,
     start: Instant,
     sent: u64,
+    /// Pings that were passed over.
+    missed: u64,
 }
 
 impl Pace {
@@ -56,17 +58,18 @@ impl Schedule {
     /// A schedule that starts `now`.
     pub(crate) fn start(pace: Pace, limit: Limit, now: Instant) -> Self {
         let end = limit.duration.map(|duration| now + duration);
-        Self { pace, count: limit.count.unwrap_or(u64::MAX), end, start: now, sent: 0 }
+        Self { pace, count: limit.count.unwrap_or(u64::MAX), end, start: now, sent: 0, missed: 0 }
     }
 
     /// When the next ping is due; `None` if there is none. What is due at the end is not sent.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        let place = self.sent + self.missed;
         let due = match self.pace {
             Pace::Closed(_) => now,
-            Pace::Interval(interval) => self.start + times(interval, self.sent),
-            Pace::Rate(rate) => self.start + Duration::from_secs_f64(self.sent as f64 / rate),
+            Pace::Interval(interval) => self.start + times(interval, place),
+            Pace::Rate(rate) => self.start + Duration::from_secs_f64(place as f64 / rate),
         };
-        (self.sent < self.count && self.end.is_none_or(|end| due < end && now < end)).then_some(due)
+        (place < self.count && self.end.is_none_or(|end| due < end && now < end)).then_some(due)
     }
 
     /// When the schedule ends by time, if it does.
@@ -83,6 +86,22 @@ impl Schedule {
     pub(crate) fn take(&mut self) -> u64 {
         self.sent += 1;
         self.sent
+    }
+
+    /// Passes over the pings that were due before `now`, but for the last one. Returns how many.
+    ///
+    /// In a closed loop none are due while nobody waits for a pong.
+    pub(crate) fn skip_missed(&mut self, now: Instant) -> u64 {
+        let since_start = now.saturating_duration_since(self.start).as_secs_f64();
+        let due = match self.pace {
+            Pace::Closed(_) => return 0,
+            Pace::Interval(interval) if interval.is_zero() => return 0,
+            Pace::Interval(interval) => since_start / interval.as_secs_f64(),
+            Pace::Rate(rate) => since_start * rate,
+        };
+        let missed = (due as u64).min(self.count).saturating_sub(self.sent + self.missed);
+        self.missed += missed;
+        missed
     }
 
     /// How many pings this schedule allows in flight.
@@ -135,6 +154,23 @@ mod tests {
         assert_eq!(due_after(Pace::Rate(1000.0), limit, 2500), Some(Duration::from_millis(2500)));
         assert_eq!(due_after(Pace::Interval(Duration::from_secs(2)), limit, 3), Some(Duration::from_secs(6)));
         assert_eq!(due_after(Pace::Closed(8), limit, 3), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_was_due_while_the_machine_slept_is_passed_over() {
+        let start = Instant::now();
+        let limit = Limit { count: Some(100), duration: None };
+        let after = |pace, seconds| {
+            let mut schedule = Schedule::start(pace, limit, start);
+            (0..3).for_each(|_| _ = schedule.take());
+            let now = start + Duration::from_secs(seconds);
+            let missed = schedule.skip_missed(now);
+            (missed, schedule.due(now).map(|due| (due - start).as_secs()))
+        };
+        assert_eq!(after(Pace::Interval(Duration::from_secs(1)), 10), (7, Some(10)));
+        assert_eq!(after(Pace::Rate(2.0), 10), (17, Some(10)));
+        assert_eq!(after(Pace::Rate(2.0), 1000), (97, None), "the run is over");
+        assert_eq!(after(Pace::Closed(4), 10), (0, Some(10)));
     }
 
     #[test]
