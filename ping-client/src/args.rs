@@ -1,11 +1,12 @@
 //! The command line.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind, value_parser};
 use ping_core::{
     ServerAddress, address,
+    program::duration,
     protocol::{DEFAULT_NAME, MAX_PAYLOAD, MAX_STREAM_PAYLOAD},
 };
 use tracing::Level;
@@ -223,26 +224,6 @@ pub(crate) fn find_timeout() -> impl Fn(&str) -> Result<Duration, String> + Clon
     duration(MILLISECOND..=DAY)
 }
 
-/// A value parser for durations within a range.
-fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
-    move |text| {
-        let duration = parse_duration(text)?;
-        if range.contains(&duration) {
-            return Ok(duration);
-        }
-        let [from, to] = [range.start(), range.end()].map(|&bound| humantime::format_duration(bound));
-        Err(format!("the time must be from {from} to {to}"))
-    }
-}
-
-/// Reads a duration with units, such as 1m 30s, or a plain number of seconds, as `ping(8)` takes it.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
-    }
-    humantime::parse_duration(text).map_err(|_| "write it as 250ms, 2s or 1m".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,17 +235,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_units_or_are_seconds() {
-        for (text, milliseconds) in [("250ms", 250), ("2s", 2000), ("1m", 60_000), ("0", 0), ("0.2", 200), ("3", 3000)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for text in ["", "soon", "-1", "2 parsecs", "NaN", "1e300"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn a_cable_that_is_cut_is_noticed_once_and_the_run_goes_on_when_it_is_back() {
         loop {
             let line = client.log().expect("the client goes on");
             assert!(!line.contains("reconnecting"), "it is said once: {line}");
-            if line.contains("Reconnected") {
+            if line.contains("Connected again") {
                 break;
             }
         }
@@ -235,7 +235,7 @@ fn a_name_is_resolved_afresh_when_its_server_has_moved() {
         drop(server);
         hosts.say("10.98.0.3 moving.example\n");
         let _moved = at("10.98.0.3");
-        client.log_with("Reconnected");
+        client.log_with("Connected again");
         client.log_with("Received PONG");
     }
 }

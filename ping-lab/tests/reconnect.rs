@@ -69,7 +69,7 @@ fn no_ping_is_logged_as_sent_while_there_is_no_connection() {
     loop {
         let line = client.log().expect("the client continues");
         assert!(!line.contains("Sending PING"), "{line}");
-        if line.contains("Reconnected") {
+        if line.contains("Connected again") {
             break;
         }
     }

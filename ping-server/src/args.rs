@@ -1,12 +1,13 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, value_parser};
 use libp2p::Multiaddr;
 use ping_core::{
     address,
     hardening::Limits,
+    program::duration,
     protocol::{DEFAULT_NAME, DEFAULT_PORT},
 };
 
@@ -29,6 +30,10 @@ pub(crate) struct Args {
     /// Listen on this address instead, such as /ip4/127.0.0.1/tcp/36341 or /ip6/::/udp/36341/quic-v1 (repeatable)
     #[arg(long, value_name = "MULTIADDR", conflicts_with = "port", value_parser = multiaddr)]
     pub(crate) listen: Vec<Multiaddr>,
+
+    /// How long to wait for a port that an outgoing connection of another program holds (0s to 1h)
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration(Duration::ZERO..=Duration::from_secs(60 * 60)))]
+    pub(crate) bind_timeout: Duration,
 
     /// Name to register the actor under (1 to 255 bytes)
     #[arg(long, default_value = DEFAULT_NAME, value_parser = address::parse_name)]

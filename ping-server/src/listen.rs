@@ -3,19 +3,31 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    time::Duration,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use humantime::format_duration;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use ping_core::{Event, Node, Transport, transport::endpoint};
-use tokio::{sync::mpsc, time::timeout};
-use tracing::debug;
+use ping_core::{
+    Event, Node, Transport,
+    transport::{Interfaces, endpoint},
+};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use crate::port_holder;
 
 /// How long to wait until the listeners report the addresses that this machine has. They report within milliseconds; an
 /// interface that vanishes in this moment must not delay the start.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long to wait before a port that was taken is tried again.
+const BIND_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many ports to try when the system chooses one for TCP that is taken for QUIC.
 const PORT_ATTEMPTS: u32 = 16;
@@ -33,6 +45,28 @@ impl Plan {
         match addresses.is_empty() {
             true => Self::on_port(port, &transports),
             false => Self::explicit(addresses.to_vec(), &transports),
+        }
+    }
+
+    /// The same, after waiting at most this long for outgoing connections of other programs that hold the port.
+    pub(crate) async fn when_free(
+        addresses: &[Multiaddr],
+        port: u16,
+        is_private: bool,
+        limit: Duration,
+    ) -> Result<Self> {
+        let until = Instant::now() + limit;
+        let mut has_warned = false;
+        loop {
+            let error = match Self::new(addresses, port, is_private) {
+                Err(error) if error.is::<Held>() && Instant::now() < until => error,
+                outcome => return outcome,
+            };
+            if !std::mem::replace(&mut has_warned, true) {
+                warn!("{error}. Waiting up to {} for it to end", format_duration(limit));
+            }
+            // The system does not tell when a port becomes free.
+            sleep(BIND_PAUSE).await;
         }
     }
 
@@ -170,8 +204,18 @@ fn is_taken_or_forbidden(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
+/// Another program's outgoing connection holds the port of this address.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {0}: an outgoing connection of another program holds that port. Choose another port (--port), or \
+     wait longer (--bind-timeout)"
+)]
+struct Held(Multiaddr);
+
 fn explain(address: &Multiaddr, error: &io::Error) -> anyhow::Error {
+    let is_held = || endpoint(address).is_some_and(|(ip, port, by)| port_holder::is_outgoing(by, (ip, port).into()));
     match error.kind() {
+        io::ErrorKind::AddrInUse if is_held() => Held(address.clone()).into(),
         io::ErrorKind::AddrInUse => anyhow!(
             "cannot listen on {address}: another program uses that port. Stop it, or choose another port \
              (--port 0 lets the system choose)."
@@ -194,28 +238,13 @@ fn is_chosen_port_of(address: &Multiaddr, open: &Multiaddr) -> bool {
     }
 }
 
-/// Sorts the addresses by how many clients can use them: first the one from which this machine reaches others, then
-/// its other IPv4 addresses, then IPv6, then loopback; TCP, which firewalls let through more often, before other
+/// Sorts the addresses by how many clients can use them; TCP, which firewalls let through more often, before other
 /// transports.
 fn rank(addresses: &mut [Multiaddr]) {
-    let primary = primary_ip();
+    let interfaces = Interfaces::now();
     addresses.sort_by_key(|address| {
-        let parts = endpoint(address);
-        let place = parts.map(|(ip, ..)| match ip {
-            ip if Some(ip) == primary => 0,
-            ip if ip.is_loopback() => 3 + u8::from(ip.is_ipv6()),
-            ip => 1 + u8::from(ip.is_ipv6()),
-        });
-        (place, parts.map(|(ip, _, transport)| (ip, transport != Transport::Tcp)))
+        endpoint(address).map(|(ip, _, transport)| (interfaces.rank(ip), ip, transport != Transport::Tcp))
     });
-}
-
-/// The address from which this machine reaches the rest of the world. No packet is sent to find out: connecting a UDP
-/// socket only looks up the route. 192.0.2.1 belongs to nobody (RFC 5737).
-fn primary_ip() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
 }
 
 #[cfg(test)]

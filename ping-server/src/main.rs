@@ -11,6 +11,7 @@ mod memory;
 mod node_name;
 #[cfg(unix)]
 mod open_files;
+mod port_holder;
 mod rally;
 mod reports;
 mod server;

@@ -11,6 +11,7 @@ use ping_core::{
     cluster::{self, record::HostedActor},
     hardening::Limits,
     keys::secret,
+    node::is_mdns_port_taken,
     program::StopSignals,
     protocol::About,
     stream,
@@ -31,9 +32,9 @@ use crate::{
     stop_on_eof::end_of_input,
 };
 
-/// How long the actor may take to answer. It answers at once; this limits how long a peer that asks and does not read
-/// can hold a request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request and its answer may be on their way: as long as the longest `--timeout` of a client. Large ones
+/// take long on a slow link. What a peer holds meanwhile has its limits in number and memory.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// How long the other members may take to learn that this one leaves.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
@@ -68,7 +69,7 @@ impl Server {
         let allowed = allowed(&args.allow)?;
         let secret = args.secret.as_deref().map(secret::read).transpose();
         let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
-        let plan = Plan::new(&args.listen, args.port, secret.is_some())?;
+        let plan = Plan::when_free(&args.listen, args.port, secret.is_some(), args.bind_timeout).await?;
         let (state, count) = match &args.state {
             Some(path) => {
                 let (state, count) = State::open(path)?;
@@ -96,6 +97,12 @@ impl Server {
         addresses.iter().for_each(|address| reports.on_event(&Event::Listening(address.clone())));
         if is_reachable && addresses.iter().all(listen::is_loopback) {
             warn!("No network is up: only programs on this machine can reach the server");
+        }
+        if is_reachable && is_mdns_port_taken() {
+            warn!(
+                "Another program has UDP port 5353 for itself: clients do not find this server by mDNS, and need its \
+                 address"
+            );
         }
         let (hitting, hits) = mpsc::unbounded_channel();
         let rally = match node.cluster() {

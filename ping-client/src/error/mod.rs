@@ -6,7 +6,8 @@ use std::{any::Any, fmt, io, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
-    DialError, PeerText, ServerAddress, Transport, cluster::AskError, hardening::culprit, protocol::STREAM_PROTOCOL,
+    DialError, PeerText, ServerAddress, Transport, cluster::AskError, hardening::culprit, node::is_mdns_port_taken,
+    protocol::STREAM_PROTOCOL,
 };
 
 pub(crate) use ping_error::PingError;
@@ -170,6 +171,11 @@ impl Error {
             Self::Unresolved { .. } => "Check the spelling, or use the server's IP address.".into(),
             Self::Dial { error, .. } => dial_help(error),
             Self::OtherTransport { at, .. } => format!("Use {at}."),
+            Self::NothingDiscovered if is_mdns_port_taken() => {
+                "Another program has UDP port 5353 for itself, which mDNS needs: stop that program, or give the \
+                 server's address."
+                    .into()
+            }
             Self::NothingDiscovered => {
                 "Start ping-server on this network, or, where multicast is blocked, give its address.".into()
             }

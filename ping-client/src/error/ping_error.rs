@@ -1,6 +1,6 @@
 //! Why one ping got no pong.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use kameo::error::RemoteSendError;
 use ping_core::PeerText;
@@ -76,6 +76,8 @@ impl PingError {
         match error {
             RemoteSendError::NetworkTimeout | RemoteSendError::ReplyTimeout => Self::TimedOut { timeout: None },
             RemoteSendError::ConnectionClosed | RemoteSendError::DialFailure => Self::ConnectionLost,
+            // QUIC's streams notice the end of their connection before Kameo does.
+            RemoteSendError::Io(Some(error)) if error.kind() == io::ErrorKind::NotConnected => Self::ConnectionLost,
             RemoteSendError::Io(_) => Self::StreamBroke,
             RemoteSendError::ActorNotRunning | RemoteSendError::ActorStopped => Self::ActorStopped,
             RemoteSendError::MailboxFull => Self::Busy,

@@ -11,7 +11,7 @@ use std::{
 
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use ping_core::{Event, address::without_peer, transport::endpoint};
+use ping_core::{Event, Transport, address::without_peer, transport::endpoint};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
@@ -20,7 +20,7 @@ use crate::error::Error;
 
 /// How many peers are tried, and at how many addresses each. Anyone on the network can announce any number of them.
 const MAX_PEERS: usize = 256;
-const MAX_ADDRESSES: usize = 16;
+const MAX_ADDRESSES: usize = 40;
 
 /// A search on the local network. It continues for a moment after its success, to name the other servers.
 ///
@@ -97,17 +97,17 @@ impl<'a> Search<'a> {
         if !is_reachable_from_here(&address) {
             return;
         }
+        let new = over_all_transports(&address, self.finder.node.is_private());
         if let Some(addresses) = self.peers.get(&peer) {
             let mut addresses = addresses.borrow_mut();
-            if addresses.len() < MAX_ADDRESSES {
-                addresses.push(address);
-            }
+            addresses.extend(new);
+            addresses.truncate(MAX_ADDRESSES);
             return;
         }
         if self.peers.len() >= MAX_PEERS {
             return;
         }
-        let addresses = Rc::new(RefCell::new(vec![address]));
+        let addresses = Rc::new(RefCell::new(new));
         self.peers.insert(peer, Rc::clone(&addresses));
         let finder = self.finder;
         self.attempts.push(Box::pin(async move { (peer, finder.at_peer(peer, &addresses).await) }));
@@ -145,6 +145,13 @@ fn is_reachable_from_here(address: &Multiaddr) -> bool {
         Some((IpAddr::V6(ip), ..)) => !ip.is_loopback() && !ip.is_unicast_link_local(),
         None => false,
     }
+}
+
+/// An address, and those of the other transports at the same port: a server announces one of them.
+fn over_all_transports(address: &Multiaddr, is_private: bool) -> Vec<Multiaddr> {
+    let Some((ip, port, announced)) = endpoint(address) else { return Vec::new() };
+    let others = Transport::usable(is_private).filter(|transport| *transport != announced);
+    [address.clone()].into_iter().chain(others.map(|transport| transport.multiaddr(ip, port))).collect()
 }
 
 #[cfg(test)]

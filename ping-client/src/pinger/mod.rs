@@ -11,7 +11,6 @@ mod ask;
 mod open;
 mod payloads;
 mod questions;
-mod quic_restart;
 mod reconnect;
 mod retry;
 mod spread;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, future::LocalBoxFuture};
+use futures::FutureExt;
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
 use ping_core::{Connection, Node, PeerText, PingActor, ServerAddress};
@@ -22,7 +22,6 @@ use super::{
     About, ActorHandle, Mode, Outcome, Pinger, PingerPlan, Progress, about,
     ask::AskPinger,
     questions::{RunState, no_answer},
-    quic_restart,
     stream::StreamPinger,
 };
 use crate::{
@@ -62,8 +61,6 @@ pub(super) struct Connected<'a> {
     pub(super) pinger: Box<dyn Pinger + 'a>,
     pub(super) actor: ActorHandle,
     closed: oneshot::Receiver<PeerText>,
-    /// Resolves when the connection should be given up.
-    restarted: LocalBoxFuture<'a, PeerText>,
     pub(super) facts: Facts,
     pub(super) remembers_run: bool,
 }
@@ -189,13 +186,11 @@ impl<'a> Opener<'a> {
         actor: RemoteActorRef<PingActor>,
         connection: Connection,
     ) -> Connected<'a> {
-        let Connection { peer, address, closed } = connection;
-        let restarted = quic_restart::detect(self.node, peer, address, self.last_heard.clone()).boxed_local();
         let remembers_all = self.run.as_ref().is_none_or(|run| !run.was_forgotten);
         let run = self.run.as_ref().map(|run| run.id);
         let remembers_run = self.run.as_mut().is_none_or(|run| !std::mem::take(&mut run.is_unreported));
         let actor = ActorHandle { actor, run, remembers_run: remembers_all };
-        Connected { pinger, actor, closed, restarted, facts, remembers_run }
+        Connected { pinger, actor, closed: connection.closed, facts, remembers_run }
     }
 }
 
@@ -215,10 +210,7 @@ impl Connected<'_> {
             Poll::Pending => {}
             ready => return ready,
         }
-        let reason = match self.closed.poll_unpin(context) {
-            Poll::Ready(reason) => reason.unwrap_or_else(|_| "the node stopped".into()),
-            Poll::Pending => ready!(self.restarted.poll_unpin(context)),
-        };
+        let reason = ready!(self.closed.poll_unpin(context)).unwrap_or_else(|_| "the node stopped".into());
         Poll::Ready(Err(Error::Lost { reason }))
     }
 }

@@ -111,7 +111,7 @@ impl<'a> Reconnect<'a> {
         self.counters.down += down;
         self.connected = Instant::now();
         if self.short_lived <= 1 {
-            info!("Reconnected after {:.3} s", down.as_secs_f64());
+            info!("Connected again after {:.3} s", down.as_secs_f64());
         }
         connected.pinger.settle_below(self.settled_below);
         let remembers_run = connected.remembers_run;

@@ -22,7 +22,7 @@ use libp2p::{
 
 /// How many inbound connections may be in their handshake, over TCP and over UDP each. The sender of a UDP packet can
 /// be forged, and such connections must not keep those over TCP out. A handshake ends after a few round trips, or
-/// after 10 s.
+/// after 14 s.
 pub const MAX_PENDING: usize = 512;
 
 /// How many of them may come from one IP address, so that it cannot keep all others out.

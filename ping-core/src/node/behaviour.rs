@@ -6,11 +6,11 @@ use kameo::remote;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
     identity::Keypair,
-    mdns, ping,
+    ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{keep_alive::KeepAlive, options::Options};
+use super::{discovery::Discovery, keep_alive::KeepAlive, options::Options};
 use crate::{
     cluster::{self, Cluster},
     hardening::{ConnectionLimits, GuardedKameo},
@@ -30,7 +30,7 @@ pub(super) struct Behaviour {
     pub(super) kameo: GuardedKameo,
     pub(super) streams: stream::behaviour::Behaviour,
     keep_alive: KeepAlive,
-    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) mdns: Toggle<Discovery>,
     cluster: Toggle<cluster::Behaviour>,
     pub(super) asker: Toggle<cluster::Asker>,
 }
@@ -58,7 +58,7 @@ impl Behaviour {
         });
         let keep_alive =
             ping::Config::new().with_interval(options.keep_alive_interval).with_timeout(options.keep_alive_timeout);
-        let mdns = options.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose()?;
+        let mdns = options.mdns.then(|| Discovery::new(peer)).transpose()?;
         let (cluster, handle) =
             options.cluster.map(|options| cluster::Behaviour::new(key, options)).transpose()?.unzip();
         let behaviour = Self {

@@ -1,13 +1,14 @@
 //! The task that owns the swarm.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     error::Error as _,
     io,
+    sync::Arc,
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
@@ -19,7 +20,7 @@ use libp2p::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 
@@ -27,7 +28,7 @@ use super::{
     Command, Connection, DialError, Event,
     behaviour::{Behaviour, BehaviourEvent},
 };
-use crate::{PeerText, address::without_peer, cluster::AskError, hardening::LogLimit};
+use crate::{PeerText, address::without_peer, cluster::AskError, hardening::LogLimit, transport::Signs};
 
 /// How long a node that stops waits until its connections are closed.
 ///
@@ -38,8 +39,15 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
 /// again.
 const MAX_DISCOVERED: usize = 1024;
 
-/// Why a connection that fell silent was closed.
+/// Why a connection ended that the system, or its library, took for dead.
 const SILENCE: &str = "the other side went silent";
+
+/// Why a QUIC connection ended that the other side answers with a stateless reset.
+const UNKNOWN: &str = "the other side no longer knows the connection: it started anew, or heard nothing for too long";
+
+/// How long this node waits for one more sign of life before it gives a connection up. What arrived while this process
+/// was stopped, or this machine slept, still waits to be read.
+const SECOND_LOOK: Duration = Duration::from_millis(250);
 
 /// A dial in progress.
 struct Dial {
@@ -53,8 +61,14 @@ pub(super) struct EventLoop {
     dials: HashMap<ConnectionId, Dial>,
     /// Gets the reason when a connection that this node made closes.
     closings: HashMap<ConnectionId, oneshot::Sender<PeerText>>,
-    /// Connections that this node closes because their other side is silent.
-    silent: HashSet<ConnectionId>,
+    /// When anything of each peer last arrived.
+    signs: Arc<Signs>,
+    /// After how long without anything a connection is given up.
+    silence: Duration,
+    /// Connections that have been silent for so long, until a second look.
+    suspects: FuturesUnordered<BoxFuture<'static, (PeerId, ConnectionId)>>,
+    /// Connections that this node closes because their other side is silent, and for how long it is.
+    silent: HashMap<ConnectionId, Duration>,
     /// The connected peers, with the address that each was reported with.
     peers: HashMap<PeerId, Multiaddr>,
     is_member: bool,
@@ -63,13 +77,22 @@ pub(super) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(super) fn new(swarm: Swarm<Behaviour>, events: mpsc::UnboundedSender<Event>, is_member: bool) -> Self {
+    /// With what it knows of peers' signs of life, and how long it waits for one.
+    pub(super) fn new(
+        swarm: Swarm<Behaviour>,
+        events: mpsc::UnboundedSender<Event>,
+        (signs, silence): (Arc<Signs>, Duration),
+        is_member: bool,
+    ) -> Self {
         Self {
             swarm,
             events,
             dials: HashMap::new(),
             closings: HashMap::new(),
-            silent: HashSet::new(),
+            signs,
+            silence,
+            suspects: FuturesUnordered::new(),
+            silent: HashMap::new(),
             peers: HashMap::new(),
             is_member,
             rejections: LogLimit::default(),
@@ -81,6 +104,7 @@ impl EventLoop {
         loop {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
+                Some((peer, connection)) = self.suspects.next() => self.look_again(peer, connection),
                 command = inbox.recv() => match command {
                     Some(Command::Stop) | None => break,
                     Some(command) => self.on_command(command),
@@ -187,7 +211,9 @@ impl EventLoop {
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId, remaining: u32, cause: Option<&ConnectionError>) {
         let reason = match cause {
-            _ if self.silent.remove(&id) => SILENCE.into(),
+            _ if let Some(silence) = self.silent.remove(&id) => {
+                PeerText::new(format_args!("no sign of life for {:.0} s", silence.as_secs_f64()))
+            }
             Some(cause) => explain(cause),
             None => "it was closed".into(),
         };
@@ -202,18 +228,29 @@ impl EventLoop {
         }
     }
 
-    /// Reports a sign of life, or closes a connection whose other side gives none. Any other failure is ignored: with
+    /// Reports a sign of life, or suspects a connection whose other side gives none. Any other failure is ignored: with
     /// lazy negotiation, a peer that does not speak the keep-alive protocol, like many Kameo nodes, looks like an I/O
     /// error.
     fn on_keep_alive(&mut self, ping::Event { peer, connection, result }: ping::Event) {
         match result {
             Ok(time) => self.tell(Event::RoundTrip { peer, time }),
-            Err(ping::Failure::Timeout) => {
-                if self.swarm.close_connection(connection) {
-                    self.silent.insert(connection);
-                }
+            Err(ping::Failure::Timeout) if self.silence_of(&peer) >= self.silence => {
+                self.suspects.push(sleep(SECOND_LOOK).map(move |()| (peer, connection)).boxed());
             }
             Err(failure) => debug!(%failure, "keep-alive failed"),
+        }
+    }
+
+    /// For how long nothing of this peer has arrived.
+    fn silence_of(&self, peer: &PeerId) -> Duration {
+        self.signs.last(peer).map_or(Duration::MAX, |last| last.elapsed())
+    }
+
+    /// Closes a suspected connection, unless there was a sign of life in the meantime.
+    fn look_again(&mut self, peer: PeerId, connection: ConnectionId) {
+        let silence = self.silence_of(&peer);
+        if silence >= self.silence && self.swarm.close_connection(connection) {
+            self.silent.insert(connection, silence);
         }
     }
 
@@ -222,12 +259,8 @@ impl EventLoop {
             self.tell(Event::Discovered { peer, address });
         }
         // mDNS itself remembers every announcement for as long as the announcement says.
-        if let Some(mdns) = self.swarm.behaviour_mut().mdns.as_mut()
-            && mdns.discovered_nodes().len() > MAX_DISCOVERED
-        {
-            let peers: HashSet<PeerId> = mdns.discovered_nodes().copied().collect();
-            #[allow(deprecated, reason = "there is no other way, and it works")]
-            peers.iter().for_each(|peer| mdns.expire_node(peer));
+        if let Some(mdns) = self.swarm.behaviour_mut().mdns.as_mut() {
+            mdns.limit(MAX_DISCOVERED);
         }
     }
 
@@ -256,7 +289,9 @@ fn explain(cause: &ConnectionError) -> PeerText {
         ConnectionError::IO(error) => {
             let text = error.to_string();
             // TCP, yamux, TLS, Noise and QUIC each have words of their own for the same two things.
-            if text.contains("timed out") {
+            if text == "reset by peer" {
+                UNKNOWN.into()
+            } else if text.contains("timed out") {
                 SILENCE.into()
             } else if ["closed", "reset", "Broken pipe", "end of file", "eof"].iter().any(|end| text.contains(end)) {
                 "the other side closed it".into()

@@ -5,6 +5,7 @@
 
 mod behaviour;
 mod dial_error;
+mod discovery;
 mod event_loop;
 mod executor;
 mod keep_alive;
@@ -23,13 +24,14 @@ use crate::{
     },
     hardening::{Memory, install_panic_hook},
     stream::{Ended, behaviour::Opening},
-    transport,
+    transport::{self, Signs},
 };
 use behaviour::Behaviour;
 use event_loop::EventLoop;
 use executor::FairExecutor;
 
 pub use dial_error::DialError;
+pub use discovery::is_mdns_port_taken;
 pub use options::{DIALER_MEMORY, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
 
 /// How long an idle connection lives: for ever, in effect. A client may ping once an hour; the keep-alive finds out
@@ -130,7 +132,9 @@ impl Node {
         install_panic_hook();
         let (is_private, asks_directories) = (options.secret.is_some(), options.asks_directories);
         let memory = Memory::new(options.max_memory);
-        let transport = transport::new(keypair, options.listens, options.secret, memory.clone());
+        let signs = Arc::new(Signs::default());
+        let transport = transport::new(keypair, options.listens, options.secret, memory.clone(), signs.clone());
+        let silence = 2 * options.keep_alive_timeout;
         let (behaviour, cluster) = Behaviour::new(keypair, options)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_executor(FairExecutor::default())
@@ -141,7 +145,7 @@ impl Node {
         let swarm = Swarm::new(transport, behaviour, peer, config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
-        let task = tokio::spawn(EventLoop::new(swarm, events, cluster.is_some()).run(inbox));
+        let task = tokio::spawn(EventLoop::new(swarm, events, (signs, silence), cluster.is_some()).run(inbox));
         let (ending, ended) = watch::channel(None);
         tokio::spawn(async move {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());

@@ -6,13 +6,17 @@
 //!   `noise_frames` and `unread` count what Noise and yamux keep, by the `heads` of
 //!   their messages.
 //! - `quic` brings its own TLS 1.3 and its own streams.
+//! - `signs` sees when anything of a peer arrives.
+//! - `interfaces` ranks this machine's addresses.
 //! - `lazy` builds a transport when it is first used.
 
 mod coalesce;
 mod heads;
+mod interfaces;
 mod lazy;
 mod noise_frames;
 mod quic;
+mod signs;
 mod tcp;
 mod unread;
 mod yamux;
@@ -38,10 +42,13 @@ use libp2p::{
 use crate::hardening::Memory;
 use lazy::Lazy;
 
+pub use interfaces::{Interfaces, source_of};
+pub(crate) use signs::Signs;
+
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
 ///
-/// Five round trips of 2 s, and short enough that a peer which connects and then says nothing is soon dropped.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Four round trips of 3.2 s, and short enough that a peer which connects and then says nothing is soon dropped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(14);
 
 /// How a node connects to another.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -81,6 +88,7 @@ struct Setup {
     /// The key of a private network.
     secret: Option<PreSharedKey>,
     memory: Arc<Memory>,
+    signs: Arc<Signs>,
 }
 
 impl Transport {
@@ -157,8 +165,14 @@ pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
 
 /// All transports of a node, or, with a secret, those that it can make private. With a secret, the node reaches only
 /// nodes that have the same.
-pub(crate) fn new(keypair: &Keypair, listens: bool, secret: Option<PreSharedKey>, memory: Arc<Memory>) -> Connections {
-    let setup = Setup { keypair: keypair.clone(), listens, secret, memory };
+pub(crate) fn new(
+    keypair: &Keypair,
+    listens: bool,
+    secret: Option<PreSharedKey>,
+    memory: Arc<Memory>,
+    signs: Arc<Signs>,
+) -> Connections {
+    let setup = Setup { keypair: keypair.clone(), listens, secret, memory, signs };
     let none: Connections = OptionalTransport::<Connections>::none().boxed();
     let all = Transport::usable(secret.is_some()).fold(none, |all, transport| {
         let setup = setup.clone();

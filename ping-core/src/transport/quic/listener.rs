@@ -21,27 +21,28 @@ use libp2p::{
     tls::certificate,
 };
 use quinn::{
-    Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-    crypto::rustls::QuicServerConfig, rustls::pki_types::CertificateDer,
+    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt, crypto::rustls::QuicServerConfig, rustls::pki_types::CertificateDer,
+};
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
 };
 use socket2::{Domain, Socket, Type};
 use tokio::time::timeout;
 
 use super::{
-    MAX_STREAMS,
+    HANDSHAKE_TIMEOUT, MAX_STREAMS,
     connection::{Connection, MAX_WINDOW, Window},
 };
 use crate::{
     hardening::{MAX_PENDING, Memory, Metered},
-    transport::Transport,
+    transport::{Setup, Signs, Transport},
 };
 
 /// How many handshakes may be in progress before the next must prove its address first, which costs it a round trip.
 /// Packets with forged senders then take no more places.
 const CHECKED_ABOVE: usize = MAX_PENDING / 2;
-
-/// How long a handshake may take: one round trip of 5 s.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The same while many are in progress, so that those who do not finish hold no place for long.
 const BUSY_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,6 +50,34 @@ const BUSY_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After how much silence a connection is lost, and how often this end breaks it: libp2p's own values.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Keeps the key of resets apart from all others that are derived from an identity.
+const RESET_DOMAIN: &[u8] = b"kameo-ping QUIC stateless reset";
+
+/// Ids of connections that are random. quinn's own carry a mark by which it knows those of its own process, and it
+/// resets no others.
+#[derive(Debug)]
+struct RandomIds;
+
+/// As long as quinn's own, in bytes.
+const ID_LENGTH: usize = 8;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; ID_LENGTH];
+        // Fails only where the system has no random numbers, and then no connection can be secured.
+        let _ = SystemRandom::new().fill(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_LENGTH
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
 
 /// A connection in its handshake.
 pub(super) type Upgrade = BoxFuture<'static, io::Result<(PeerId, StreamMuxerBox)>>;
@@ -63,6 +92,7 @@ pub(super) struct Listener {
     /// What every connection is accepted with, but for its window.
     config: ServerConfig,
     memory: Arc<Memory>,
+    signs: Arc<Signs>,
     accept: BoxFuture<'static, Option<Incoming>>,
     /// The addresses of this machine, if it listens on all of them.
     interfaces: Option<IfWatcher>,
@@ -78,7 +108,7 @@ impl Listener {
         id: ListenerId,
         address: SocketAddr,
         crypto: Arc<QuicServerConfig>,
-        memory: Arc<Memory>,
+        setup: &Setup,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(socket2::Protocol::UDP))?;
         if address.is_ipv6() {
@@ -89,6 +119,11 @@ impl Listener {
         let local = socket.local_addr()?;
         let mut endpoint_config = EndpointConfig::default();
         endpoint_config.supported_versions(vec![1]);
+        // A node that starts anew tells its peers at once that it does not know their connections (RFC 9000, 10.3).
+        if let Some(secret) = setup.keypair.derive_secret(RESET_DOMAIN) {
+            endpoint_config.reset_key(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
+            endpoint_config.cid_generator(|| Box::new(RandomIds));
+        }
         let mut config = ServerConfig::with_crypto(crypto);
         config.migration(false);
         let endpoint = Endpoint::new(endpoint_config, Some(config.clone()), socket, Arc::new(TokioRuntime))?;
@@ -101,7 +136,8 @@ impl Listener {
             endpoint,
             local,
             config,
-            memory,
+            memory: setup.memory.clone(),
+            signs: setup.signs.clone(),
             interfaces,
             pending: Arc::new(()),
             events: own.into_iter().collect(),
@@ -140,13 +176,14 @@ impl Listener {
             Ok(connecting) => connecting,
             Err(error) => return tracing::debug!(%error, "a first packet that begins no connection"),
         };
-        let place = self.pending.clone();
+        let (place, signs) = (self.pending.clone(), self.signs.clone());
         let limit = if is_busy { BUSY_HANDSHAKE_TIMEOUT } else { HANDSHAKE_TIMEOUT };
         let upgrade = async move {
             let connection = timeout(limit, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
             drop(place);
             let peer = identity(&connection)?;
-            Ok((peer, StreamMuxerBox::new(Metered::new(Connection::new(connection, window), memory))))
+            let connection = signs.watch(peer, Connection::new(connection, window));
+            Ok((peer, StreamMuxerBox::new(Metered::new(connection, memory))))
         };
         self.events.push_back(TransportEvent::Incoming {
             listener_id: self.id,

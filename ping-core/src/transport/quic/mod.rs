@@ -15,6 +15,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures::{StreamExt, stream::SelectAll};
@@ -30,14 +31,15 @@ use libp2p::{
 use quinn::crypto::rustls::QuicServerConfig;
 
 use super::{Connections, Kind, Setup, endpoint};
-use crate::{
-    hardening::{Memory, Metered},
-    protocol::MAX_IN_FLIGHT,
-};
+use crate::{hardening::Metered, protocol::MAX_IN_FLIGHT};
 use listener::{Listener, Upgrade};
 
 /// How many streams a peer may have open. A request's stream lives a little longer than the request.
 const MAX_STREAMS: u32 = 2 * MAX_IN_FLIGHT;
+
+/// How long a handshake may take: two round trips of 3.2 s, and some more. Less than the ten seconds of silence after
+/// which QUIC itself ends a connection, so that no answer is told apart from one that stopped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(9);
 
 pub(super) struct Quic;
 
@@ -62,11 +64,12 @@ impl Kind for Quic {
     fn build(&self, setup: &Setup) -> io::Result<Connections> {
         let mut config = quic::Config::new(&setup.keypair);
         config.max_concurrent_stream_limit = MAX_STREAMS;
-        let memory = setup.memory.clone();
+        config.handshake_timeout = HANDSHAKE_TIMEOUT;
+        let (memory, signs) = (setup.memory.clone(), setup.signs.clone());
         let dialer = quic::tokio::Transport::new(config)
             .map_err(io::Error::other)
             .and_then(move |(peer, connection), _| {
-                let metered = memory.connect().map(|memory| Metered::new(connection, memory));
+                let metered = memory.connect().map(|memory| Metered::new(signs.watch(peer, connection), memory));
                 std::future::ready(metered.map(|metered| (peer, StreamMuxerBox::new(metered))))
             })
             .map_err(|error| error.into_inner())
@@ -74,8 +77,7 @@ impl Kind for Quic {
         let crypto = setup.listens.then(|| tls::make_server_config(&setup.keypair)).transpose();
         let crypto = crypto.map_err(io::Error::other)?.map(QuicServerConfig::try_from).transpose();
         let crypto = crypto.map_err(io::Error::other)?.map(Arc::new);
-        let (memory, listeners) = (setup.memory.clone(), SelectAll::new());
-        Ok(Both { dialer, crypto, memory, listeners, waker: None }.boxed())
+        Ok(Both { dialer, crypto, setup: setup.clone(), listeners: SelectAll::new(), waker: None }.boxed())
     }
 }
 
@@ -84,7 +86,7 @@ struct Both {
     dialer: Connections,
     /// How to prove this node's identity, if it listens.
     crypto: Option<Arc<QuicServerConfig>>,
-    memory: Arc<Memory>,
+    setup: Setup,
     listeners: SelectAll<Listener>,
     /// Polls this again when there is another listener.
     waker: Option<Waker>,
@@ -100,7 +102,7 @@ impl Transport for Both {
         let unsupported = || TransportError::MultiaddrNotSupported(address.clone());
         let crypto = self.crypto.clone().ok_or_else(unsupported)?;
         let (ip, port, _) = endpoint(&address).ok_or_else(unsupported)?;
-        let listener = Listener::new(id, SocketAddr::new(ip, port), crypto, self.memory.clone());
+        let listener = Listener::new(id, SocketAddr::new(ip, port), crypto, &self.setup);
         self.listeners.push(listener.map_err(TransportError::Other)?);
         self.waker.take().into_iter().for_each(Waker::wake);
         Ok(())
