@@ -13,6 +13,7 @@ use tracing::Level;
 
 use crate::{
     cluster::{MatrixArgs, MembersArgs},
+    doctor::DoctorArgs,
     output::OutputArgs,
     pinger::Mode,
     run::Limit,
@@ -138,6 +139,8 @@ pub(crate) enum Command {
     },
     /// List the members of the cluster that a server belongs to, as that server knows them
     Members(MembersArgs),
+    /// Check every step from the server's name to a pong, and say which of them fails
+    Doctor(DoctorArgs),
     /// Ask every member to reach every other one, and show who does, and how fast
     Matrix(MatrixArgs),
 }

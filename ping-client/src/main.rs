@@ -4,6 +4,7 @@ mod args;
 mod backoff;
 mod cluster;
 mod demo;
+mod doctor;
 mod error;
 mod figures;
 mod find;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let args = Args::read();
     let outcome = program::init_logging(args.level()).map_err(Into::into).and_then(|()| match args.command {
         Some(Command::Id { identity }) => identity::print(&identity),
+        Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Members(args)) => cluster::members(&args),
         Some(Command::Matrix(args)) => cluster::matrix(&args),
         None => {

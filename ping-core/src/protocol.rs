@@ -80,6 +80,9 @@ pub struct Card {
     pub max_in_flight: u32,
     /// The largest payload of an [`Echo`] that the node accepts, in bytes.
     pub max_payload: u64,
+    /// What the clock of its machine shows, in milliseconds since 1970.
+    #[serde(default)]
+    pub time: Option<u64>,
 }
 
 /// A ping with a payload, which the actor sends back.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use ping_lab::{Port, Run, Server, client, ping, stock};
+use serde_json::Value;
 
 const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
@@ -111,6 +112,49 @@ fn no_actor_of_that_name() {
 fn an_actor_of_another_type() {
     let (_server, address) = stock("other-type");
     fails(SEARCH, &address, &[], "other_type", &["not a PingActor", "--name"]);
+}
+
+#[test]
+fn the_doctor_walks_every_step_and_names_the_one_that_fails() {
+    let server = Server::exactly(&["--ephemeral", "--port", "0"]);
+    let port = server.address("tcp").split('/').nth(4).unwrap().to_owned();
+    let examine = |arguments: &[&str]| {
+        let run = client(&[&["doctor"], arguments, &["--json"]].concat());
+        let result: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}"));
+        let steps = result["steps"].as_array().unwrap().clone();
+        (run.code, result["works"].as_bool().unwrap(), steps)
+    };
+    let names = |steps: &[Value], outcome: &str| -> Vec<String> {
+        let steps = steps.iter().filter(|step| step["outcome"] == outcome && step["step"] != "mdns");
+        steps.map(|step| step["step"].as_str().unwrap().to_owned()).collect()
+    };
+    let (code, works, steps) = examine(&[&format!("127.0.0.1:{port}")]);
+    assert_eq!((code, works), (Some(0), true), "{steps:?}");
+    let all = [
+        "resolve",
+        "route",
+        "tcp",
+        "secure tcp",
+        "quic",
+        "identity",
+        "kameo",
+        "registry",
+        "actor",
+        "clock",
+        "ping",
+        "path mtu",
+    ];
+    assert_eq!(names(&steps, "passed"), all, "{steps:?}");
+    assert!(names(&steps, "failed").is_empty(), "{steps:?}");
+
+    let (code, works, steps) = examine(&[&format!("127.0.0.1:{port}"), "--name", "nobody"]);
+    assert_eq!((code, works, names(&steps, "failed")), (Some(1), false, vec!["registry".to_owned()]), "{steps:?}");
+    let elsewhere = Port::claim();
+    let (code, works, steps) = examine(&[&format!("/ip4/127.0.0.1/tcp/{}", elsewhere.number)]);
+    assert_eq!((code, works, names(&steps, "failed")), (Some(1), false, vec!["tcp".to_owned()]), "{steps:?}");
+    let run = client(&["doctor", "no-such-host.invalid"]);
+    assert_eq!(run.code, Some(1), "{run}");
+    assert!(run.stdout.contains("A ping does not work: resolve: no-such-host.invalid"), "{run}");
 }
 
 #[test]

@@ -51,6 +51,11 @@ impl Finder<'_> {
         }
     }
 
+    /// The same, once.
+    pub(crate) async fn look_up_now(&self, peer: PeerId) -> Result<RemoteActorRef<PingActor>, Error> {
+        self.look_up_once(peer).await.map(|(actor, _)| actor)
+    }
+
     async fn look_up_once(&self, peer: PeerId) -> Result<LookedUp, Error> {
         if self.node.asks_directories()
             && let Some(found) = self.look_up_in_directory(peer).await

@@ -28,6 +28,7 @@ use crate::{backoff::Backoff, error::Error};
 
 pub(crate) use look_up::name_rivals;
 pub(crate) use mdns::Search;
+pub(crate) use speaks_kameo::speaks_kameo;
 
 /// Within this time one of several transports usually answers, even on a slow link.
 const USUAL_ANSWER: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a peer understands Kameo's messages. It is asked to ping an actor that it cannot have: a Kameo node says so,
 /// and any other does not understand the question.
-pub(super) async fn speaks_kameo(peer: PeerId) -> bool {
+pub(crate) async fn speaks_kameo(peer: PeerId) -> bool {
     let no_actor = ActorId::new_with_peer_id(u64::MAX, peer).to_bytes();
     let fields = SeqDeserializer::<_, ValueError>::new(once(BytesDeserializer::new(&no_actor)));
     let Ok(no_actor) = RemoteActorRef::<PingActor>::deserialize(fields) else { return true };

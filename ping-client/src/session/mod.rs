@@ -95,7 +95,11 @@ async fn session(
     flush_log();
     outputs.finish(&result)?;
     if let Some(error) = &result.error {
-        last_words("ping-client", &format_args!("{error}. {}", error.help()));
+        let doctor = match server.filter(|_| result.server.is_none()) {
+            Some(server) => format!(" \"ping-client doctor {server}\" shows which step fails."),
+            None => String::new(),
+        };
+        last_words("ping-client", &format_args!("{error}. {}{doctor}", error.help()));
     }
     Ok(exit_code(plan.required, &result).into())
 }

@@ -9,7 +9,7 @@ mod journal;
 pub mod runs;
 mod supervisor;
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc, time::SystemTime};
 
 use kameo::{
     Actor, RemoteActor, Reply,
@@ -114,6 +114,7 @@ impl Message<About> for PingActor {
             total_pings: self.count.total(),
             max_in_flight: MAX_IN_FLIGHT,
             max_payload: MAX_PAYLOAD,
+            time: SystemTime::UNIX_EPOCH.elapsed().ok().and_then(|time| time.as_millis().try_into().ok()),
         }
     }
 }

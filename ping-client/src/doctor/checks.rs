@@ -1,0 +1,324 @@
+//! The steps from a name to a pong, in the order in which a ping takes them.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant, SystemTime},
+};
+
+use kameo::actor::RemoteActorRef;
+use libp2p::{Multiaddr, PeerId};
+use ping_core::{
+    Connection, Event, Node, PingActor, Transport,
+    protocol::{Echo, Ping},
+    transport::{Interfaces, source_of},
+};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot::error::TryRecvError},
+    time::{sleep, timeout},
+};
+
+use super::{Check, DoctorArgs, Outcome, ms};
+use crate::{
+    error::{Error, PingError},
+    find::{Finder, speaks_kameo},
+    pinger::{About, about},
+};
+
+/// How long a step may take that waits for an answer.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to listen for the answers of mDNS.
+const MDNS_TIME: Duration = Duration::from_millis(1500);
+
+/// Payloads that need several packets of the usual sizes: Ethernet's, that of most tunnels, and IPv6's least. The first
+/// that comes back tells which packets pass.
+const SIZES: [usize; 4] = [16 * 1024, 1300, 1100, 400];
+
+/// How long a payload may take. Small ones have just been answered.
+const SIZE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How far two clocks may differ before that is worth a word.
+const MAX_SKEW: Duration = Duration::from_secs(1);
+
+/// Walks the steps.
+pub(super) struct Checks<'a> {
+    args: &'a DoctorArgs,
+    node: &'a Node,
+    events: mpsc::UnboundedReceiver<Event>,
+    steps: Vec<Check>,
+}
+
+impl<'a> Checks<'a> {
+    pub(super) fn new(args: &'a DoctorArgs, node: &'a Node, events: mpsc::UnboundedReceiver<Event>) -> Self {
+        Self { args, node, events, steps: Vec::new() }
+    }
+
+    pub(super) fn into_steps(self) -> Vec<Check> {
+        self.steps
+    }
+
+    /// Takes all steps, as far as they lead.
+    pub(super) async fn run(&mut self, is_mdns_port_taken: bool) {
+        if let Some(ips) = self.resolve().await
+            && let Some(connection) = self.connect(&ips).await
+        {
+            self.identity(connection.peer);
+            if let Some(actor) = self.find(&connection).await {
+                self.ping(&actor).await;
+            }
+        }
+        self.mdns(is_mdns_port_taken).await;
+    }
+
+    fn add(&mut self, step: &'static str, outcome: Outcome, time: Option<Duration>, detail: impl ToString) {
+        let detail = detail.to_string();
+        self.steps.push(Check { step, outcome, ms: time.map(ms), detail });
+    }
+
+    async fn resolve(&mut self) -> Option<Vec<IpAddr>> {
+        let began = Instant::now();
+        let resolved = timeout(STEP_TIMEOUT, self.args.server.resolve()).await;
+        let took = Some(began.elapsed());
+        let host = self.args.server.host();
+        match resolved {
+            Ok(Ok(ips)) => {
+                let list: Vec<_> = ips.iter().map(ToString::to_string).collect();
+                let detail = if list == [host.clone()] { "an IP address".into() } else { list.join(", ") };
+                self.add("resolve", Outcome::Passed, took, detail);
+                Some(ips)
+            }
+            Ok(Err(error)) => {
+                self.add("resolve", Outcome::Failed, took, format!("{host} does not resolve: {error}"));
+                None
+            }
+            Err(_) => {
+                self.add("resolve", Outcome::Failed, took, format!("no name server answers for {host}"));
+                None
+            }
+        }
+    }
+
+    /// Tries every address over every transport that was asked for. Returns the connection that a ping would use.
+    async fn connect(&mut self, ips: &[IpAddr]) -> Option<Connection> {
+        let first = self.steps.len();
+        let (server, interfaces) = (&self.args.server, Interfaces::now());
+        // TCP first: a refusal tells more than silence.
+        let transports: Vec<_> = [Transport::Tcp, Transport::Quic]
+            .into_iter()
+            .filter(|transport| server.transports().contains(transport))
+            .filter(|transport| transport.takes_secret() || !self.node.is_private())
+            .collect();
+        let mut last: Option<Connection> = None;
+        for &ip in ips {
+            match source_of(ip) {
+                Ok(source) => {
+                    let interface = interfaces.name(source).unwrap_or("an unknown interface");
+                    self.add("route", Outcome::Passed, None, format!("to {ip} from {source} on {interface}"));
+                }
+                Err(error) => {
+                    self.add("route", Outcome::Failed, None, format!("no route to {ip}: {error}"));
+                    continue;
+                }
+            }
+            for &transport in &transports {
+                if transport == Transport::Tcp && !self.tcp((ip, server.port).into()).await {
+                    continue;
+                }
+                // A node has one connection with a peer.
+                let before = last.as_ref().map(|connection| connection.peer);
+                before.into_iter().for_each(|peer| self.node.disconnect(peer));
+                if let Some(before) = last.as_mut() {
+                    let _ = timeout(STEP_TIMEOUT, &mut before.closed).await;
+                }
+                last = self.dial(transport, ip).await.or(last);
+            }
+        }
+        if last.is_some() {
+            // One way is enough.
+            let failed = self.steps[first..].iter_mut().filter(|check| check.outcome == Outcome::Failed);
+            failed.for_each(|check| check.outcome = Outcome::NotNeeded);
+        }
+        let mut last = last?;
+        if matches!(last.closed.try_recv(), Err(TryRecvError::Empty)) {
+            return Some(last);
+        }
+        // It made way for one that failed.
+        self.node.dial(last.address, Some(last.peer)).await.ok()
+    }
+
+    async fn tcp(&mut self, socket: SocketAddr) -> bool {
+        let began = Instant::now();
+        let connected = timeout(STEP_TIMEOUT, TcpStream::connect(socket)).await;
+        let took = Some(began.elapsed());
+        let (outcome, detail) = match connected {
+            Ok(Ok(_)) => (Outcome::Passed, format!("{socket} accepts connections")),
+            Ok(Err(error)) => (Outcome::Failed, format!("{socket}: {error}")),
+            Err(_) => (Outcome::Failed, format!("{socket}: no answer; a firewall may drop the packets")),
+        };
+        self.add("tcp", outcome, took, detail);
+        outcome == Outcome::Passed
+    }
+
+    /// Makes a secure connection.
+    async fn dial(&mut self, transport: Transport, ip: IpAddr) -> Option<Connection> {
+        let server = &self.args.server;
+        let step = if transport == Transport::Quic { "quic" } else { "secure tcp" };
+        let address: Multiaddr = transport.multiaddr(ip, server.port);
+        let began = Instant::now();
+        let dialed = self.node.dial(address.clone(), server.peer).await;
+        let took = Some(began.elapsed());
+        match dialed {
+            Ok(connection) => {
+                self.add(step, Outcome::Passed, took, format!("handshake with {}", connection.peer));
+                Some(connection)
+            }
+            Err(error) => {
+                let error = Error::Dial { server: format!("{address}"), error };
+                self.add(step, Outcome::Failed, took, format!("{error}. {}", error.help()));
+                None
+            }
+        }
+    }
+
+    fn identity(&mut self, peer: PeerId) {
+        let detail = match self.args.server.peer {
+            Some(_) => format!("{peer}, as required"),
+            None => format!("{peer}, unchecked; /p2p/{peer} at the end of the address requires it"),
+        };
+        self.add("identity", Outcome::Passed, None, detail);
+    }
+
+    async fn find(&mut self, connection: &Connection) -> Option<RemoteActorRef<PingActor>> {
+        let (peer, began) = (connection.peer, Instant::now());
+        let speaks = speaks_kameo(peer).await;
+        let (outcome, detail) = match speaks {
+            true => (Outcome::Passed, "the peer speaks Kameo's protocol"),
+            false => (Outcome::Failed, "the peer does not speak Kameo's protocol: it is another libp2p program"),
+        };
+        self.add("kameo", outcome, Some(began.elapsed()), detail);
+        if !speaks {
+            return None;
+        }
+        let began = Instant::now();
+        let finder = Finder::new(self.node, &self.args.name, STEP_TIMEOUT);
+        let found = finder.within_limit(finder.look_up_now(peer), || Error::NoLookUp { peer }).await;
+        let took = Some(began.elapsed());
+        match found {
+            Ok(actor) => {
+                self.add("registry", Outcome::Passed, took, format!("names {} on this peer", self.args.name));
+                Some(actor)
+            }
+            Err(error) => {
+                self.add("registry", Outcome::Failed, took, format!("{error}. {}", error.help()));
+                None
+            }
+        }
+    }
+
+    /// Asks the actor about itself, and pings it once without a payload, and with larger ones.
+    async fn ping(&mut self, actor: &RemoteActorRef<PingActor>) {
+        let asked = SystemTime::now();
+        let began = Instant::now();
+        let told = about(actor).await;
+        let took = began.elapsed();
+        let card = match told {
+            Ok(About::Card(card)) => {
+                let detail = format!("version {}, has counted {} pings", card.version, card.total_pings);
+                self.add("actor", Outcome::Passed, Some(took), detail);
+                Some(card)
+            }
+            Ok(About::OtherProgram) => {
+                self.add("actor", Outcome::NotNeeded, Some(took), "it belongs to another Kameo program");
+                None
+            }
+            Ok(About::Unknown) => {
+                self.add("actor", Outcome::NotNeeded, Some(took), "it does not say anything of itself");
+                None
+            }
+            Err(error) => {
+                self.add("actor", Outcome::NotNeeded, Some(took), error);
+                None
+            }
+        };
+        if let Some(time) = card.as_ref().and_then(|card| card.time) {
+            self.clock(asked + took / 2, time);
+        }
+        let began = Instant::now();
+        let ping = Ping { message: "PING".into(), sequence: 1 };
+        let (outcome, detail) = match timeout(STEP_TIMEOUT, actor.ask(&ping).send()).await {
+            Ok(Ok(pong)) => (Outcome::Passed, format!("total pings: {}", pong.total_pings)),
+            Ok(Err(error)) => (Outcome::Failed, PingError::from_kameo(&error).to_string()),
+            Err(_) => (Outcome::Failed, PingError::TimedOut { timeout: Some(STEP_TIMEOUT) }.to_string()),
+        };
+        self.add("ping", outcome, Some(began.elapsed()), detail);
+        if outcome == Outcome::Passed && card.is_some() {
+            self.sizes(actor).await;
+        }
+    }
+
+    fn clock(&mut self, here: SystemTime, there: u64) {
+        let there = SystemTime::UNIX_EPOCH + Duration::from_millis(there);
+        let (skew, which) = match there.duration_since(here) {
+            Ok(ahead) => (ahead, "ahead of"),
+            Err(behind) => (behind.duration(), "behind"),
+        };
+        let detail = format!("the server's is {:.3} s {which} this one", skew.as_secs_f64());
+        self.add("clock", if skew < MAX_SKEW { Outcome::Passed } else { Outcome::NotNeeded }, None, detail);
+    }
+
+    /// Whether payloads pass that fill packets. Where they do not though small ones do, routers on the way drop large
+    /// packets without a word.
+    async fn sizes(&mut self, actor: &RemoteActorRef<PingActor>) {
+        for size in SIZES {
+            let began = Instant::now();
+            let echo = Echo { sequence: 1, payload: vec![0; size] };
+            if let Ok(Ok(_)) = timeout(SIZE_TIMEOUT, actor.ask(&echo).send()).await {
+                let took = Some(began.elapsed());
+                let largest = SIZES[0];
+                match size == largest {
+                    true => self.add("path mtu", Outcome::Passed, took, format!("{size} bytes come back")),
+                    false => self.add(
+                        "path mtu",
+                        Outcome::Failed,
+                        took,
+                        format!(
+                            "{size} bytes come back, and {largest} do not: a router on the way drops larger packets. \
+                             Allow ICMP, or lower the MTU of the interface"
+                        ),
+                    ),
+                }
+                return;
+            }
+        }
+        self.add("path mtu", Outcome::Failed, None, "no payload comes back, though a ping does");
+    }
+
+    async fn mdns(&mut self, is_port_taken: bool) {
+        if is_port_taken {
+            return self.add("mdns", Outcome::NotNeeded, None, "another program has UDP port 5353 for itself");
+        }
+        let mut peers: Vec<(PeerId, Multiaddr)> = Vec::new();
+        let listening = async {
+            while let Some(event) = self.events.recv().await {
+                if let Event::Discovered { peer, address } = event
+                    && peers.iter().all(|(known, _)| *known != peer)
+                {
+                    peers.push((peer, address));
+                }
+            }
+        };
+        tokio::select! {
+            () = listening => {}
+            () = sleep(MDNS_TIME) => {}
+        }
+        let (outcome, detail) = match peers.is_empty() {
+            true => (Outcome::NotNeeded, "nobody answers on this network".into()),
+            false => {
+                let list: Vec<_> = peers.iter().map(|(_, address)| address.to_string()).collect();
+                (Outcome::Passed, format!("answered by {}", list.join(", ")))
+            }
+        };
+        self.add("mdns", outcome, None, detail);
+    }
+}

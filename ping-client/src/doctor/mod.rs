@@ -1,0 +1,181 @@
+//! `ping-client doctor`: every step from a name to a pong, one after the other, and which of them fails.
+//!
+//! - `checks`: the steps.
+
+mod checks;
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Args as ClapArgs;
+use ping_core::{
+    Node, Options, ServerAddress, address, node::is_mdns_port_taken, program::StopSignals, protocol::DEFAULT_NAME,
+};
+use serde::Serialize;
+use tokio::runtime;
+
+use crate::{identity, output::table_of_words, session::secret};
+use checks::Checks;
+
+/// The arguments of `doctor`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    /// Where the server is: as ADDRESS of a ping
+    #[arg(value_name = "ADDRESS")]
+    server: ServerAddress,
+
+    /// Name that the actor is registered under (1 to 255 bytes)
+    #[arg(long, default_value = DEFAULT_NAME, value_parser = address::parse_name)]
+    name: String,
+
+    /// File with this client's Ed25519 key, created on first use [default: a new identity each time]
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+
+    /// File with the pre-shared key of the server's private network
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Passed,
+    Failed,
+    /// It failed, and a ping does without it.
+    NotNeeded,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::NotNeeded => "not needed",
+        })
+    }
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize)]
+struct Check {
+    /// What is checked.
+    step: &'static str,
+    outcome: Outcome,
+    /// How long it took.
+    ms: Option<f64>,
+    /// What was found, or why not.
+    detail: String,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    target: String,
+    works: bool,
+    steps: &'a [Check],
+}
+
+/// Walks all steps. The exit code is 0 if a ping works, and 1 if not.
+pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = StopSignals::new().context("cannot handle signals")?;
+        let own = identity::load(args.identity.as_deref())?;
+        let secret = secret(args.secret.as_deref())?;
+        // Asked before this program shares the port.
+        let is_port_taken = is_mdns_port_taken();
+        let options = Options { mdns: true, secret, ..Options::default() };
+        let (node, events) = Node::start(&own.keypair, options).context("cannot start the node")?;
+        let mut checks = Checks::new(args, &node, events);
+        tokio::select! {
+            () = checks.run(is_port_taken) => {}
+            () = signals.next() => {}
+        }
+        let steps = checks.into_steps();
+        node.stop().await;
+        print(args, &steps)
+    });
+    // A name server that does not answer must not delay the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Whether a ping works, if this is what was found.
+fn works(steps: &[Check]) -> bool {
+    steps.iter().any(|check| check.step == "ping" && check.outcome == Outcome::Passed)
+}
+
+fn print(args: &DoctorArgs, steps: &[Check]) -> Result<ExitCode> {
+    let works = works(steps);
+    let text = if args.json {
+        let object = Object { target: args.server.to_string(), works, steps };
+        // Text and numbers always have a form in JSON.
+        serde_json::to_string(&object).unwrap_or_default() + "\n"
+    } else {
+        text(steps)
+    };
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write the result");
+        }
+        _ => {}
+    }
+    Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn text(steps: &[Check]) -> String {
+    let mut rows = vec![["STEP", "RESULT", "TIME", "DETAIL"].map(String::from).into()];
+    rows.extend(steps.iter().map(|check| {
+        let time = check.ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"));
+        vec![check.step.into(), check.outcome.to_string(), time, check.detail.clone()]
+    }));
+    let verdict = if works(steps) {
+        "A ping works.".into()
+    } else {
+        let failed = steps.iter().find(|check| check.outcome == Outcome::Failed);
+        let cause = failed.map(|check| format!(": {}: {}", check.step, check.detail)).unwrap_or_default();
+        format!("A ping does not work{cause}")
+    };
+    table_of_words(&rows) + &verdict + "\n"
+}
+
+/// How long something took, in milliseconds.
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(step: &'static str, outcome: Outcome) -> Check {
+        Check { step, outcome, ms: Some(1.25), detail: format!("about {step}") }
+    }
+
+    #[test]
+    fn the_first_step_that_failed_is_the_cause() {
+        let steps = [check("resolve", Outcome::Passed), check("tcp", Outcome::Failed), check("ping", Outcome::Failed)];
+        let text = text(&steps);
+        assert!(text.contains("resolve  passed  1.2 ms  about resolve"), "{text}");
+        assert!(text.ends_with("A ping does not work: tcp: about tcp\n"), "{text}");
+    }
+
+    #[test]
+    fn a_ping_may_work_though_a_step_that_is_not_needed_failed() {
+        let steps = [check("quic", Outcome::NotNeeded), check("ping", Outcome::Passed)];
+        assert!(text(&steps).ends_with("A ping works.\n"));
+        assert!(!works(&[]));
+    }
+}
