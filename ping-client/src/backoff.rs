@@ -19,8 +19,14 @@ impl Backoff {
         Self(FIRST_PAUSE)
     }
 
+    /// The next pause.
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(MAX_PAUSE);
+        pause
+    }
+
     pub(crate) async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(MAX_PAUSE);
+        sleep(self.next()).await;
     }
 }

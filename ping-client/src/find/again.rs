@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use ping_core::{DialError, ServerAddress};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::{Finder, Found};
@@ -14,7 +14,7 @@ use crate::{backoff::Backoff, error::Error};
 /// lost with the link, and TCP would resend them only after a second, and then after two more.
 const NEXT_ATTEMPT_AFTER: Duration = Duration::from_millis(300);
 
-/// How many such attempts are made at a time. The node gives up each after ten seconds.
+/// How many such attempts are made at a time. The node gives up each after nine seconds.
 const MAX_ATTEMPTS: usize = 32;
 
 impl Finder<'_> {
@@ -24,21 +24,25 @@ impl Finder<'_> {
         self.has_warned.set(true);
         let mut attempts = FuturesUnordered::new();
         let mut backoff = Backoff::new();
+        let mut next = Instant::now();
         loop {
-            if attempts.len() < MAX_ATTEMPTS {
-                attempts.push(self.attempt(|| self.connect_once(server), || self.started));
-            }
+            let is_full = attempts.len() >= MAX_ATTEMPTS;
             tokio::select! {
+                // Many attempts may end at once when a server that was stopped goes on. One of them succeeds, and does
+                // not wait for a pause after those that made way for it.
                 Some(outcome) = attempts.next() => match outcome {
                     Err(Error::Dial { error: DialError::WrongPeer { .. } | DialError::Stopped, .. }) | Ok(_) => {
                         return outcome;
                     }
                     Err(error) => {
                         debug!(%error, "reconnecting");
-                        backoff.wait().await;
+                        next = next.min(Instant::now() + backoff.next());
                     }
                 },
-                () = sleep(NEXT_ATTEMPT_AFTER) => {}
+                () = sleep_until(next), if !is_full => {
+                    attempts.push(self.attempt(|| self.connect_once(server), || self.started));
+                    next = Instant::now() + NEXT_ATTEMPT_AFTER;
+                }
             }
         }
     }
