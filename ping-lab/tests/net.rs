@@ -1,4 +1,5 @@
-//! Two hosts on a local network, made of network namespaces. Needs Linux, root and iproute2; `just test-net` runs it.
+//! Two hosts on a local network, made of network namespaces. Needs Linux, root, iproute2 and python3; `just test-net`
+//! runs it.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -306,4 +307,102 @@ fn every_ping_is_counted_once_through_a_minute_of_faults() {
     }
     let run = finish(Command::new(program("chaos")).args(["1", "5"]));
     assert_eq!(run.code, Some(0), "{run}");
+}
+
+/// Makes the cable slow in both directions, as `tc` says it.
+fn shape(lan: &Lan, how: &str) {
+    for host in &lan.hosts {
+        let arguments = format!("-n {host} qdisc add dev eth0 root {how}");
+        let run = finish(Command::new("tc").args(arguments.split(' ')));
+        assert_eq!(run.code, Some(0), "tc {arguments}: {run}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn data_that_fills_a_slow_link_is_no_sign_of_death() {
+    let loads: [(&str, &[&str]); 2] = [
+        ("tbf rate 20mbit burst 4kb latency 30ms", &["-n", "32", "--size", "256KiB", "-c", "64"]),
+        ("tbf rate 2mbit burst 4kb latency 100ms", &["-n", "8", "--size", "128KiB", "-c", "16"]),
+    ];
+    thread::scope(|scope| {
+        for (link, load) in loads {
+            for transport in ["tcp", "quic-v1"] {
+                scope.spawn(move || {
+                    let lan = Lan::new();
+                    let server = lan.server(0, &[]);
+                    shape(&lan, link);
+                    let run = lan.client(1, &[&["--server", server.address(transport), "-W", "10m"], load].concat());
+                    let result = run.json();
+                    assert_eq!(result["pings"]["lost"], 0, "{transport}, {link}: {run}");
+                    assert_eq!(result["reconnects"]["count"], 0, "{transport}, {link}: {run}");
+                });
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_host_with_many_networks_and_one_with_ipv6_alone_are_found_by_mdns() {
+    let lan = Lan::new();
+    for network in 0..30 {
+        ip(&format!("-n {} link add docker{network} type veth peer name port{network}", lan.hosts[0]));
+        ip(&format!("-n {} link set port{network} up", lan.hosts[0]));
+        ip(&format!("-n {} link set docker{network} up", lan.hosts[0]));
+        ip(&format!("-n {} addr add 172.20.{network}.1/24 dev docker{network}", lan.hosts[0]));
+        ip(&format!("-n {} addr add fd20:{network}::1/64 dev docker{network} nodad", lan.hosts[0]));
+    }
+    let server = lan.server(0, &[]);
+    assert!(server.addresses[0].starts_with("/ip4/10.98.0.1/"), "the cable's comes first: {:?}", server.addresses);
+    for _ in 0..3 {
+        let run = lan.client(1, &["-c", "1"]);
+        assert_eq!(run.json()["server"]["peer_id"], server.peer.as_str(), "{run}");
+    }
+
+    let lan = Lan::new();
+    for (host, number) in lan.hosts.iter().zip(["1", "2"]) {
+        ip(&format!("-n {host} addr flush dev eth0"));
+        ip(&format!("-n {host} addr add fd98::{number}/64 dev eth0 nodad"));
+        ip(&format!("-n {host} -6 route add ff02::/16 dev eth0 table local"));
+    }
+    let server = lan.server(0, &[]);
+    let run = lan.client(1, &["-c", "1"]);
+    assert_eq!(run.json()["server"]["peer_id"], server.peer.as_str(), "{run}");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_program_that_holds_the_port_of_mdns_is_named() {
+    let lan = Lan::new();
+    let hold = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5353)); \
+                print('held', flush=True); input()";
+    let mut holder = Command::new("ip");
+    let holder = Process::start(holder.args(["netns", "exec", &lan.hosts[0], "python3", "-c", hold]));
+    holder.line_with("held");
+    let server = lan.server(0, &[]);
+    server.process.log_with("UDP port 5353");
+    let run = lan.client(0, &["--find-timeout", "3s"]);
+    assert_eq!(run.cause(), "nothing_discovered", "{run}");
+    assert!(run.stderr.contains("UDP port 5353"), "{run}");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_port_that_an_outgoing_connection_holds_is_waited_for() {
+    let lan = Lan::new();
+    let server = lan.server(0, &["--port", "9000"]);
+    let hold = "import socket, struct; \
+                s = socket.create_connection(('10.98.0.1', 9000), source_address=('10.98.0.2', 36341)); \
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); \
+                print('held', flush=True); input()";
+    let mut holder = Command::new("ip");
+    let mut holder = Process::start(holder.args(["netns", "exec", &lan.hosts[1], "python3", "-c", hold]));
+    holder.line_with("held");
+    let mut waiting = lan.command(1, "ping-server");
+    let waiting = Process::start(waiting.args(["--ephemeral", "--json", "--bind-timeout", "1h"]));
+    waiting.log_with("an outgoing connection of another program holds that port");
+    holder.stdin = None;
+    waiting.event("ready");
+    drop(server);
 }
