@@ -132,6 +132,26 @@ fn dropped_packets_time_out_and_a_missing_route_is_named() {
     });
 }
 
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_firewall_that_refuses_is_told_from_a_missing_route() {
+    if !has_nft() {
+        return;
+    }
+    let lan = Lan::new();
+    let _server = lan.server(0, &[]);
+    let rule = "add table inet f; add chain inet f in { type filter hook input priority 0; }; \
+                add rule inet f in meta l4proto { tcp, udp } th dport 36341 reject with icmp type admin-prohibited";
+    let run = finish(Command::new("ip").args(["netns", "exec", &lan.hosts[0], "nft", rule]));
+    if run.code != Some(0) {
+        let rule = rule.replace("icmp type", "icmp");
+        let run = finish(Command::new("ip").args(["netns", "exec", &lan.hosts[0], "nft", &rule]));
+        assert_eq!(run.code, Some(0), "nft refuses {rule}: {run}");
+    }
+    let run = lan.client(1, &["--find-timeout", SEARCH, "--server", "10.98.0.1"]);
+    assert_eq!((run.code, run.cause().as_str()), (Some(2), "prohibited"), "{run}");
+}
+
 fn has_nft() -> bool {
     let has = Command::new("nft").arg("--version").stdout(Stdio::piped()).spawn().map(finish_child).is_ok();
     if !has {
@@ -402,6 +422,12 @@ fn a_port_that_an_outgoing_connection_holds_is_waited_for() {
     let mut waiting = lan.command(1, "ping-server");
     let waiting = Process::start(waiting.args(["--ephemeral", "--json", "--bind-timeout", "1h"]));
     waiting.log_with("an outgoing connection of another program holds that port");
+    // A signal stops it all the same.
+    let mut stopped = lan.command(1, "ping-server");
+    let mut stopped = Process::start(stopped.args(["--ephemeral", "--json", "--bind-timeout", "1h"]));
+    stopped.log_with("an outgoing connection of another program holds that port");
+    stopped.signal("TERM");
+    assert_eq!(stopped.exit_code(), Some(0));
     holder.stdin = None;
     waiting.event("ready");
     drop(server);

@@ -63,7 +63,7 @@ impl Plan {
                 outcome => return outcome,
             };
             if !std::mem::replace(&mut has_warned, true) {
-                warn!("{error}. Waiting up to {} for it to end", format_duration(limit));
+                warn!("{error} Waiting up to {} for it to end", format_duration(limit));
             }
             // The system does not tell when a port becomes free.
             sleep(BIND_PAUSE).await;
@@ -208,7 +208,7 @@ fn is_taken_or_forbidden(error: &io::Error) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot listen on {0}: an outgoing connection of another program holds that port. Choose another port (--port), or \
-     wait longer (--bind-timeout)"
+     wait longer (--bind-timeout)."
 )]
 struct Held(Multiaddr);
 

@@ -48,7 +48,11 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     // The identity stays locked while the server runs.
     let identity = if args.ephemeral { None } else { Some(identity::load(args.identity.clone())?) };
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
-    let mut server = Server::start(&args, &keypair).await?;
+    let mut server = tokio::select! {
+        started = Server::start(&args, &keypair) => started?,
+        // It may wait for its port.
+        () = signals.next() => return Ok(()),
+    };
     let outcome = server.serve(&mut signals, args.stop_on_eof).await;
     server.stop(outcome, &mut signals, &args.name).await
 }

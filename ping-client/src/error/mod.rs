@@ -121,7 +121,7 @@ impl Error {
             Self::NothingDiscovered => 1,
             Self::Dial { error: DialError::TimedOut | DialError::Other(_), .. } => 2,
             Self::Dial { error: DialError::NoRoute, .. } => 3,
-            Self::Dial { error: DialError::Refused, .. } => 4,
+            Self::Dial { error: DialError::Refused | DialError::Prohibited, .. } => 4,
             Self::Dial { .. } => 5,
             _ => 6,
         }
@@ -134,6 +134,7 @@ impl Error {
             Self::Dial { error, .. } => match error {
                 DialError::Refused => "refused",
                 DialError::NoRoute => "no_route",
+                DialError::Prohibited => "prohibited",
                 DialError::TimedOut => "timed_out",
                 DialError::NotLibp2p(_) => "not_libp2p",
                 DialError::WrongPeer { .. } => "wrong_peer",
@@ -216,6 +217,10 @@ impl Error {
 fn dial_help(error: &DialError) -> String {
     match error {
         DialError::Refused => "Start ping-server there, or check the port.".into(),
+        DialError::Prohibited => {
+            "Let TCP and UDP through to that port in the firewall of the server's machine, or of the network between."
+                .into()
+        }
         DialError::NoRoute => "Check that both machines are on the same network, or both on the internet.".into(),
         DialError::TimedOut => "Check the address, and that a firewall lets TCP and UDP through to that port.".into(),
         DialError::NotLibp2p(_) => {
@@ -296,6 +301,7 @@ impl fmt::Display for Error {
 fn fmt_dial(server: &str, error: &DialError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match error {
         DialError::Refused => write!(f, "nothing listens at {server}: connection refused"),
+        DialError::Prohibited => write!(f, "a firewall refuses packets to {server} (ICMP: prohibited)"),
         DialError::NoRoute => write!(f, "this machine has no route to {server}"),
         DialError::TimedOut => write!(f, "no answer from {server}: timed out"),
         DialError::NotLibp2p(reason) => write!(

@@ -20,7 +20,10 @@ use std::{
 use futures::{future::select_ok, stream::LocalBoxStream};
 use kameo::actor::RemoteActorRef;
 use libp2p::{Multiaddr, PeerId};
-use ping_core::{Connection, Node, PingActor, ServerAddress, Transport};
+use ping_core::{
+    Connection, DialError, Node, PingActor, ServerAddress, Transport,
+    transport::{endpoint, is_prohibited},
+};
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
@@ -225,8 +228,20 @@ impl<'a> Finder<'a> {
         expected: Option<PeerId>,
         server: String,
     ) -> Result<Connection, Error> {
+        let first = addresses.first().and_then(endpoint);
         let dials = addresses.into_iter().map(|address| Box::pin(self.node.dial(address, expected)));
-        select_ok(dials).await.map(|(connection, _)| connection).map_err(|error| Error::Dial { server, error })
+        let mut error = match select_ok(dials).await {
+            Ok((connection, _)) => return Ok(connection),
+            Err(error) => error,
+        };
+        // The system says the same of a firewall that refuses packets as of a missing route, and to QUIC nothing.
+        if matches!(error, DialError::NoRoute | DialError::TimedOut)
+            && let Some((ip, port, transport)) = first
+            && is_prohibited(transport, (ip, port).into()).await
+        {
+            error = DialError::Prohibited;
+        }
+        Err(Error::Dial { server, error })
     }
 
     /// Remembers an error, and tells the user of the first one.

@@ -45,7 +45,7 @@ impl Finder<'_> {
             match self.connect_over(server, transport).await {
                 Ok(connection) => return (transport, connection),
                 // QUIC never learns that there is no route. TCP does, and that holds for both.
-                Err(error @ Error::Dial { error: DialError::NoRoute, .. }) => self.note(error),
+                Err(error @ Error::Dial { error: DialError::NoRoute | DialError::Prohibited, .. }) => self.note(error),
                 Err(error) => debug!(%error, "no answer over another transport either"),
             }
             backoff.wait().await;

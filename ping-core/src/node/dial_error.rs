@@ -19,6 +19,9 @@ pub enum DialError {
     /// This machine has no route to that address.
     #[error("no route to that address")]
     NoRoute,
+    /// A firewall answers that it does not let packets through to that address.
+    #[error("a firewall prohibits it")]
+    Prohibited,
     /// No answer arrived in time.
     #[error("no answer")]
     TimedOut,

@@ -7,6 +7,7 @@
 //!   their messages.
 //! - `quic` brings its own TLS 1.3 and its own streams.
 //! - `signs` sees when anything of a peer arrives.
+//! - `prohibited` finds out whether a firewall refuses packets.
 //! - `interfaces` ranks this machine's addresses.
 //! - `lazy` builds a transport when it is first used.
 
@@ -15,6 +16,7 @@ mod heads;
 mod interfaces;
 mod lazy;
 mod noise_frames;
+mod prohibited;
 mod quic;
 mod signs;
 mod tcp;
@@ -43,6 +45,7 @@ use crate::hardening::Memory;
 use lazy::Lazy;
 
 pub use interfaces::{Interfaces, source_of};
+pub use prohibited::is_prohibited;
 pub(crate) use signs::Signs;
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
