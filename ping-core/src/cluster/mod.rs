@@ -280,9 +280,23 @@ impl Cluster {
 
     /// Who hosts an actor under this name.
     pub fn hosts(&self, name: &str) -> Vec<MemberInfo> {
-        let mut hosts = self.members();
-        hosts.retain(|host| host.is_there() && host.actor(name).is_some());
-        hosts
+        self.some_hosts(name, usize::MAX)
+    }
+
+    /// As many of those that host an actor under this name, or speak for a guest that does, and these guests.
+    pub(crate) fn some_hosts(&self, name: &str, limit: usize) -> Vec<MemberInfo> {
+        let directory = self.shared.directory();
+        let is_named = |actors: &[HostedActor]| actors.iter().any(|actor| actor.name == name);
+        let hosts = |record: &record::Record| {
+            is_named(&record.actors) || record.guests.iter().any(|guest| is_named(&guest.actors))
+        };
+        let found = directory.members().filter(|(_, member)| !member.is_gone && hosts(&member.record)).take(limit);
+        let mut found = with_guests(found.map(|(peer, member)| (peer, &member.record, false)));
+        found.retain(|host| {
+            let is_guest_of_nobody = host.state == State::Guest && directory.get(&host.peer).is_some();
+            host.actor(name).is_some() && !is_guest_of_nobody
+        });
+        found
     }
 
     /// The member, or guest, with this identity.

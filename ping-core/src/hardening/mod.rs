@@ -78,6 +78,8 @@ type Message = THandlerOutEvent<remote::messaging::Behaviour>;
 pub(crate) struct GuardedKameo {
     kameo: remote::Behaviour,
     connected: HashSet<PeerId>,
+    /// The dials in progress, whoever began them.
+    dials: HashMap<ConnectionId, PeerId>,
     /// The remote IP address of each connection.
     addresses: HashMap<ConnectionId, IpAddr>,
     registry: Registry,
@@ -92,6 +94,7 @@ impl GuardedKameo {
         Self {
             kameo,
             connected: HashSet::new(),
+            dials: HashMap::new(),
             addresses: HashMap::new(),
             registry,
             actions: VecDeque::new(),
@@ -155,12 +158,16 @@ impl NetworkBehaviour for GuardedKameo {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), .. }) if self.connected.contains(&peer) => {
-                return;
+            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), connection_id, .. }) => {
+                self.dials.remove(&connection_id);
+                if self.connected.contains(&peer) || self.dials.values().any(|dialed| *dialed == peer) {
+                    return;
+                }
             }
             FromSwarm::NewExternalAddrOfPeer(_) => return,
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
                 self.connected.insert(peer_id);
+                self.dials.remove(&connection_id);
                 self.addresses.insert(connection_id, ip_address(endpoint.get_remote_address()).unwrap_or(NO_ADDRESS));
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, remaining_established, .. }) => {
@@ -201,7 +208,9 @@ impl NetworkBehaviour for GuardedKameo {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.kameo.handle_pending_outbound_connection(id, peer, addresses, role)
+        let known = self.kameo.handle_pending_outbound_connection(id, peer, addresses, role)?;
+        self.dials.extend(peer.map(|peer| (id, peer)));
+        Ok(known)
     }
 
     fn handle_established_outbound_connection(

@@ -133,7 +133,7 @@ impl Registry {
             let me = self.cluster.as_ref().and_then(|cluster| cluster.get(&self.me));
             (self.me, me.map(|me| me.addresses).unwrap_or_default())
         });
-        let hosts = self.cluster.as_ref().map(|cluster| cluster.hosts(name)).unwrap_or_default();
+        let hosts = self.cluster.as_ref().map(|cluster| cluster.some_hosts(name, MAX_PROVIDERS)).unwrap_or_default();
         let hosts = hosts.into_iter().map(|host| (host.peer, host.addresses));
         let guests = self.guests.of_name(name).map(|(guest, addresses)| (guest, addresses.to_vec()));
         let (mut named, mut left) = (HashSet::from([asker]), MAX_ANSWER);
