@@ -12,13 +12,14 @@ use crate::run::Pace;
 /// long one nothing: each takes some ten microseconds of the client's time.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The longest interval. The detection of restarts needs signs of life.
+/// The longest interval. A server that started anew says so when the next packet of a connection that it does not know
+/// arrives.
 const MAX_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many measurements are made for each ping of a slow run.
 const PER_PING: u32 = 10;
 
-/// How long to wait for one. A peer that misses two in a row is gone, after twice this time. A TCP connection with
+/// How long to wait for one. A peer from which nothing at all arrives for twice this time is gone. A TCP connection with
 /// heavy loss has time to recover, and a link that is cut for ten seconds is noticed within the cut.
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
