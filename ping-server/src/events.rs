@@ -4,7 +4,11 @@ use std::{fmt, future::pending, io, time::Duration};
 
 use anyhow::{Result, anyhow};
 use libp2p::{Multiaddr, PeerId};
-use ping_core::{PeerText, cluster::MemberInfo, program::LineQueue};
+use ping_core::{
+    PeerText,
+    cluster::MemberInfo,
+    program::{LineQueue, RESULT},
+};
 use serde::Serialize;
 use tokio::{
     sync::{oneshot, watch},
@@ -139,11 +143,13 @@ fn json_line(event: &ServerEvent<'_>) -> Vec<u8> {
 fn log(event: &ServerEvent<'_>) {
     match event {
         ServerEvent::Listening { address, connection_address } => {
-            info!("Listening on {address}");
-            info!("Connection address: {connection_address}");
+            info!(target: RESULT, "Listening on {address}");
+            info!(target: RESULT, "Connection address: {connection_address}");
         }
         ServerEvent::StoppedListening { address } => info!("No longer listening on {address}"),
-        ServerEvent::Ready { name, .. } => info!("PingActor registered and ready! (name: {name})"),
+        ServerEvent::Ready { name, .. } => {
+            info!(target: RESULT, "PingActor registered and ready! (name: {name})");
+        }
         ServerEvent::ClientConnected { peer_id, address } => info!("Client connected: {} from {address}", peer_id.0),
         ServerEvent::ClientDisconnected { peer_id, .. } => info!("Client disconnected: {}", peer_id.0),
         ServerEvent::MoreClients { connected, disconnected } => {
@@ -163,13 +169,13 @@ fn log(event: &ServerEvent<'_>) {
         }
         ServerEvent::RallyHit { actor, hit, after_ms: None } => info!("{actor}: hit {hit}"),
         ServerEvent::RallyDone { rounds, members, duration_s, rate_per_s } => {
-            info!("done: {rounds} rounds over {members} members in {duration_s:.3} s, {rate_per_s:.0} a second");
+            info!(target: RESULT, "done: {rounds} rounds over {members} members in {duration_s:.3} s, {rate_per_s:.0} a second");
         }
         ServerEvent::Pings { count: 1, total } => info!("Received PING (total: {total})"),
         ServerEvent::Pings { count, total } => info!("Received {count} PINGs (total: {total})"),
         // The log counts its own.
         ServerEvent::LinesLost { .. } => {}
-        ServerEvent::Stopped { total } => info!("Stopped. Total pings: {total}"),
+        ServerEvent::Stopped { total } => info!(target: RESULT, "Stopped. Total pings: {total}"),
     }
 }
 

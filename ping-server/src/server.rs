@@ -12,7 +12,7 @@ use ping_core::{
     hardening::Limits,
     keys::secret,
     node::is_mdns_port_taken,
-    program::StopSignals,
+    program::{RESULT, StopSignals},
     protocol::About,
     stream,
 };
@@ -97,7 +97,7 @@ impl Server {
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
         let mut reports = Reports::start(node.peer(), args.json, total)?;
-        info!("Peer ID: {}", node.peer());
+        info!(target: RESULT, "Peer ID: {}", node.peer());
         addresses.iter().for_each(|address| reports.on_event(&Event::Listening(address.clone())));
         if is_reachable && addresses.iter().all(listen::is_loopback) {
             warn!("No network is up: only programs on this machine can reach the server");

@@ -23,7 +23,7 @@ use libp2p::{PeerId, multiaddr::Protocol, pnet::PreSharedKey};
 use ping_core::{
     Connection, Event, Node, Options, ServerAddress,
     keys::secret,
-    program::{StopSignals, flush_log, last_words},
+    program::{RESULT, StopSignals, flush_log, last_words},
 };
 use tokio::{
     runtime,
@@ -349,7 +349,7 @@ fn introduce(connection: &Connection, server: Option<&ServerAddress>) {
         Some(ServerAddress { peer: Some(_), .. }) => info!("Connected to {address}"),
         Some(_) => {
             info!("Connected to {address}");
-            warn!("Accepted identity {} unchecked; to check it, use {address}", connection.peer);
+            warn!(target: RESULT, "Accepted identity {} unchecked; to check it, use {address}", connection.peer);
         }
         None => info!("Found {address}; to check its identity, use {address}"),
     }

@@ -17,6 +17,10 @@ use super::LineQueue;
 /// How long a program that ends waits for the reader of its log.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The target of lines that are results: where a server is, and whose identity was not checked. `RUST_LOG` does not hide
+/// them.
+pub const RESULT: &str = "result";
+
 /// The queue of the process's log.
 static LOG: OnceLock<LineQueue> = OnceLock::new();
 
@@ -41,6 +45,7 @@ pub fn init_logging(level: Option<Level>) -> io::Result<()> {
         Some(Err(_)) => (default(), true),
         None => (default(), false),
     };
+    let targets = targets.with_target(RESULT, level.unwrap_or(Level::INFO));
     let layer = fmt::layer()
         .with_target(false)
         .with_ansi(stderr().is_terminal() && use_colour(env::var_os("NO_COLOR"), env::var_os("TERM")))
