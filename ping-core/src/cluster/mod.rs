@@ -2,13 +2,12 @@
 //!
 //! Each member is the only writer of one signed record of itself ([`record`]). All members keep all records, and agree
 //! on who is gone, in a [`directory`]. Statements spread by gossipsub (`gossip`); what was missed is found by comparing
-//! directories ([`messages`]); members dial each other at the addresses in their records (`book`).
+//! directories ([`messages`]); members dial each other at the addresses in their records.
 //!
 //! `member` is the behaviour that does all this. Programs hold a [`Cluster`]. A node that nobody joins only has the
 //! protocols; nothing runs before the first member is heard of.
 
 mod ask;
-mod book;
 pub mod directory;
 mod gossip;
 pub mod join;
@@ -175,11 +174,6 @@ impl Shared {
         theirs.into_iter().flatten().filter(|address| may_dial(address, ours)).cloned().collect()
     }
 
-    /// Everyone that is known, guests included.
-    fn everyone(&self) -> Vec<MemberInfo> {
-        with_guests(self.directory().members().map(|(peer, member)| (peer, &member.record, member.is_gone)))
-    }
-
     /// A member or guest.
     fn info(&self, peer: &PeerId) -> Option<MemberInfo> {
         let directory = self.directory();
@@ -275,7 +269,8 @@ impl Cluster {
 
     /// Everyone that is known, in the order of peer ids: guests, and those that are gone for a day, too.
     pub fn members(&self) -> Vec<MemberInfo> {
-        self.shared.everyone()
+        let directory = self.shared.directory();
+        with_guests(directory.members().map(|(peer, member)| (peer, &member.record, member.is_gone)))
     }
 
     /// Who hosts an actor under this name.
@@ -293,8 +288,8 @@ impl Cluster {
         let found = directory.members().filter(|(_, member)| !member.is_gone && hosts(&member.record)).take(limit);
         let mut found = with_guests(found.map(|(peer, member)| (peer, &member.record, false)));
         found.retain(|host| {
-            let is_guest_of_nobody = host.state == State::Guest && directory.get(&host.peer).is_some();
-            host.actor(name).is_some() && !is_guest_of_nobody
+            let is_member_too = host.state == State::Guest && directory.get(&host.peer).is_some();
+            host.actor(name).is_some() && !is_member_too
         });
         found
     }

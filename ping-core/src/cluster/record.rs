@@ -43,8 +43,8 @@ pub const MAX_WITNESSES: usize = 8;
 pub const MAX_GUESTS: usize = 8;
 
 /// The longest id of an actor's type, and the longest address, in bytes.
-const MAX_TYPE_LEN: usize = 255;
-const MAX_ADDRESS_LEN: usize = 128;
+pub(crate) const MAX_TYPE_LEN: usize = 255;
+pub(crate) const MAX_ADDRESS_LEN: usize = 128;
 
 /// When a record was written. The later one replaces the earlier.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]

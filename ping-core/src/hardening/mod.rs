@@ -78,7 +78,7 @@ type Message = THandlerOutEvent<remote::messaging::Behaviour>;
 pub(crate) struct GuardedKameo {
     kameo: remote::Behaviour,
     connected: HashSet<PeerId>,
-    /// The dials in progress, whoever began them.
+    /// The outbound dials in progress, of every protocol of the node.
     dials: HashMap<ConnectionId, PeerId>,
     /// The remote IP address of each connection.
     addresses: HashMap<ConnectionId, IpAddr>,

@@ -31,7 +31,7 @@ pub(super) struct Behaviour {
     pub(super) streams: stream::behaviour::Behaviour,
     keep_alive: KeepAlive,
     pub(super) mdns: Toggle<Discovery>,
-    cluster: Toggle<cluster::Behaviour>,
+    pub(super) cluster: Toggle<cluster::Behaviour>,
     pub(super) asker: Toggle<cluster::Asker>,
 }
 

@@ -71,7 +71,6 @@ pub(super) struct EventLoop {
     silent: HashMap<ConnectionId, Duration>,
     /// The connected peers, with the address that each was reported with.
     peers: HashMap<PeerId, Multiaddr>,
-    is_member: bool,
     rejections: LogLimit,
     accept_failures: LogLimit,
 }
@@ -82,7 +81,6 @@ impl EventLoop {
         swarm: Swarm<Behaviour>,
         events: mpsc::UnboundedSender<Event>,
         (signs, silence): (Arc<Signs>, Duration),
-        is_member: bool,
     ) -> Self {
         Self {
             swarm,
@@ -94,7 +92,6 @@ impl EventLoop {
             suspects: FuturesUnordered::new(),
             silent: HashMap::new(),
             peers: HashMap::new(),
-            is_member,
             rejections: LogLimit::default(),
             accept_failures: LogLimit::default(),
         }
@@ -189,7 +186,7 @@ impl EventLoop {
 
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let address = without_peer(endpoint.get_remote_address().clone());
-        if endpoint.is_dialer() && !self.is_member {
+        if endpoint.is_dialer() && !self.swarm.behaviour().cluster.is_enabled() {
             // The registry asks only peers whose address it knows. An inbound connection comes from a port that nothing
             // listens on, so its address is of no use. A member finds actors in the directory of its cluster, and
             // needs to ask nobody.

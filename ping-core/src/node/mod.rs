@@ -145,7 +145,7 @@ impl Node {
         let swarm = Swarm::new(transport, behaviour, peer, config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
-        let task = tokio::spawn(EventLoop::new(swarm, events, (signs, silence), cluster.is_some()).run(inbox));
+        let task = tokio::spawn(EventLoop::new(swarm, events, (signs, silence)).run(inbox));
         let (ending, ended) = watch::channel(None);
         tokio::spawn(async move {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());

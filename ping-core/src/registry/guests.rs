@@ -13,7 +13,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::{
     address::without_peer,
-    cluster::record::{Guest, HostedActor},
+    cluster::record::{Guest, HostedActor, MAX_ADDRESS_LEN, MAX_ADDRESSES},
     protocol::MAX_NAME_LEN,
 };
 
@@ -26,10 +26,6 @@ const MAX_PER_ADDRESS: usize = 16;
 
 /// How many nodes may register under one name.
 const MAX_PER_NAME: usize = 4;
-
-/// How many addresses of a registered node are kept, and how long each may be, in bytes.
-const MAX_ADDRESSES: usize = 8;
-const MAX_ADDRESS_LEN: usize = 128;
 
 /// How long a registration lasts without renewal: as long as Kademlia keeps a provider record.
 const LIFETIME: Duration = Duration::from_secs(48 * 60 * 60);

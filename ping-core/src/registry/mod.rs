@@ -23,7 +23,7 @@ use libp2p::{
 
 use crate::cluster::{
     Cluster,
-    record::{Guest, HostedActor, MAX_GUESTS},
+    record::{Guest, HostedActor, MAX_GUESTS, MAX_TYPE_LEN},
 };
 use guests::Guests;
 
@@ -38,9 +38,6 @@ const MAX_PROVIDERS: usize = 20;
 
 /// How many bytes of addresses an answer carries, so that it stays below the 16 KiB that Kademlia reads.
 const MAX_ANSWER: usize = 12 * 1024;
-
-/// The longest id of an actor's type in a registration, in bytes. It is a path in a program's source, or a UUID.
-const MAX_TYPE_LEN: usize = 255;
 
 /// What becomes of a message from a peer.
 #[allow(clippy::large_enum_variant, reason = "it is matched at once and never stored")]

@@ -39,7 +39,6 @@ use tokio::{
 
 use super::{
     Cluster, Command, Event, Options, Shared,
-    book::Book,
     directory::Directory,
     gossip::Gossip,
     messages::{Exchange, Request, Response, exchange},
@@ -77,7 +76,6 @@ enum Task {
 pub(crate) struct Protocols {
     gossip: Gossip,
     exchange: Exchange,
-    book: Book,
 }
 
 #[allow(clippy::large_enum_variant, reason = "it is matched at once and never stored")]
@@ -95,12 +93,6 @@ impl From<gossipsub::Event> for ProtocolEvent {
 impl From<ExchangeEvent<Request, Response>> for ProtocolEvent {
     fn from(event: ExchangeEvent<Request, Response>) -> Self {
         Self::Exchange(event)
-    }
-}
-
-impl From<std::convert::Infallible> for ProtocolEvent {
-    fn from(never: std::convert::Infallible) -> Self {
-        match never {}
     }
 }
 
@@ -133,8 +125,7 @@ impl Behaviour {
         let directory = Mutex::new(Directory::new(me));
         let shared = Arc::new(Shared { me, directory, digest: watch::Sender::new(0) });
         let (sender, commands) = mpsc::unbounded_channel();
-        let protocols =
-            Protocols { gossip: Gossip::new()?, exchange: exchange(ProtocolSupport::Full), book: Book(shared.clone()) };
+        let protocols = Protocols { gossip: Gossip::new()?, exchange: exchange(ProtocolSupport::Full) };
         let handle = Cluster { shared: shared.clone(), commands: sender };
         let behaviour = Self {
             protocols,
@@ -277,7 +268,13 @@ impl NetworkBehaviour for Behaviour {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.protocols.handle_pending_outbound_connection(id, peer, addresses, role)
+        let mut known = self.protocols.handle_pending_outbound_connection(id, peer, addresses, role)?;
+        // Members are dialed at the addresses in their records, whichever protocol dials them. Who dials with addresses
+        // wants those.
+        if let Some(peer) = peer.filter(|_| addresses.is_empty()) {
+            known.extend(self.shared.addresses(&peer));
+        }
+        Ok(known)
     }
 
     fn handle_established_outbound_connection(
