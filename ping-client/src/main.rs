@@ -13,6 +13,7 @@ mod output;
 mod pinger;
 mod plan;
 mod run;
+mod runtime;
 mod session;
 mod units;
 

@@ -21,9 +21,9 @@ use ping_core::{
     Connection, Event, Node, Options, ServerAddress,
     program::{StopSignals, last_words},
 };
-use tokio::{runtime, sync::mpsc};
+use tokio::sync::mpsc;
 
-use crate::{args::find_timeout, error::Error, find::Finder, identity, session::secret};
+use crate::{args::find_timeout, error::Error, find::Finder, identity, runtime::block_on, session::secret};
 
 pub(crate) use matrix::{MatrixArgs, matrix};
 pub(crate) use members::{MembersArgs, members};
@@ -53,8 +53,7 @@ pub(crate) struct MemberArgs {
 /// Connects to a member and does something with it, until that is done or a signal stops it. Its error, if any, is the
 /// last thing that is printed.
 fn with_member(args: &MemberArgs, work: impl AsyncFnOnce(&Node, &Connection) -> Result<(), Error>) -> Result<ExitCode> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
+    block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(args.identity.as_deref())?;
         let options = Options { secret: secret(args.secret.as_deref())?, ..Options::default() };
@@ -80,10 +79,7 @@ fn with_member(args: &MemberArgs, work: impl AsyncFnOnce(&Node, &Connection) -> 
                 ExitCode::from(2)
             }
         })
-    });
-    // A name server that does not answer must not delay the end.
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 /// A node that can ask members about their directories, and its events.

@@ -8,10 +8,7 @@ use ping_core::{
     Event, Node, ServerAddress,
     program::{StopSignals, flush_log, last_words},
 };
-use tokio::{
-    runtime,
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, error_span, info};
 
 use super::{
@@ -23,13 +20,13 @@ use crate::{
     identity,
     output::{Outputs, Row, write_rows},
     plan::Plan,
+    runtime::block_on,
     session::{exit_code, find_and_measure, nothing_yet, options},
 };
 
 /// Pings several servers. Fails if something fails that has nothing to do with them.
 pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
+    block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(plan.find.identity.as_deref())?;
         let (node, events) = start(&own.keypair, options(plan, plan.find.server.as_ref())?)?;
@@ -54,10 +51,7 @@ pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
                 Ok(ExitCode::from(if matches!(error, Error::Interrupted { .. }) { 1 } else { 2 }))
             }
         }
-    });
-    // A name server that does not answer must not delay the end.
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 /// The sessions side by side.

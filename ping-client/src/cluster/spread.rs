@@ -14,7 +14,6 @@ use ping_core::{
     program::{StopSignals, flush_log, last_words},
 };
 use tokio::{
-    runtime,
     sync::{mpsc, watch},
     time::timeout,
 };
@@ -33,13 +32,13 @@ use crate::{
     pinger::{Answer, Lane, LaneOf, Opener, Pinger, Reconnect, Retry, Spread, end_run},
     plan::Plan,
     run::{End, Observer, Sample, Schedule, Sending, Stop, run},
+    runtime::block_on,
     session::{COUNT_TIMEOUT, deadline, nothing_yet, options},
 };
 
 /// Spreads the pings of a plan. Fails if something fails that has nothing to do with the members.
 pub(crate) fn spread(plan: &Plan, started: Instant) -> Result<ExitCode> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
+    block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(plan.find.identity.as_deref())?;
         let (node, mut events) = start(&own.keypair, options(plan, plan.find.server.as_ref())?)?;
@@ -59,10 +58,7 @@ pub(crate) fn spread(plan: &Plan, started: Instant) -> Result<ExitCode> {
         node.stop().await;
         flush_log();
         rows.finish(plan, end)
-    });
-    // A name server that does not answer must not delay the end.
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 /// Finds the members, and pings them until the schedule is done or something stops it.

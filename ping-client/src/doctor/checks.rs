@@ -18,11 +18,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Check, DoctorArgs, Outcome, ms};
+use super::{Check, DoctorArgs, Outcome};
 use crate::{
     error::{Error, PingError},
     find::{Finder, speaks_kameo},
     pinger::{About, about},
+    units::ms,
 };
 
 /// How long a step may take that waits for an answer.
@@ -202,10 +203,10 @@ impl<'a> Checks<'a> {
         }
         let began = Instant::now();
         let finder = Finder::new(self.node, &self.args.name, STEP_TIMEOUT);
-        let found = finder.within_limit(finder.look_up_now(peer), || Error::NoLookUp { peer }).await;
+        let found = finder.within_limit(finder.look_up_once(peer), || Error::NoLookUp { peer }).await;
         let took = Some(began.elapsed());
         match found {
-            Ok(actor) => {
+            Ok((actor, _)) => {
                 self.add("registry", Outcome::Passed, took, format!("names {} on this peer", self.args.name));
                 Some(actor)
             }

@@ -9,7 +9,6 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -18,9 +17,8 @@ use ping_core::{
     Node, Options, ServerAddress, address, node::is_mdns_port_taken, program::StopSignals, protocol::DEFAULT_NAME,
 };
 use serde::Serialize;
-use tokio::runtime;
 
-use crate::{identity, output::table_of_words, session::secret};
+use crate::{identity, output::table_of_words, runtime::block_on, session::secret};
 use checks::Checks;
 
 /// The arguments of `doctor`.
@@ -88,8 +86,7 @@ struct Object<'a> {
 
 /// Walks all steps. The exit code is 0 if a ping works, and 1 if not.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
+    block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(args.identity.as_deref())?;
         let secret = secret(args.secret.as_deref())?;
@@ -105,10 +102,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         let steps = checks.into_steps();
         node.stop().await;
         print(args, &steps)
-    });
-    // A name server that does not answer must not delay the end.
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 /// Whether a ping works, if this is what was found.
@@ -149,11 +143,6 @@ fn text(steps: &[Check]) -> String {
         format!("A ping does not work{cause}")
     };
     table_of_words(&rows) + &verdict + "\n"
-}
-
-/// How long something took, in milliseconds.
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::{Finder, speaks_kameo::speaks_kameo};
 use crate::{backoff::Backoff, error::Error};
 
 /// The actor, and the other peers that registered one under its name.
-type LookedUp = (RemoteActorRef<PingActor>, LocalBoxStream<'static, PeerId>);
+pub(crate) type LookedUp = (RemoteActorRef<PingActor>, LocalBoxStream<'static, PeerId>);
 
 impl Finder<'_> {
     /// Asks the registry for the actor until it names the one on `peer`.
@@ -52,11 +52,7 @@ impl Finder<'_> {
     }
 
     /// The same, once.
-    pub(crate) async fn look_up_now(&self, peer: PeerId) -> Result<RemoteActorRef<PingActor>, Error> {
-        self.look_up_once(peer).await.map(|(actor, _)| actor)
-    }
-
-    async fn look_up_once(&self, peer: PeerId) -> Result<LookedUp, Error> {
+    pub(crate) async fn look_up_once(&self, peer: PeerId) -> Result<LookedUp, Error> {
         if self.node.asks_directories()
             && let Some(found) = self.look_up_in_directory(peer).await
         {

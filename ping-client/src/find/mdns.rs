@@ -122,7 +122,7 @@ impl Finder<'_> {
         let connect = async || {
             let addresses = addresses.borrow().clone();
             let server = addresses.first().map(ToString::to_string).unwrap_or_default();
-            self.dial_all(addresses, Some(peer), server).await
+            self.dial_or_explain(addresses, Some(peer), server).await
         };
         self.retrying(connect, || known).await
     }

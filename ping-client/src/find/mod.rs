@@ -191,7 +191,7 @@ impl<'a> Finder<'a> {
                 // A transport that is refused at once is tried again while another still waits for an answer.
                 let mut backoff = Backoff::new();
                 loop {
-                    match self.connect_over(server, transport).await {
+                    match self.connect_or_explain(server, transport).await {
                         Err(error) if !error.is_final() && server.transport.is_none() => self.note(error),
                         outcome => return outcome,
                     }
@@ -209,6 +209,18 @@ impl<'a> Finder<'a> {
     }
 
     async fn connect_over(&self, server: &ServerAddress, transport: Transport) -> Result<Connection, Error> {
+        let addresses = self.addresses(server, transport).await?;
+        self.dial_all(addresses, server.peer, format!("{server} over {transport}")).await
+    }
+
+    /// The same, and finds out more about a failure.
+    async fn connect_or_explain(&self, server: &ServerAddress, transport: Transport) -> Result<Connection, Error> {
+        let addresses = self.addresses(server, transport).await?;
+        self.dial_or_explain(addresses, server.peer, format!("{server} over {transport}")).await
+    }
+
+    /// Where the server can be reached over this transport.
+    async fn addresses(&self, server: &ServerAddress, transport: Transport) -> Result<Vec<Multiaddr>, Error> {
         let ips = server.resolve().await.map_err(|error| Error::Unresolved {
             host: server.host(),
             reason: error.to_string(),
@@ -217,8 +229,7 @@ impl<'a> Finder<'a> {
         if self.address_known.get().is_none() {
             self.address_known.set(Some(Instant::now()));
         }
-        let addresses = ips.into_iter().map(|ip| transport.multiaddr(ip, server.port)).collect();
-        self.dial_all(addresses, server.peer, format!("{server} over {transport}")).await
+        Ok(ips.into_iter().map(|ip| transport.multiaddr(ip, server.port)).collect())
     }
 
     /// Dials all these addresses at once; the first to answer wins. `server` is what they are called if none does.
@@ -228,20 +239,28 @@ impl<'a> Finder<'a> {
         expected: Option<PeerId>,
         server: String,
     ) -> Result<Connection, Error> {
-        let first = addresses.first().and_then(endpoint);
         let dials = addresses.into_iter().map(|address| Box::pin(self.node.dial(address, expected)));
-        let mut error = match select_ok(dials).await {
-            Ok((connection, _)) => return Ok(connection),
-            Err(error) => error,
-        };
-        // The system says the same of a firewall that refuses packets as of a missing route, and to QUIC nothing.
-        if matches!(error, DialError::NoRoute | DialError::TimedOut)
-            && let Some((ip, port, transport)) = first
-            && is_prohibited(transport, (ip, port).into()).await
-        {
-            error = DialError::Prohibited;
+        select_ok(dials).await.map(|(connection, _)| connection).map_err(|error| Error::Dial { server, error })
+    }
+
+    /// The same, and finds out whether a firewall is the cause of a failure. The system says the same of a firewall that
+    /// refuses packets as of a missing route, and to QUIC nothing.
+    async fn dial_or_explain(
+        &self,
+        addresses: Vec<Multiaddr>,
+        expected: Option<PeerId>,
+        server: String,
+    ) -> Result<Connection, Error> {
+        let first = addresses.first().and_then(endpoint);
+        match self.dial_all(addresses, expected, server).await {
+            Err(Error::Dial { server, error: DialError::NoRoute | DialError::TimedOut })
+                if let Some((ip, port, transport)) = first
+                    && is_prohibited(transport, (ip, port).into()).await =>
+            {
+                Err(Error::Dial { server, error: DialError::Prohibited })
+            }
+            outcome => outcome,
         }
-        Err(Error::Dial { server, error })
     }
 
     /// Remembers an error, and tells the user of the first one.

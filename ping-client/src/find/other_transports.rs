@@ -42,7 +42,7 @@ impl Finder<'_> {
     async fn answers_over(&self, server: &ServerAddress, transport: Transport) -> (Transport, Connection) {
         let mut backoff = Backoff::new();
         loop {
-            match self.connect_over(server, transport).await {
+            match self.connect_or_explain(server, transport).await {
                 Ok(connection) => return (transport, connection),
                 // QUIC never learns that there is no route. TCP does, and that holds for both.
                 Err(error @ Error::Dial { error: DialError::NoRoute | DialError::Prohibited, .. }) => self.note(error),

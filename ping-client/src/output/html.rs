@@ -14,7 +14,7 @@ use super::Report;
 use crate::{
     figures::{Interval, ServerVersion, SessionResult},
     run::Pace,
-    units::digits,
+    units::{digits, ms},
 };
 
 /// The size of a plot in its own units; the page scales it to the window.
@@ -246,10 +246,6 @@ fn steps(result: &SessionResult) -> Plot {
         area.present()?;
     }
     Ok(Some(svg))
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! The result for programs: one JSON object, whose fields `docs/json.md` and `docs/result.schema.json` describe.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::io::{self, Write};
 
 use serde::Serialize;
 
@@ -12,6 +9,7 @@ use crate::{
     figures::{Figures, Load as RunLoad, Phases as RunPhases, ServerVersion, SessionResult, Summary, Times},
     pinger::Mode,
     run::Pace,
+    units::ms,
 };
 
 /// The version of the object's fields.
@@ -296,9 +294,4 @@ fn percentiles(times: &Times) -> Vec<Percentile> {
         return Vec::new();
     }
     PERCENTILES.map(|percent| Percentile { percent, ms: ms(times.percentile(percent)) }).into()
-}
-
-/// Milliseconds, to the nanosecond.
-fn ms(duration: Duration) -> f64 {
-    duration.as_nanos() as f64 / 1e6
 }

@@ -45,7 +45,7 @@ pub(crate) trait Observer {
     /// A ping that had timed out was answered after all.
     fn late(&mut self, sequence: u64, answer: Answer);
 
-    /// The machine slept, or this program was stopped, and so many pings were not sent that were due meanwhile.
+    /// The machine slept, or this program was stopped, for this time. That many pings were due then and were not sent.
     fn slept(&mut self, _slept: Duration, _missed: u64) {}
 
     /// The run is over. Fails if something that was seen could not be recorded.

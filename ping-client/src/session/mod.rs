@@ -26,7 +26,6 @@ use ping_core::{
     program::{RESULT, StopSignals, flush_log, last_words},
 };
 use tokio::{
-    runtime,
     sync::mpsc,
     time::{sleep_until, timeout},
 };
@@ -45,6 +44,7 @@ use crate::{
     pinger::{Facts, Opener, Pinger, Reconnect, Retry},
     plan::Plan,
     run::{End, LATE_GRACE, Pace, Schedule, Stop, run as run_pings},
+    runtime::block_on,
 };
 pub(crate) use conclude::COUNT_TIMEOUT;
 use conclude::{conclude, note_end};
@@ -60,9 +60,7 @@ const COUNTS_MISSING: &str = "the server's own counts are missing: the session e
 /// Runs the session; `started` is when the process did. Fails if something fails that has nothing to do with the
 /// server, such as writing the result.
 pub(crate) fn run(plan: Plan, started: Instant) -> Result<ExitCode> {
-    // One thread: a ping costs a handful of wake-ups, and between threads each costs more than the work it brings.
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
+    block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         if plan.find.demo {
             let session =
@@ -70,10 +68,7 @@ pub(crate) fn run(plan: Plan, started: Instant) -> Result<ExitCode> {
             return demo::run(plan.find.timeout, &mut signals, session).await;
         }
         session(&plan, plan.find.server.as_ref(), started, &mut signals).await
-    });
-    // A name server that does not answer must not delay the end.
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 async fn session(

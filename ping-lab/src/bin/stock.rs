@@ -42,7 +42,6 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
     time::sleep,
 };
 
@@ -197,20 +196,14 @@ async fn server<A: Actor + remote::RemoteActor>(actor: ActorRef<A>) -> Result<()
 async fn rival(address: Multiaddr) -> Result<()> {
     let mut swarm = kameo_swarm()?;
     swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
-    loop {
-        match swarm.select_next_some().await {
-            SwarmEvent::NewListenAddr { address: own, .. } => {
-                // The registry does not pass a provider on that says no address.
-                swarm.add_external_address(own);
-                swarm.dial(address.clone())?;
-            }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
-                swarm.add_peer_address(peer_id, endpoint.get_remote_address().clone());
-                break;
-            }
-            _ => {}
+    let own = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
         }
-    }
+    };
+    // The registry does not pass a provider on that says no address.
+    swarm.add_external_address(own);
+    connect(&mut swarm, address).await?;
     let actor = PingActor::spawn(PingActor { total: 0, rest: Duration::ZERO });
     let mut register = Some(tokio::spawn(async move { actor.register("ping_actor").await }));
     loop {
@@ -320,18 +313,8 @@ async fn plain() -> Result<()> {
 
 async fn client(mut swarm: Swarm<KameoBehaviour>, address: Multiaddr, load: Load) -> Result<()> {
     let Load { started, count, width, size } = load;
-    swarm.dial(address)?;
-    let (connected, connection) = oneshot::channel();
-    tokio::spawn(async move {
-        let mut connected = Some(connected);
-        loop {
-            if let SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } = swarm.select_next_some().await {
-                swarm.add_peer_address(peer_id, endpoint.get_remote_address().clone());
-                connected.take().map(|connected| connected.send(()));
-            }
-        }
-    });
-    connection.await.context("not connected")?;
+    connect(&mut swarm, address).await?;
+    tokio::spawn(async move { while swarm.next().await.is_some() {} });
     let actor = loop {
         match RemoteActorRef::<PingActor>::lookup("ping_actor").await? {
             Some(actor) => break actor,
