@@ -252,15 +252,14 @@ impl<'a> Finder<'a> {
         server: String,
     ) -> Result<Connection, Error> {
         let first = addresses.first().and_then(endpoint);
-        match self.dial_all(addresses, expected, server).await {
-            Err(Error::Dial { server, error: DialError::NoRoute | DialError::TimedOut })
-                if let Some((ip, port, transport)) = first
-                    && is_prohibited(transport, (ip, port).into()).await =>
-            {
-                Err(Error::Dial { server, error: DialError::Prohibited })
-            }
-            outcome => outcome,
+        let mut outcome = self.dial_all(addresses, expected, server).await;
+        if let Err(Error::Dial { error: error @ (DialError::NoRoute | DialError::TimedOut), .. }) = &mut outcome
+            && let Some((ip, port, transport)) = first
+            && is_prohibited(transport, (ip, port).into()).await
+        {
+            *error = DialError::Prohibited;
         }
+        outcome
     }
 
     /// Remembers an error, and tells the user of the first one.

@@ -207,12 +207,10 @@ impl EventLoop {
     }
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId, remaining: u32, cause: Option<&ConnectionError>) {
-        let reason = match cause {
-            _ if let Some(silence) = self.silent.remove(&id) => {
-                PeerText::new(format_args!("no sign of life for {:.0} s", silence.as_secs_f64()))
-            }
-            Some(cause) => explain(cause),
-            None => "it was closed".into(),
+        let reason = match (self.silent.remove(&id), cause) {
+            (Some(silence), _) => PeerText::new(format_args!("no sign of life for {:.0} s", silence.as_secs_f64())),
+            (None, Some(cause)) => explain(cause),
+            (None, None) => "it was closed".into(),
         };
         debug!(%peer, %reason, "connection closed");
         if let Some(closing) = self.closings.remove(&id) {
