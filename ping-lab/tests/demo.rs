@@ -10,6 +10,7 @@ fn the_demo_answers_a_hundred_pings() {
     assert_eq!(run.code, Some(0), "{run}");
     assert!(run.stdout.contains("100 pings sent, 100 answered, 0 lost"), "{run}");
     assert!(run.stdout.contains("first pong"), "{run}");
+    assert!(!run.stderr.contains("Peer ID"), "the server's log is not the client's: {run}");
     let run = client(&["--demo", "--json", "-c", "7"]);
     assert_eq!(run.json()["server_total"], 7, "{run}");
 }

@@ -97,7 +97,11 @@ impl Server {
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
         let mut reports = Reports::start(node.peer(), args.json, total)?;
-        info!(target: RESULT, "Peer ID: {}", node.peer());
+        match args.json {
+            // An event says it.
+            true => info!("Peer ID: {}", node.peer()),
+            false => info!(target: RESULT, "Peer ID: {}", node.peer()),
+        }
         addresses.iter().for_each(|address| reports.on_event(&Event::Listening(address.clone())));
         if is_reachable && addresses.iter().all(listen::is_loopback) {
             warn!("No network is up: only programs on this machine can reach the server");
