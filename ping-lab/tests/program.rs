@@ -4,8 +4,10 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader},
     net::TcpStream,
+    os::unix::ffi::OsStrExt,
     process::{Command, Stdio},
 };
 
@@ -74,6 +76,17 @@ fn a_server_under_nohup_survives_the_end_of_the_terminal() {
     let server = Server::from(Process::start(&mut command));
     server.process.signal("HUP");
     assert_eq!(ping(server.address("tcp"), &["-c", "1"]).code, Some(0));
+}
+
+#[test]
+fn a_path_that_is_no_utf_8_is_a_path() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(OsStr::from_bytes(b"\xff.csv"));
+    let mut command = client_command(server.address("tcp"), &["-c", "1", "--json"]);
+    let run = finish(command.arg("--csv").arg(&path));
+    assert_eq!(run.code, Some(0), "{run}");
+    assert!(std::fs::read_to_string(&path).unwrap().lines().count() > 1, "{run}");
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl SessionResult {
             clocks: None,
             notes: Vec::new(),
             error: None,
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            command: std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "),
         }
     }
 

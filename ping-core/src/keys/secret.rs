@@ -11,7 +11,7 @@ use std::{
 use libp2p::pnet::PreSharedKey;
 
 use super::private_file::{Exposure, exposure};
-use crate::program::open_regular;
+use crate::program::{decode, open_regular};
 
 /// How much of the file is read, in bytes. A key takes 95.
 const MAX_FILE_SIZE: u64 = 4096;
@@ -76,7 +76,7 @@ pub fn read(path: &Path) -> Result<PreSharedKey, SecretError> {
 
 /// Reads the key, if the text has its form. libp2p's own parser panics on some texts, and takes others for a key.
 fn parse(bytes: &[u8]) -> Option<PreSharedKey> {
-    let text = std::str::from_utf8(bytes).ok()?;
+    let text = decode(bytes)?;
     let digits = text.lines().nth(2)?.trim_end();
     let is_key = digits.len() == KEY_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     text.parse().ok().filter(|_| is_key)

@@ -10,4 +10,4 @@ pub use duration::duration;
 pub use line_queue::LineQueue;
 pub use logging::{RESULT, flush_log, init_logging, last_words};
 pub use signals::StopSignals;
-pub use small_file::{open_regular, read_small_file};
+pub use small_file::{decode, open_regular, read_small_file};
