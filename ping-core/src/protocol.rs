@@ -83,6 +83,18 @@ pub struct Card {
     /// What the clock of its machine shows, in milliseconds since 1970.
     #[serde(default)]
     pub time: Option<u64>,
+    /// The process that hosts it.
+    #[serde(default)]
+    pub process: Option<Process>,
+}
+
+/// One run of a program, told apart from every other: those before it, and those on machines with the same key.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Process {
+    /// A random number that it chose when it started.
+    pub id: u64,
+    /// For how long it has run, in milliseconds.
+    pub uptime_ms: u64,
 }
 
 /// A ping with a payload, which the actor sends back.

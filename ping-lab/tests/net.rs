@@ -266,6 +266,84 @@ fn a_name_is_resolved_afresh_when_its_server_has_moved() {
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
+fn a_server_whose_address_changes_is_found_again_by_mdns() {
+    let lan = Lan::new();
+    let _server = lan.server(0, &[]);
+    let client = Process::start(&mut lan.client_command(1, &["-i", "100ms", "-c", "0"]));
+    client.log_with("Received PONG");
+    ip(&format!("-n {} addr add 10.98.0.3/24 dev eth0", lan.hosts[0]));
+    ip(&format!("-n {} addr del 10.98.0.1/24 dev eth0", lan.hosts[0]));
+    ip(&format!("-n {} addr replace 10.98.0.3/24 dev eth0", lan.hosts[0]));
+    client.log_with("Connected again");
+    client.log_with("Received PONG");
+    let result = result_of(client);
+    assert_eq!(result["reconnects"]["count"], 1, "{result}");
+}
+
+/// Runs `ping-client doctor` on a host.
+fn doctor(lan: &Lan, host: usize, target: &str) -> Run {
+    finish(lan.command(host, "ping-client").args(["doctor", target]))
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn two_machines_with_one_identity_are_told_apart() {
+    let lan = Lan::new();
+    ip(&format!("-n {} addr add 10.98.0.3/24 dev eth0", lan.hosts[0]));
+    let hosts = Hosts::new(&lan.hosts[1]);
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [key, copy] = [0, 1].map(|number: usize| file(folders[number].path(), "key"));
+    let at = |host: &str, key: &str| {
+        let listen = format!("/ip4/{host}/tcp/36341");
+        let mut server = lan.command(0, "ping-server");
+        Server::from(Process::start(server.args(["--json", "--identity", key, "--listen", &listen])))
+    };
+    let first = at("10.98.0.1", &key);
+    fs::copy(&key, &copy).unwrap();
+    let second = at("10.98.0.3", &copy);
+    assert_eq!(first.peer, second.peer);
+
+    hosts.say("10.98.0.1 twins.example\n10.98.0.3 twins.example\n");
+    let run = doctor(&lan, 1, "/dns4/twins.example/tcp/36341");
+    assert!(run.stdout.contains("10.98.0.1 and 10.98.0.3 are two machines with one identity"), "{run}");
+
+    hosts.say("10.98.0.1 twins.example\n");
+    let arguments = ["-i", "500ms", "-c", "0", "--server", "/dns4/twins.example/tcp/36341"];
+    let client = Process::start(&mut lan.client_command(1, &arguments));
+    // By then the client knows who answers.
+    client.log_with("Received PONG #6");
+    hosts.say("10.98.0.3 twins.example\n");
+    first.process.signal("KILL");
+    client.log_with("Two machines have the identity");
+    client.log_with("Received PONG");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_path_that_drops_large_packets_is_named_with_the_size_that_passes() {
+    if !has_nft() {
+        return;
+    }
+    let lan = Lan::new();
+    let _server = lan.server(0, &[]);
+    for host in &lan.hosts {
+        // Each segment is a packet of its own.
+        ip(&format!("-n {host} link set eth0 gso_max_segs 1"));
+        let rule = "add table inet mtu; add chain inet mtu in { type filter hook input priority 0; }; \
+                    add rule inet mtu in meta length > 1000 drop";
+        let run = nft(host, rule);
+        assert_eq!(run.code, Some(0), "nft refuses {rule}: {run}");
+    }
+    let run = doctor(&lan, 1, "/ip4/10.98.0.1/tcp/36341");
+    let sizes = run.stdout.lines().find(|line| line.starts_with("path mtu")).unwrap_or_default();
+    let words: Vec<_> = sizes.split_whitespace().collect();
+    assert_eq!(words[..3], ["path", "mtu", "FAILED"], "{run}");
+    let passes: usize = words[4].parse().unwrap();
+    assert!((400..1000).contains(&passes), "{run}");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
 fn a_name_that_does_not_resolve_yet_is_tried_again() {
     let lan = Lan::new();
     let hosts = Hosts::new(&lan.hosts[1]);

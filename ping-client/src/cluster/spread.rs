@@ -26,7 +26,7 @@ use super::{
 use crate::{
     error::Error,
     figures::{Figures, Server, ServerVersion, SessionResult},
-    find::{Finder, Found},
+    find::{Finder, Found, Place},
     identity,
     output::{Row, write_rows},
     pinger::{Answer, Lane, LaneOf, Opener, Pinger, Reconnect, Retry, Spread, end_run},
@@ -142,7 +142,7 @@ fn open<'a>(plan: &'a Plan, node: &'a Node, new: New) -> LocalBoxFuture<'a, Open
             let found = Server { peer: *peer, address: address.clone(), version: ServerVersion::Unknown };
             let (_, last_heard) = watch::channel(None);
             let find = (&*plan.find.name, plan.find.timeout);
-            let opener = Opener::new(node, find, Some(&server), &connection, &plan.pinger, last_heard);
+            let opener = Opener::new(node, find, Place::Address(server.clone()), &connection, &plan.pinger, last_heard);
             let (pinger, facts) = Reconnect::open(opener, actor, connection, false).await?;
             let pinger: Box<dyn Pinger + 'a> =
                 if plan.pinger.retries { Box::new(Retry::new(pinger)) } else { Box::new(pinger) };

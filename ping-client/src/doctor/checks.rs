@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures::future::join_all;
 use kameo::actor::RemoteActorRef;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
@@ -18,11 +19,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Check, DoctorArgs, Outcome};
+use super::{
+    Check, DoctorArgs, Outcome,
+    name_servers::{ask, name_servers},
+};
 use crate::{
     error::{Error, PingError},
     find::{Finder, speaks_kameo},
-    pinger::{About, about},
+    pinger::{About, Host, about, host_of},
     units::ms,
 };
 
@@ -32,12 +36,18 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to listen for the answers of mDNS.
 const MDNS_TIME: Duration = Duration::from_millis(1500);
 
-/// Payloads that need several packets of the usual sizes: Ethernet's, that of most tunnels, and IPv6's least. The first
-/// that comes back tells which packets pass.
-const SIZES: [usize; 4] = [16 * 1024, 1300, 1100, 400];
+/// A payload that needs several packets.
+const LARGE: usize = 16 * 1024;
 
-/// How long a payload may take. Small ones have just been answered.
-const SIZE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Payloads that fit into one packet of any network, with what is around them, and into none of Ethernet.
+const ONE_PACKET: std::ops::Range<usize> = 16..1500;
+
+/// How exactly the largest payload that passes is found, in bytes.
+const SIZE_STEP: usize = 32;
+
+/// How long a payload may take, in round trips of a ping that has just been answered, and at least.
+const SIZE_ROUND_TRIPS: u32 = 8;
+const SIZE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How far two clocks may differ before that is worth a word.
 const MAX_SKEW: Duration = Duration::from_secs(1);
@@ -66,7 +76,7 @@ impl<'a> Checks<'a> {
         {
             self.identity(connection.peer);
             if let Some(actor) = self.find(&connection).await {
-                self.ping(&actor).await;
+                self.ping(&actor, &connection).await;
             }
         }
         self.mdns(is_mdns_port_taken).await;
@@ -82,6 +92,9 @@ impl<'a> Checks<'a> {
         let resolved = timeout(STEP_TIMEOUT, self.args.server.resolve()).await;
         let took = Some(began.elapsed());
         let host = self.args.server.host();
+        if host.parse::<IpAddr>().is_err() {
+            self.name_servers(&host).await;
+        }
         match resolved {
             Ok(Ok(ips)) => {
                 let list: Vec<_> = ips.iter().map(ToString::to_string).collect();
@@ -100,6 +113,22 @@ impl<'a> Checks<'a> {
         }
     }
 
+    /// What each name server of this machine says, and how fast.
+    async fn name_servers(&mut self, name: &str) {
+        let servers = name_servers();
+        let answers = join_all(servers.iter().map(|server| ask(*server, name))).await;
+        for (server, answer) in servers.iter().zip(answers) {
+            match answer {
+                Ok((answer, time)) => {
+                    self.add("name server", Outcome::Passed, Some(time), format!("{server} {answer}"));
+                }
+                Err(error) => {
+                    self.add("name server", Outcome::NotNeeded, None, format!("{server} does not answer: {error}"));
+                }
+            }
+        }
+    }
+
     /// Tries every address over every transport that was asked for. Returns the connection that a ping would use.
     async fn connect(&mut self, ips: &[IpAddr]) -> Option<Connection> {
         let first = self.steps.len();
@@ -111,6 +140,7 @@ impl<'a> Checks<'a> {
             .filter(|transport| transport.takes_secret() || !self.node.is_private())
             .collect();
         let mut last: Option<Connection> = None;
+        let mut hosts: Vec<(IpAddr, PeerId, Host)> = Vec::new();
         for &ip in ips {
             match source_of(ip) {
                 Ok(source) => {
@@ -132,7 +162,13 @@ impl<'a> Checks<'a> {
                 if let Some(before) = last.as_mut() {
                     let _ = timeout(STEP_TIMEOUT, &mut before.closed).await;
                 }
-                last = self.dial(transport, ip).await.or(last);
+                if let Some(connection) = self.dial(transport, ip).await {
+                    if ips.len() > 1 {
+                        let peer = connection.peer;
+                        hosts.extend(self.host(peer).await.map(|host| (ip, peer, host)));
+                    }
+                    last = Some(connection);
+                }
             }
         }
         if last.is_some() {
@@ -140,12 +176,31 @@ impl<'a> Checks<'a> {
             let failed = self.steps[first..].iter_mut().filter(|check| check.outcome == Outcome::Failed);
             failed.for_each(|check| check.outcome = Outcome::NotNeeded);
         }
+        self.twins(&hosts);
         let mut last = last?;
         if matches!(last.closed.try_recv(), Err(TryRecvError::Empty)) {
             return Some(last);
         }
         // It made way for one that failed.
         self.node.dial(last.address, Some(last.peer)).await.ok()
+    }
+
+    /// The process that hosts the peer's actor.
+    async fn host(&self, peer: PeerId) -> Option<Host> {
+        let finder = Finder::new(self.node, &self.args.name, STEP_TIMEOUT);
+        let (actor, _) = timeout(STEP_TIMEOUT, finder.look_up_once(peer)).await.ok()?.ok()?;
+        host_of(&actor).await
+    }
+
+    /// Whether addresses with one identity lead to two machines.
+    fn twins(&mut self, hosts: &[(IpAddr, PeerId, Host)]) {
+        let pairs = hosts.iter().enumerate().flat_map(|(n, later)| hosts[..n].iter().map(move |first| (first, later)));
+        for ((first, first_peer, first_host), (later, peer, host)) in pairs {
+            if peer == first_peer && host.is_twin_of(first_host) {
+                let detail = format!("{first} and {later} are two machines with one identity; give one another key");
+                return self.add("machine", Outcome::Failed, None, detail);
+            }
+        }
     }
 
     async fn tcp(&mut self, socket: SocketAddr) -> bool {
@@ -218,7 +273,7 @@ impl<'a> Checks<'a> {
     }
 
     /// Asks the actor about itself, and pings it once without a payload, and with larger ones.
-    async fn ping(&mut self, actor: &RemoteActorRef<PingActor>) {
+    async fn ping(&mut self, actor: &RemoteActorRef<PingActor>, connection: &Connection) {
         let asked = SystemTime::now();
         let began = Instant::now();
         let told = about(actor).await;
@@ -252,9 +307,10 @@ impl<'a> Checks<'a> {
             Ok(Err(error)) => (Outcome::Failed, PingError::from_kameo(&error).to_string()),
             Err(_) => (Outcome::Failed, PingError::TimedOut { timeout: Some(STEP_TIMEOUT) }.to_string()),
         };
-        self.add("ping", outcome, Some(began.elapsed()), detail);
+        let took = began.elapsed();
+        self.add("ping", outcome, Some(took), detail);
         if outcome == Outcome::Passed && card.is_some() {
-            self.sizes(actor).await;
+            self.sizes(actor, connection, SIZE_TIMEOUT.max(SIZE_ROUND_TRIPS * took)).await;
         }
     }
 
@@ -268,31 +324,30 @@ impl<'a> Checks<'a> {
         self.add("clock", if skew < MAX_SKEW { Outcome::Passed } else { Outcome::NotNeeded }, None, detail);
     }
 
-    /// Whether payloads pass that fill packets. Where they do not though small ones do, routers on the way drop large
-    /// packets without a word.
-    async fn sizes(&mut self, actor: &RemoteActorRef<PingActor>) {
-        for size in SIZES {
-            let began = Instant::now();
-            let echo = Echo { sequence: 1, payload: vec![0; size] };
-            if let Ok(Ok(_)) = timeout(SIZE_TIMEOUT, actor.ask(&echo).send()).await {
-                let took = Some(began.elapsed());
-                let largest = SIZES[0];
-                match size == largest {
-                    true => self.add("path mtu", Outcome::Passed, took, format!("{size} bytes come back")),
-                    false => self.add(
-                        "path mtu",
-                        Outcome::Failed,
-                        took,
-                        format!(
-                            "{size} bytes come back, and {largest} do not: a router on the way drops larger packets. \
-                             Allow ICMP, or lower the MTU of the interface"
-                        ),
-                    ),
-                }
-                return;
-            }
+    /// Whether payloads pass that fill packets. Where they do not though small ones do, a router on the way drops large
+    /// packets without a word; then the largest payload that passes is found by halving.
+    async fn sizes(&mut self, actor: &RemoteActorRef<PingActor>, connection: &Connection, limit: Duration) {
+        let began = Instant::now();
+        if comes_back(actor, LARGE, limit).await {
+            let detail = format!("{LARGE} bytes come back");
+            return self.add("path mtu", Outcome::Passed, Some(began.elapsed()), detail);
         }
-        self.add("path mtu", Outcome::Failed, None, "no payload comes back, though a ping does");
+        let (mut passes, mut fails) = (ONE_PACKET.start, ONE_PACKET.end);
+        while fails - passes > SIZE_STEP {
+            let size = usize::midpoint(passes, fails);
+            // What was lost holds up all that follows on the same connection.
+            self.node.disconnect(connection.peer);
+            let dialed = self.node.dial(connection.address.clone(), Some(connection.peer)).await;
+            if dialed.is_ok() && comes_back(actor, size, limit).await { passes = size } else { fails = size }
+        }
+        let detail = match passes == ONE_PACKET.start {
+            true => format!("{LARGE} bytes do not come back, nor do {fails}, though a ping does"),
+            false => format!(
+                "{passes} bytes come back, and {fails} do not: a router on the way drops larger packets. Allow ICMP \
+                 there, or lower the MTU of the interface"
+            ),
+        };
+        self.add("path mtu", Outcome::Failed, None, detail);
     }
 
     async fn mdns(&mut self, is_port_taken: bool) {
@@ -322,4 +377,10 @@ impl<'a> Checks<'a> {
         };
         self.add("mdns", outcome, None, detail);
     }
+}
+
+/// Whether a payload of this size comes back in time.
+async fn comes_back(actor: &RemoteActorRef<PingActor>, size: usize, limit: Duration) -> bool {
+    let echo = Echo { sequence: 1, payload: vec![0; size] };
+    matches!(timeout(limit, actor.ask(&echo).send()).await, Ok(Ok(_)))
 }

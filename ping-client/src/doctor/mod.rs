@@ -1,8 +1,10 @@
 //! `ping-client doctor`: every step from a name to a pong, one after the other, and which of them fails.
 //!
 //! - `checks`: the steps.
+//! - `name_servers`: what each name server answers.
 
 mod checks;
+mod name_servers;
 
 use std::{
     fmt,

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use ping_core::{DialError, ServerAddress};
+use libp2p::PeerId;
+use ping_core::{Connection, DialError, ServerAddress};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::{Finder, Found};
+use super::{
+    Finder, Found,
+    mdns::{Announced, keep_asking},
+};
 use crate::{backoff::Backoff, error::Error};
 
 /// How long an attempt to reconnect may stay unanswered before another one is made beside it. Its packets may have been
@@ -17,10 +21,29 @@ const NEXT_ATTEMPT_AFTER: Duration = Duration::from_millis(300);
 /// How many such attempts are made at a time. The node gives up each after nine seconds.
 const MAX_ATTEMPTS: usize = 32;
 
+/// Where a server is that was found before. Both follow a server that moves.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// Where the user said. A name is resolved each time.
+    Address(ServerAddress),
+    /// At one of the addresses that it announces on the local network.
+    Announced(PeerId, Announced),
+}
+
 impl Finder<'_> {
     /// Reconnects to a server and looks up its actor, for as long as it takes. The user has been told already. Fails
     /// only if another identity answers there now, or this node has failed.
-    pub(crate) async fn again(&self, server: &ServerAddress) -> Result<Found, Error> {
+    pub(crate) async fn again(&self, place: &Place) -> Result<Found, Error> {
+        match place {
+            Place::Address(server) => self.until_found(|| self.connect_once(server)).await,
+            Place::Announced(peer, addresses) => tokio::select! {
+                found = self.until_found(|| self.connect_to_announced(*peer, addresses)) => found,
+                never = keep_asking() => match never {},
+            },
+        }
+    }
+
+    async fn until_found(&self, connect: impl AsyncFn() -> Result<Connection, Error>) -> Result<Found, Error> {
         self.has_warned.set(true);
         let mut attempts = FuturesUnordered::new();
         let mut backoff = Backoff::new();
@@ -40,7 +63,7 @@ impl Finder<'_> {
                     }
                 },
                 () = sleep_until(next), if !is_full => {
-                    attempts.push(self.attempt(|| self.connect_once(server), || self.started));
+                    attempts.push(self.attempt(&connect, || self.started));
                     next = Instant::now() + NEXT_ATTEMPT_AFTER;
                 }
             }

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    convert::Infallible,
     future::pending,
     net::IpAddr,
     rc::Rc,
@@ -11,8 +12,8 @@ use std::{
 
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use ping_core::{Event, Transport, address::without_peer, transport::endpoint};
-use tokio::sync::mpsc;
+use ping_core::{Connection, Event, Transport, address::without_peer, node::ask_mdns, transport::endpoint};
+use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, info};
 
 use super::{Finder, Found};
@@ -22,6 +23,12 @@ use crate::error::Error;
 const MAX_PEERS: usize = 256;
 const MAX_ADDRESSES: usize = 40;
 
+/// How often a search asks who is there, beside libp2p's mDNS, which asks ever more rarely.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// The addresses that a peer announces, the latest first.
+pub(crate) type Announced = Rc<RefCell<Vec<Multiaddr>>>;
+
 /// A search on the local network. It continues for a moment after its success, to name the other servers.
 ///
 /// It reads the node's events, and passes on the round trips among them.
@@ -29,7 +36,7 @@ pub(crate) struct Search<'a> {
     finder: &'a Finder<'a>,
     events: mpsc::UnboundedReceiver<Event>,
     /// The addresses that each peer announced, shared with the attempt to reach it.
-    peers: HashMap<PeerId, Rc<RefCell<Vec<Multiaddr>>>>,
+    peers: HashMap<PeerId, Announced>,
     attempts: FuturesUnordered<LocalBoxFuture<'a, (PeerId, Result<Found, Error>)>>,
 }
 
@@ -45,6 +52,11 @@ impl<'a> Search<'a> {
     /// The finder that it searches with.
     pub(crate) fn finder(&self) -> &'a Finder<'a> {
         self.finder
+    }
+
+    /// What a peer announces, now and later.
+    pub(crate) fn announced(&self, peer: &PeerId) -> Announced {
+        self.peers.get(peer).cloned().unwrap_or_default()
     }
 
     /// Waits for the next peer that has the actor. An error with one peer is remembered; the next may appear at any
@@ -65,11 +77,7 @@ impl<'a> Search<'a> {
     }
 
     /// Names the other servers that have the actor, and calls `block` with them. Never ends.
-    pub(crate) async fn name_others(
-        &mut self,
-        block: impl Fn(PeerId),
-        on_round_trip: OnRoundTrip<'_>,
-    ) -> std::convert::Infallible {
+    pub(crate) async fn name_others(&mut self, block: impl Fn(PeerId), on_round_trip: OnRoundTrip<'_>) -> Infallible {
         loop {
             let Found { connection, .. } = self.next(on_round_trip).await;
             let address = connection.address.with(Protocol::P2p(connection.peer));
@@ -100,7 +108,8 @@ impl<'a> Search<'a> {
         let new = over_all_transports(&address, self.finder.node.is_private());
         if let Some(addresses) = self.peers.get(&peer) {
             let mut addresses = addresses.borrow_mut();
-            addresses.extend(new);
+            addresses.retain(|known| !new.contains(known));
+            addresses.splice(0..0, new);
             addresses.truncate(MAX_ADDRESSES);
             return;
         }
@@ -119,12 +128,26 @@ impl Finder<'_> {
     /// another attempt could not succeed, or if the search is over.
     async fn at_peer(&self, peer: PeerId, addresses: &RefCell<Vec<Multiaddr>>) -> Result<Found, Error> {
         let known = Instant::now();
-        let connect = async || {
-            let addresses = addresses.borrow().clone();
-            let server = addresses.first().map(ToString::to_string).unwrap_or_default();
-            self.dial_or_explain(addresses, Some(peer), server).await
-        };
-        self.retrying(connect, || known).await
+        self.retrying(|| self.connect_to_announced(peer, addresses), || known).await
+    }
+
+    /// Connects to a peer at one of the addresses that it announces by now.
+    pub(super) async fn connect_to_announced(
+        &self,
+        peer: PeerId,
+        addresses: &RefCell<Vec<Multiaddr>>,
+    ) -> Result<Connection, Error> {
+        let addresses = addresses.borrow().clone();
+        let server = addresses.first().map(ToString::to_string).unwrap_or_default();
+        self.dial_or_explain(addresses, Some(peer), server).await
+    }
+}
+
+/// Asks the local network again and again who is there. Never ends.
+pub(crate) async fn keep_asking() -> Infallible {
+    loop {
+        sleep(ASK_EVERY).await;
+        ask_mdns();
     }
 }
 

@@ -17,24 +17,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{future::select_ok, stream::LocalBoxStream};
+use futures::{
+    StreamExt,
+    future::select_ok,
+    stream::{FuturesUnordered, LocalBoxStream},
+};
 use kameo::actor::RemoteActorRef;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     Connection, DialError, Node, PingActor, ServerAddress, Transport,
     transport::{endpoint, is_prohibited},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{debug, info, warn};
 
 use crate::{backoff::Backoff, error::Error};
 
+pub(crate) use again::Place;
 pub(crate) use look_up::name_rivals;
-pub(crate) use mdns::Search;
+pub(crate) use mdns::{Search, keep_asking};
 pub(crate) use speaks_kameo::speaks_kameo;
 
 /// Within this time one of several transports usually answers, even on a slow link.
 const USUAL_ANSWER: Duration = Duration::from_secs(1);
+
+/// How long an address is tried before the next one is tried beside it. RFC 8305 recommends 250 ms and allows 10; a
+/// server here has few addresses, most of them on the local network.
+const HEAD_START: Duration = Duration::from_millis(50);
 
 /// How long a search continues after its success, to name the other servers.
 const NAMING_TIME: Duration = Duration::from_secs(1);
@@ -232,15 +244,33 @@ impl<'a> Finder<'a> {
         Ok(ips.into_iter().map(|ip| transport.multiaddr(ip, server.port)).collect())
     }
 
-    /// Dials all these addresses at once; the first to answer wins. `server` is what they are called if none does.
+    /// Dials these addresses, each a moment after the one before it, or as soon as that has failed (RFC 8305); the first
+    /// to answer wins. If none does, the error is the one that says most. `server` is what they are called then.
     async fn dial_all(
         &self,
         addresses: Vec<Multiaddr>,
         expected: Option<PeerId>,
         server: String,
     ) -> Result<Connection, Error> {
-        let dials = addresses.into_iter().map(|address| Box::pin(self.node.dial(address, expected)));
-        select_ok(dials).await.map(|(connection, _)| connection).map_err(|error| Error::Dial { server, error })
+        let mut addresses = addresses.into_iter();
+        let mut dials = FuturesUnordered::new();
+        let mut failure: Option<Error> = None;
+        loop {
+            dials.extend(addresses.next().map(|address| self.node.dial(address, expected)));
+            tokio::select! {
+                outcome = dials.next() => match outcome {
+                    Some(Ok(connection)) => return Ok(connection),
+                    Some(Err(error)) => {
+                        let error = Error::Dial { server: server.clone(), error };
+                        if failure.as_ref().is_none_or(|known| known.weight() < error.weight()) {
+                            failure = Some(error);
+                        }
+                    }
+                    None => return Err(failure.unwrap_or(Error::Dial { server, error: DialError::TimedOut })),
+                },
+                () = sleep(HEAD_START), if addresses.len() > 0 => {}
+            }
+        }
     }
 
     /// The same, and finds out whether a firewall is the cause of a failure. The system says the same of a firewall that

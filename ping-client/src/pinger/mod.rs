@@ -4,6 +4,7 @@
 //! - `ask` and `stream` send them, over Kameo's messages or over one stream.
 //! - `open` opens one of these on a connection, and notices when the connection is gone.
 //! - `reconnect` opens another when the connection is lost.
+//! - `twins` notices that another machine with the same identity answers then.
 //! - `retry` resends what was lost with it.
 //! - `spread` spreads pings over several of these.
 
@@ -15,6 +16,7 @@ mod reconnect;
 mod retry;
 mod spread;
 mod stream;
+mod twins;
 
 use std::{
     task::{Context, Poll},
@@ -32,6 +34,7 @@ pub(crate) use questions::{About, about, count_of_run, end_run};
 pub(crate) use reconnect::Reconnect;
 pub(crate) use retry::Retry;
 pub(crate) use spread::{Lane, LaneOf, Spread};
+pub(crate) use twins::{Host, Twins, host_of};
 
 /// How pings are carried.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]

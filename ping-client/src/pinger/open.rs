@@ -8,7 +8,7 @@ use std::{
 use futures::FutureExt;
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
-use ping_core::{Connection, Node, PeerText, PingActor, ServerAddress};
+use ping_core::{Connection, Node, PeerText, PingActor};
 use tokio::{
     sync::{
         oneshot::{self, error::TryRecvError},
@@ -23,10 +23,11 @@ use super::{
     ask::AskPinger,
     questions::{RunState, no_answer},
     stream::StreamPinger,
+    twins::Twins,
 };
 use crate::{
     error::Error,
-    find::{Finder, Found},
+    find::{Finder, Found, Place},
 };
 
 /// How long to wait before reconnecting to a server that answers, but does not serve.
@@ -37,11 +38,16 @@ pub(crate) struct Opener<'a> {
     node: &'a Node,
     name: &'a str,
     find_timeout: Duration,
-    /// The server to reconnect to. Its name is resolved each time; its identity is that of the first connection.
-    server: Option<ServerAddress>,
+    /// The identity of the first connection.
+    peer: PeerId,
+    /// Where to reconnect to it, if that is wanted.
+    place: Option<Place>,
     plan: PingerPlan,
     /// When the server last gave a sign of life.
     last_heard: watch::Receiver<Option<Instant>>,
+    /// Who hosted the actor at first.
+    pub(crate) twins: Twins,
+    has_warned_of_twins: bool,
     run: Option<RunState>,
 }
 
@@ -66,24 +72,28 @@ pub(super) struct Connected<'a> {
 }
 
 impl<'a> Opener<'a> {
-    /// An opener for the actor `name` on `server`, if the address of the server is known, and else on the address of
-    /// `first`.
+    /// An opener for the actor `name` on the server that has the connection `first` and is found again in `place`.
     pub(crate) fn new(
         node: &'a Node,
         (name, find_timeout): (&'a str, Duration),
-        server: Option<&ServerAddress>,
+        place: Place,
         first: &Connection,
         plan: &PingerPlan,
         last_heard: watch::Receiver<Option<Instant>>,
     ) -> Self {
-        let server = server.cloned().or_else(|| first.address.to_string().parse().ok());
         Self {
             node,
             name,
             find_timeout,
-            server: server.map(|server| server.with_peer(first.peer)).filter(|_| plan.reconnects),
+            peer: first.peer,
+            place: plan.reconnects.then(|| match place {
+                Place::Address(server) => Place::Address(server.with_peer(first.peer)),
+                announced => announced,
+            }),
             plan: plan.clone(),
             last_heard,
+            twins: Twins::default(),
+            has_warned_of_twins: false,
             run: plan.retries.then(RunState::new),
         }
     }
@@ -95,7 +105,7 @@ impl<'a> Opener<'a> {
 
     /// Whether it can connect again.
     pub(super) fn can_reopen(&self) -> bool {
-        self.server.is_some()
+        self.place.is_some()
     }
 
     /// Opens a pinger on the first connection, or, if that is lost before anything can be sent, on another.
@@ -116,16 +126,21 @@ impl<'a> Opener<'a> {
 
     /// Reconnects to the server and opens a pinger, for as long as it takes. Fails if the server is not what it was.
     pub(super) async fn reopen(&mut self) -> Result<Connected<'a>, Error> {
-        let Some(server) = self.server.clone() else {
+        let Some(place) = self.place.clone() else {
             return Err(Error::Lost { reason: "the address of the server is not known".into() });
         };
         loop {
             // The stream may have ended before the connection under it, or the connection may be of no use.
-            server.peer.into_iter().for_each(|peer| self.node.disconnect(peer));
+            self.node.disconnect(self.peer);
             let finder = Finder::new(self.node, self.name, self.find_timeout);
-            let Found { actor, mut connection, .. } = finder.again(&server).await?;
+            let Found { actor, mut connection, .. } = finder.again(&place).await?;
+            let twins = self.twins.clone();
+            let opening = async { tokio::join!(self.open(&actor, connection.peer), twins.is_another(&actor)) };
             let opened = tokio::select! {
-                opened = self.open(&actor, connection.peer) => opened,
+                (opened, is_another) = opening => {
+                    self.warn_of_twins(is_another, &connection);
+                    opened
+                }
                 reason = &mut connection.closed => {
                     Err(Error::Lost { reason: reason.unwrap_or_else(|_| "the node stopped".into()) })
                 }
@@ -140,6 +155,16 @@ impl<'a> Opener<'a> {
                     sleep(REOPEN_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// Tells once that another machine has the server's identity.
+    fn warn_of_twins(&mut self, is_another: bool, Connection { peer, address, .. }: &Connection) {
+        if is_another && !std::mem::replace(&mut self.has_warned_of_twins, true) {
+            warn!(
+                "Two machines have the identity {peer}: {address} is not the one that answered before. Perhaps a disk \
+                 was cloned. Give one of them another key"
+            );
         }
     }
 

@@ -19,9 +19,10 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use futures::{FutureExt, stream::LocalBoxStream};
+use kameo::actor::RemoteActorRef;
 use libp2p::{PeerId, multiaddr::Protocol, pnet::PreSharedKey};
 use ping_core::{
-    Connection, Event, Node, Options, ServerAddress,
+    Connection, Event, Node, Options, PingActor, ServerAddress,
     keys::secret,
     program::{RESULT, StopSignals, flush_log, last_words},
 };
@@ -38,10 +39,10 @@ use crate::{
         Clock, Clocks, KEEP_ALIVE_TIMEOUT, Load, Network, Phases, Server, ServerVersion, SessionResult,
         keep_alive_interval, notes,
     },
-    find::{Finder, Found, Search, name_rivals},
+    find::{Finder, Found, Place, Search, keep_asking, name_rivals},
     identity,
     output::{Outputs, Recorder},
-    pinger::{Facts, Opener, Pinger, Reconnect, Retry},
+    pinger::{Facts, Opener, Pinger, Reconnect, Retry, Twins},
     plan::Plan,
     run::{End, LATE_GRACE, Pace, Schedule, Stop, run as run_pings},
     runtime::block_on,
@@ -187,7 +188,12 @@ impl<'a> Session<'a> {
                 None => {
                     info!("Looking for servers on the local network by mDNS");
                     let mut on_round_trip = |peer, time| network.record(peer, time);
-                    let found = async { Ok(search.next(&mut on_round_trip).await) };
+                    let found = async {
+                        tokio::select! {
+                            found = search.next(&mut on_round_trip) => Ok(found),
+                            never = keep_asking() => match never {},
+                        }
+                    };
                     finder.within_limit(found, || Error::NothingDiscovered).await
                 }
             }
@@ -258,9 +264,14 @@ impl<'a> Session<'a> {
         let plan = self.plan;
         let last_heard = self.network.follow(connection.peer);
         let find = (&*plan.find.name, plan.find.timeout);
-        let opener = Opener::new(self.node, find, self.server, &connection, &plan.pinger, last_heard);
+        let place = match self.server {
+            Some(server) => Place::Address(server.clone()),
+            None => Place::Announced(connection.peer, self.search.announced(&connection.peer)),
+        };
+        let opener = Opener::new(self.node, find, place, &connection, &plan.pinger, last_heard);
+        let (twins, first) = (opener.twins.clone(), actor.clone());
         let is_impatient = !matches!(plan.run.pace, Pace::Closed(_)) && !plan.pinger.retries;
-        let mut stop = pin!(self.stop(others, connection.peer, signals));
+        let mut stop = pin!(self.stop(others, connection.peer, (&twins, &first), signals));
         tokio::select! {
             opened = Reconnect::open(opener, actor, connection, is_impatient) => {
                 let (pinger, facts) = opened.map_err(End::Failed)?;
@@ -271,7 +282,13 @@ impl<'a> Session<'a> {
     }
 
     /// Waits for what stops the run. In the meantime, handles the node's events and names other servers.
-    async fn stop(&mut self, others: LocalBoxStream<'static, PeerId>, peer: PeerId, signals: &mut StopSignals) -> Stop {
+    async fn stop(
+        &mut self,
+        others: LocalBoxStream<'static, PeerId>,
+        peer: PeerId,
+        (twins, actor): (&Twins, &RemoteActorRef<PingActor>),
+        signals: &mut StopSignals,
+    ) -> Stop {
         let Self { plan, node, server, started, search, network } = self;
         let is_pinned = server.is_some_and(|server| server.peer.is_some());
         let mut on_round_trip = |peer, time| network.record(peer, time);
@@ -279,6 +296,7 @@ impl<'a> Session<'a> {
             () = signals.next() => Stop::Interrupted,
             deadline = deadline(plan.deadline, *started) => Stop::Deadline(deadline),
             reason = node.failed() => Stop::NodeFailed(reason),
+            () = twins.learn(actor), if plan.pinger.reconnects => pending().await,
             () = name_rivals(others, peer), if !is_pinned => pending().await,
             never = search.name_others(|peer| node.block(peer), &mut on_round_trip) => match never {},
         }

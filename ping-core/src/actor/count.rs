@@ -12,7 +12,7 @@ use super::{
     journal::{Journal, Pending, lock},
     runs::Runs,
 };
-use crate::protocol::{AboutRun, RunCard, RunId, Step, Verdict};
+use crate::protocol::{AboutRun, Process, RunCard, RunId, Step, Verdict};
 
 /// What the actor has counted. Clones share it.
 #[derive(Clone, Debug)]
@@ -20,12 +20,14 @@ pub struct Count {
     total: watch::Sender<u64>,
     runs: Arc<Mutex<Runs>>,
     pub(super) journal: Option<Arc<Pending>>,
+    /// The number of this process, and when it began to count.
+    began: (u64, Instant),
 }
 
 impl Count {
     /// A count of nothing, kept in memory alone.
     pub fn new() -> Self {
-        Self { total: watch::Sender::new(0), runs: Arc::default(), journal: None }
+        Self { total: watch::Sender::new(0), runs: Arc::default(), journal: None, began: began() }
     }
 
     /// A count that continues from an earlier one. The actor answers a ping only after the journal's reader has stored
@@ -35,12 +37,18 @@ impl Count {
         let pending = Arc::new(Pending::default());
         let (total, runs) = (watch::Sender::new(total), Arc::new(Mutex::new(runs)));
         let journal = Journal::new(total.clone(), runs.clone(), pending.clone());
-        (Self { total, runs, journal: Some(pending) }, journal)
+        (Self { total, runs, journal: Some(pending), began: began() }, journal)
     }
 
     /// The total; wakes its holder when it changes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.total.subscribe()
+    }
+
+    /// The process that counts.
+    pub(super) fn process(&self) -> Process {
+        let (id, began) = self.began;
+        Process { id, uptime_ms: began.elapsed().as_millis().try_into().unwrap_or(u64::MAX) }
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -110,4 +118,8 @@ impl Default for Count {
 /// How many of these pings arrived for the first time.
 pub(crate) fn fresh(verdicts: &[Verdict]) -> u64 {
     verdicts.iter().filter(|verdict| **verdict == Verdict::Fresh).count() as u64
+}
+/// A number that no other process chooses, and now.
+fn began() -> (u64, Instant) {
+    (fastrand::u64(..), Instant::now())
 }

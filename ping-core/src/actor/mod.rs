@@ -115,6 +115,7 @@ impl Message<About> for PingActor {
             max_in_flight: MAX_IN_FLIGHT,
             max_payload: MAX_PAYLOAD,
             time: SystemTime::UNIX_EPOCH.elapsed().ok().and_then(|time| time.as_millis().try_into().ok()),
+            process: Some(self.count.process()),
         }
     }
 }

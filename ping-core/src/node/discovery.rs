@@ -29,8 +29,8 @@ use crate::transport::{Interfaces, Transport, endpoint};
 /// How many addresses are announced. Each takes some 170 bytes.
 const MAX_ANNOUNCED: usize = 20;
 
-/// The port of mDNS (RFC 6762).
-const PORT: u16 = 5353;
+/// The UDP port of mDNS (RFC 6762).
+pub(super) const MDNS_PORT: u16 = 5353;
 
 /// mDNS over both versions of IP.
 pub(super) struct Discovery {
@@ -84,7 +84,7 @@ pub fn is_mdns_port_taken() -> bool {
         socket.set_reuse_address(true)?;
         #[cfg(unix)]
         socket.set_reuse_port(true)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)).into())
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, MDNS_PORT)).into())
     };
     bind().is_err_and(|error: io::Error| error.kind() == io::ErrorKind::AddrInUse)
 }

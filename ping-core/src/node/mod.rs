@@ -9,6 +9,7 @@ mod discovery;
 mod event_loop;
 mod executor;
 mod keep_alive;
+mod mdns_query;
 mod options;
 
 use std::{io, sync::Arc, time::Duration};
@@ -32,6 +33,7 @@ use executor::FairExecutor;
 
 pub use dial_error::DialError;
 pub use discovery::is_mdns_port_taken;
+pub use mdns_query::ask_mdns;
 pub use options::{DIALER_MEMORY, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
 
 /// How long an idle connection lives: for ever, in effect. A client may ping once an hour; the keep-alive finds out
