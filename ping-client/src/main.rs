@@ -3,12 +3,15 @@
 mod args;
 mod backoff;
 mod cluster;
+mod compare;
 mod demo;
 mod doctor;
 mod error;
 mod figures;
 mod find;
+mod gates;
 mod identity;
+mod list;
 mod output;
 mod pinger;
 mod plan;
@@ -16,6 +19,7 @@ mod run;
 mod runtime;
 mod session;
 mod units;
+mod version;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -26,7 +30,9 @@ fn main() -> ExitCode {
     // Times "since the start" count from here.
     let started = Instant::now();
     let args = Args::read();
-    let outcome = program::init_logging(args.level()).map_err(Into::into).and_then(|()| match args.command {
+    let outcome = program::init_logging(args.verbosity()).map_err(Into::into).and_then(|()| match args.command {
+        Some(Command::List(args)) => list::list(&args),
+        Some(Command::Compare(args)) => compare::compare(&args),
         Some(Command::Id { identity }) => identity::print(&identity),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Members(args)) => cluster::members(&args),

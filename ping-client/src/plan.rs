@@ -1,11 +1,13 @@
 //! What the command line asks for, with every default and every rule applied. Only `output` reads options of its own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use ping_core::{ServerAddress, Transport};
+use libp2p::PeerId;
+use ping_core::{ServerAddress, Transport, address::IpVersion, transport::addresses_of};
 
 use crate::{
-    args::Args,
+    args::{Args, Target, server},
+    gates::GateArgs,
     output::OutputArgs,
     pinger::PingerPlan,
     run::{Limit, Pace},
@@ -30,6 +32,7 @@ pub(crate) struct Plan {
     /// Which servers to ping side by side; `None` for the one in `find`.
     pub(crate) several: Option<SeveralPlan>,
     pub(crate) output: OutputArgs,
+    pub(crate) gates: GateArgs,
 }
 
 /// Servers to ping side by side.
@@ -47,6 +50,10 @@ pub(crate) struct SeveralPlan {
 pub(crate) struct FindPlan {
     /// The server; `None` for one on the local network.
     pub(crate) server: Option<ServerAddress>,
+    /// Whom to look for on the local network, and how to reach it.
+    pub(crate) wanted: Wanted,
+    /// The addresses of this machine to dial from; the system's choice if there are none.
+    pub(crate) from: Vec<IpAddr>,
     /// Whether to start the server first.
     pub(crate) demo: bool,
     pub(crate) name: String,
@@ -55,6 +62,14 @@ pub(crate) struct FindPlan {
     pub(crate) identity: Option<PathBuf>,
     /// The file of the private network's key.
     pub(crate) secret: Option<PathBuf>,
+}
+
+/// What a search on the local network looks for; `None` for any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) version: Option<IpVersion>,
+    pub(crate) transport: Option<Transport>,
 }
 
 /// Which pings to send.
@@ -72,7 +87,12 @@ impl From<Args> for Plan {
     fn from(args: Args) -> Self {
         let limit = limit(&args);
         let mut servers: Vec<_> =
-            args.servers().cloned().map(|server| private(server, args.secret.is_some())).collect();
+            args.targets().filter_map(server).map(|server| as_wanted(server.clone(), &args)).collect();
+        let peer = args.targets().find_map(|target| if let Target::Peer(peer) = target { Some(*peer) } else { None });
+        // The command line was checked: there is such an interface.
+        let from = args.interface.as_deref().and_then(|name| addresses_of(name).ok()).unwrap_or_default();
+        let transport = if from.is_empty() { args.transport } else { Some(Transport::Tcp) };
+        let wanted = Wanted { peer, version: args.ip_version(), transport };
         let is_several = args.all || args.spread || servers.len() > 1;
         let several = is_several.then(|| SeveralPlan { servers: servers.clone(), all: args.all, spread: args.spread });
         let server = servers.pop();
@@ -90,6 +110,8 @@ impl From<Args> for Plan {
             deadline: args.deadline,
             find: FindPlan {
                 server,
+                wanted,
+                from,
                 demo: args.demo,
                 name: args.name,
                 timeout: args.find_timeout,
@@ -98,21 +120,27 @@ impl From<Args> for Plan {
             },
             several,
             output: args.output,
+            gates: args.gates,
         }
     }
 }
 
-/// The same server, by a transport that the key of a private network makes private.
-fn private(server: ServerAddress, is_private: bool) -> ServerAddress {
+/// The same server, by the transport and the version of IP that the user wants, and by one that the key of a private
+/// network makes private.
+fn as_wanted(server: ServerAddress, args: &Args) -> ServerAddress {
+    // The command line was checked: no address contradicts it.
+    let server = args.ip_version().and_then(|version| server.clone().with_version(version).ok()).unwrap_or(server);
+    let transport = args.interface.as_ref().map(|_| Transport::Tcp).or(args.transport);
+    let server = transport.map_or(server.clone(), |transport| server.with_transport(transport));
     match server.transports().iter().all(|transport| transport.takes_secret()) {
-        false if is_private => server.with_transport(Transport::Tcp),
+        false if args.secret.is_some() => server.with_transport(Transport::Tcp),
         _ => server,
     }
 }
 
 /// How pings follow each other.
 fn pace(args: &Args) -> Pace {
-    match (args.rate, args.concurrency, args.interval) {
+    match (args.rate, args.parallel, args.interval) {
         (Some(rate), ..) => Pace::Rate(rate),
         (None, Some(senders), _) => Pace::Closed(senders),
         (None, None, Some(Duration::ZERO)) => Pace::Closed(1),
@@ -147,7 +175,7 @@ mod tests {
         assert_eq!(pace(&["--demo"]), Pace::Closed(1));
         assert_eq!(pace(&["--demo", "-i", "1s"]), Pace::Interval(Duration::from_secs(1)));
         assert_eq!(pace(&["-i", "0"]), Pace::Closed(1));
-        assert_eq!(pace(&["-n", "64"]), Pace::Closed(64));
+        assert_eq!(pace(&["-P", "64"]), Pace::Closed(64));
         assert_eq!(pace(&["--rate", "2.5"]), Pace::Rate(2.5));
     }
 
@@ -177,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_secret_leaves_the_transports_that_take_it() {
-        for address in [&["--server", "host"][..], &["-s", "host"], &["host"]] {
+        for address in [&["--server", "host"][..], &["host"]] {
             let server = plan(&[address, &["--secret", "key"]].concat()).find.server.unwrap();
             assert_eq!(server.host(), "host", "{address:?}");
             assert_eq!(server.transports(), [Transport::Tcp], "{address:?}");

@@ -28,6 +28,12 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
+/// How many of some pings were lost, and their share.
+pub(crate) fn loss(lost: u64, of: u64) -> String {
+    let share = if of == 0 { 0.0 } else { lost as f64 * 100.0 / of as f64 };
+    format!("{lost} lost ({share:.1} %)")
+}
+
 /// A count with its noun, which takes an s for any number but one.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })

@@ -14,20 +14,40 @@ use crate::{
     transport::{Transport, endpoint},
 };
 
-/// Which addresses of a host name count.
+/// A version of IP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Family {
-    Any,
+pub enum IpVersion {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
+}
+
+impl IpVersion {
+    /// Whether an address is of this version.
+    pub fn is_of(self, ip: IpAddr) -> bool {
+        match self {
+            Self::V4 => ip.is_ipv4(),
+            Self::V6 => ip.is_ipv6(),
+        }
+    }
+}
+
+impl fmt::Display for IpVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::V4 { "IPv4" } else { "IPv6" })
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Host {
     Ip(IpAddr),
+    /// A link-local address, and the interface of this machine that leads to it.
+    Zoned(Ipv6Addr, String),
     /// One machine with several addresses, at least one.
     Ips(Vec<IpAddr>),
-    Name(String, Family),
+    /// A name, and which of its addresses count.
+    Name(String, Option<IpVersion>),
 }
 
 /// A server to connect to, as the user named it.
@@ -67,6 +87,23 @@ impl ServerAddress {
         Self { transport: Some(transport), ..self }
     }
 
+    /// The same server, reached by this version of IP.
+    ///
+    /// # Errors
+    ///
+    /// When the address is of the other one.
+    pub fn with_version(self, version: IpVersion) -> Result<Self, ParseAddressError> {
+        let wrong = || refuse(format!("{self} is no {version} address"));
+        let host = match self.host.clone() {
+            Host::Ip(ip) if !version.is_of(ip) => return wrong(),
+            Host::Zoned(..) if version == IpVersion::V4 => return wrong(),
+            Host::Name(_, Some(other)) if other != version => return wrong(),
+            Host::Name(name, _) => Host::Name(name, Some(version)),
+            host => host,
+        };
+        Ok(Self { host, ..self })
+    }
+
     /// The transports to try.
     pub fn transports(&self) -> &[Transport] {
         self.transport.as_ref().map_or(&Transport::ALL, slice::from_ref)
@@ -76,8 +113,33 @@ impl ServerAddress {
     pub fn host(&self) -> String {
         match &self.host {
             Host::Ip(ip) => ip.to_string(),
+            Host::Zoned(ip, zone) => format!("{ip}%{zone}"),
             Host::Ips(ips) => ips.first().map(ToString::to_string).unwrap_or_default(),
             Host::Name(name, _) => name.clone(),
+        }
+    }
+
+    /// The multiaddr of the server over this transport, with its name if it has one. `None` if it has several addresses.
+    pub fn multiaddr(&self, transport: Transport) -> Option<Multiaddr> {
+        let host = match &self.host {
+            Host::Ip(ip) => return Some(transport.multiaddr(*ip, self.port)),
+            Host::Zoned(ip, _) => return Some(self.multiaddr_at((*ip).into(), transport)),
+            Host::Ips(_) => return None,
+            Host::Name(name, None) => Protocol::Dns(name.into()),
+            Host::Name(name, Some(IpVersion::V4)) => Protocol::Dns4(name.into()),
+            Host::Name(name, Some(IpVersion::V6)) => Protocol::Dns6(name.into()),
+        };
+        Some(Multiaddr::empty().with(host).into_iter().chain(&transport.path(self.port)).collect())
+    }
+
+    /// The multiaddr of the server over this transport at one of its IP addresses.
+    pub fn multiaddr_at(&self, ip: IpAddr, transport: Transport) -> Multiaddr {
+        let address = transport.multiaddr(ip, self.port);
+        match &self.host {
+            Host::Zoned(_, zone) => {
+                Multiaddr::empty().with(Protocol::Ip6zone(zone.into())).into_iter().chain(&address).collect()
+            }
+            _ => address,
         }
     }
 
@@ -88,20 +150,17 @@ impl ServerAddress {
     /// When the name does not resolve. The error is of the kind `NotFound` if the name has no address of the wanted
     /// kind, as far as the system knows for certain; otherwise a later attempt may succeed.
     pub async fn resolve(&self) -> io::Result<Vec<IpAddr>> {
-        let (name, family) = match &self.host {
+        let (name, version) = match &self.host {
             Host::Ip(ip) => return Ok(vec![*ip]),
+            Host::Zoned(ip, _) => return Ok(vec![(*ip).into()]),
             Host::Ips(ips) => return Ok(ips.clone()),
-            Host::Name(name, family) => (name, *family),
+            Host::Name(name, version) => (name, *version),
         };
         let mut ips: Vec<IpAddr> = tokio::net::lookup_host((name.as_str(), self.port))
             .await
             .map_err(|error| if is_certain(&error) { io::Error::new(io::ErrorKind::NotFound, error) } else { error })?
             .map(|socket| socket.ip())
-            .filter(|ip| match family {
-                Family::Any => true,
-                Family::V4 => ip.is_ipv4(),
-                Family::V6 => ip.is_ipv6(),
-            })
+            .filter(|ip| version.is_none_or(|version| version.is_of(*ip)))
             .collect();
         ips.dedup();
         if ips.is_empty() {
@@ -124,6 +183,7 @@ impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+            Host::Zoned(ip, zone) => write!(f, "[{ip}%{zone}]:{}", self.port),
             Host::Ip(IpAddr::V4(ip)) => write!(f, "{ip}:{}", self.port),
             Host::Ips(_) => write!(f, "{}:{}", self.host(), self.port),
             Host::Name(name, _) => write!(f, "{name}:{}", self.port),
@@ -153,18 +213,23 @@ impl FromStr for ServerAddress {
 }
 
 fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
-    if text.contains('%') || text.starts_with("/ip6zone/") {
-        return refuse(NO_ZONE);
+    if text.contains('%') {
+        return refuse("a multiaddr names an interface in front, as in /ip6zone/eth0/ip6/fe80::1/tcp/36341");
     }
     let address: Multiaddr =
         text.parse().map_err(|error| ParseAddressError(format!("that is not a multiaddr ({error})")))?;
-    let parts: Vec<_> = address.iter().collect();
+    let mut parts: Vec<_> = address.iter().collect();
+    if let [Protocol::Ip6zone(zone), ..] = &parts[..] {
+        let zone = zone.to_string();
+        parts.remove(0);
+        return parse_zoned(&zone, &parts);
+    }
     let host = match parts.first() {
         Some(Protocol::Ip4(ip)) => Host::Ip((*ip).into()),
         Some(Protocol::Ip6(ip)) => Host::Ip(IpAddr::from(*ip).to_canonical()),
-        Some(Protocol::Dns(name)) => Host::Name(name.to_string(), Family::Any),
-        Some(Protocol::Dns4(name)) => Host::Name(name.to_string(), Family::V4),
-        Some(Protocol::Dns6(name)) => Host::Name(name.to_string(), Family::V6),
+        Some(Protocol::Dns(name)) => Host::Name(name.to_string(), None),
+        Some(Protocol::Dns4(name)) => Host::Name(name.to_string(), Some(IpVersion::V4)),
+        Some(Protocol::Dns6(name)) => Host::Name(name.to_string(), Some(IpVersion::V6)),
         _ => return refuse("a server address starts with /ip4, /ip6, /dns, /dns4 or /dns6"),
     };
     let Some((transport, port, rest)) = Transport::read(&parts[1..]) else {
@@ -191,7 +256,9 @@ fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
         None => (text, None),
     };
     let (host, port) = host_and_port(text)?;
-    Ok(ServerAddress { host, port, transport: None, peer })
+    // libp2p's QUIC does not take interfaces.
+    let transport = matches!(host, Host::Zoned(..)).then_some(Transport::Tcp);
+    Ok(ServerAddress { host, port, transport, peer })
 }
 
 /// Rejects what belongs to other kinds of addresses, and shows how it is written here.
@@ -208,18 +275,48 @@ fn check_form(text: &str) -> Result<(), ParseAddressError> {
     {
         return refuse(format!("{text} is a network; write one address, such as {ip}"));
     }
-    if text.contains('%') && text.contains(':') {
-        return refuse(NO_ZONE);
-    }
     Ok(())
 }
 
-/// What is said of link-local addresses: neither libp2p's transports nor multiaddrs without `/ip6zone` name the
-/// interface that they need.
-const NO_ZONE: &str = "a link-local address with its interface (%eth0) is not supported; use another address of the \
-                       server, such as 192.0.2.1 or 2001:db8::1";
+/// Reads what follows the interface in a multiaddr. libp2p's QUIC does not take interfaces.
+fn parse_zoned(zone: &str, parts: &[Protocol<'_>]) -> Result<ServerAddress, ParseAddressError> {
+    let [Protocol::Ip6(ip), rest @ ..] = parts else { return refuse("after /ip6zone/NAME, /ip6 follows") };
+    let Some((Transport::Tcp, port, rest)) = Transport::read(rest) else {
+        return refuse("an address with an interface is one of TCP: /ip6zone/eth0/ip6/fe80::1/tcp/36341");
+    };
+    let peer = match rest {
+        [] => None,
+        [Protocol::P2p(peer)] => Some(*peer),
+        _ => return refuse("after the port, only /p2p/PEER_ID may follow"),
+    };
+    Ok(ServerAddress { host: zoned(*ip, zone)?, port, transport: Some(Transport::Tcp), peer })
+}
+
+/// An address of a single link, and the interface that leads there.
+fn zoned(ip: Ipv6Addr, zone: &str) -> Result<Host, ParseAddressError> {
+    if !ip.is_unicast_link_local() {
+        return refuse(format!("{ip} is not link-local, so it has no interface; write {ip}"));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
+    if zone.is_empty() || !zone.chars().all(allowed) {
+        return refuse("an interface is named behind the address, as in fe80::1%eth0");
+    }
+    Ok(Host::Zoned(ip, zone.to_owned()))
+}
 
 fn host_and_port(text: &str) -> Result<(Host, u16), ParseAddressError> {
+    if let Some((ip, rest)) = text.split_once('%') {
+        let ip = ip.trim_start_matches('[').parse().or_else(|_| refuse(format!("'{ip}' is not an IPv6 address")))?;
+        let (zone, port) = match rest.split_once(']') {
+            Some((zone, "")) => (zone, DEFAULT_PORT),
+            Some((zone, port)) => match port.strip_prefix(':').and_then(|port| port.parse().ok()) {
+                Some(port) => (zone, port),
+                None => return refuse(format!("'{port}' is not a port; write it as [fe80::1%eth0]:36341")),
+            },
+            None => (rest, DEFAULT_PORT),
+        };
+        return Ok((zoned(ip, zone)?, port));
+    }
     let ip = |ip: IpAddr| Host::Ip(ip.to_canonical());
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok((ip(address), DEFAULT_PORT));
@@ -240,9 +337,9 @@ fn host_and_port(text: &str) -> Result<(Host, u16), ParseAddressError> {
         return Ok((ip(address.into()), port));
     }
     match text.split(':').collect::<Vec<_>>()[..] {
-        [name] => Ok((Host::Name(name.to_owned(), Family::Any), DEFAULT_PORT)),
+        [name] => Ok((Host::Name(name.to_owned(), None), DEFAULT_PORT)),
         [name, port] => match port.parse() {
-            Ok(port) => Ok((Host::Name(name.to_owned(), Family::Any), port)),
+            Ok(port) => Ok((Host::Name(name.to_owned(), None), port)),
             Err(_) => refuse(format!("'{port}' is not a port; a port is a number from 1 to 65535")),
         },
         [host, _, _] if !host.is_empty() => refuse(format!("there are two ports; write {host}:36341")),
@@ -252,8 +349,7 @@ fn host_and_port(text: &str) -> Result<(Host, u16), ParseAddressError> {
     }
 }
 
-/// A name must be one that can be resolved. A link-local address needs the interface to use, which neither a multiaddr
-/// nor a socket address as people write it names.
+/// A name must be one that can be resolved. A link-local address needs the interface to use.
 fn check_host(host: &Host) -> Result<(), ParseAddressError> {
     match host {
         Host::Name(name, _) if !name.is_ascii() => refuse(format!(
@@ -263,8 +359,7 @@ fn check_host(host: &Host) -> Result<(), ParseAddressError> {
             refuse(format!("'{name}' is neither an IP address nor a host name"))
         }
         Host::Ip(IpAddr::V6(ip)) if ip.is_unicast_link_local() => refuse(format!(
-            "{ip} is link-local and needs an interface, which cannot be named here; use another address of the \
-             server, such as 192.0.2.1 or 2001:db8::1"
+            "{ip} is link-local and needs the interface of this machine that leads to it; write {ip}%eth0 or the like"
         )),
         Host::Ip(ip) if ip.is_unspecified() => {
             refuse(format!("{ip} stands for every address of a machine; use one of the server's addresses"))
@@ -366,6 +461,25 @@ mod tests {
     }
 
     #[test]
+    fn a_link_local_address_names_its_interface() {
+        for (text, port) in [
+            ("fe80::1%eth0", 36341),
+            ("[fe80::1%eth0]", 36341),
+            ("[fe80::1%eth0]:7", 7),
+            ("/ip6zone/eth0/ip6/fe80::1/tcp/7", 7),
+        ] {
+            let server = parse(text).unwrap();
+            assert_eq!(
+                (server.host(), server.port, server.transports()),
+                ("fe80::1%eth0".into(), port, &[Transport::Tcp][..])
+            );
+            let address = server.multiaddr(Transport::Tcp).unwrap();
+            assert_eq!(address.to_string(), format!("/ip6zone/eth0/ip6/fe80::1/tcp/{port}"), "{text}");
+            assert_eq!(parse(&server.to_string()).unwrap(), server);
+        }
+    }
+
+    #[test]
     fn what_is_no_address_is_refused_with_a_reason() {
         for (text, reason) in [
             ("", "neither an IP address nor a host name"),
@@ -387,10 +501,11 @@ mod tests {
             ("/dns6/,ost/udp/6/quic-v1", "nor a host name"),
             ("fe80::1", "link-local"),
             ("0.0.0.0", "every address"),
-            ("[fe80::1%eth0]:1", "another address"),
-            ("fe80::1%eth0", "another address"),
-            ("/ip6zone/eth0/ip6/fe80::1/tcp/1", "another address"),
-            ("/ip6/fe80::1%eth0/tcp/1", "another address"),
+            ("2001:db8::1%eth0", "not link-local"),
+            ("fe80::1%", "behind the address"),
+            ("[fe80::1%eth0]:x", "not a port"),
+            ("/ip6zone/eth0/ip6/fe80::1/udp/1/quic-v1", "one of TCP"),
+            ("/ip6/fe80::1%eth0/tcp/1", "in front"),
             ("http://192.0.2.1:36341/", "write 192.0.2.1:36341"),
             ("tcp://host.example", "write host.example"),
             ("192.0.2.1/24", "is a network"),

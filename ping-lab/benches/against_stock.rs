@@ -128,7 +128,7 @@ fn contender<'a>(name: &'static str, times: u32, run: impl Fn(&Figure) -> Option
 
 fn run_ours(mode: &str, address: &str, figure: &Figure) -> Option<f64> {
     let [count, width, size] = [figure.count, figure.width, figure.size].map(|number| number.to_string());
-    let load = ["-c", &count, "-n", &width, "--size", &size, "--mode", mode];
+    let load = ["-c", &count, "-P", &width, "--size", &size, "--mode", mode];
     let run = client(&[&["--json", "--quiet", "--server", address], &load[..]].concat());
     let result = run.json();
     if result["pings"]["lost"] != 0 {

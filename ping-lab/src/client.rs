@@ -11,7 +11,7 @@ use crate::{Process, Run, Server, finish, program};
 const PATIENCE: [([&str; 2], &str); 2] = [(["-W", "--timeout"], "10m"), (["--find-timeout"; 2], "10m")];
 
 /// The arguments that say how pings follow each other.
-const PACES: [&str; 3] = ["-i", "-n", "--rate"];
+const PACES: [&str; 3] = ["-i", "-P", "--rate"];
 
 /// Runs a ping-client with exactly these arguments to its end.
 #[track_caller]

@@ -178,7 +178,7 @@ fn a_member_is_found_whatever_transport_answers_first() {
     let any = format!("127.0.0.1:{}", port.number);
     for mode in ["--all", "--spread"] {
         for _ in 0..3 {
-            let run = client(&[&any, mode, "--json", "-n", "2", "-c", "20", "-W", "10m", "--find-timeout", "10m"]);
+            let run = client(&[&any, mode, "--json", "-P", "2", "-c", "20", "-W", "10m", "--find-timeout", "10m"]);
             let result: Value = serde_json::from_str(&run.stdout).unwrap();
             assert_eq!(result["total"]["lost"], 0, "{run}");
             let servers = result["servers"].as_array().unwrap();
@@ -336,7 +336,7 @@ fn pings_that_are_spread_fail_over_and_are_counted_once() {
     reported(&alpha, "member_joined", ["beta"]);
     reported(&first, "member_joined", ["alpha"]);
     let mut spread = Command::new(program("ping-client"));
-    spread.args([&*alpha.addresses[0], "--spread", "--retry", "--json", "-n", "16", "-c", "0", "-W", "10m"]);
+    spread.args([&*alpha.addresses[0], "--spread", "--retry", "--json", "-P", "16", "-c", "0", "-W", "10m"]);
     let mut spread = Process::start(&mut spread);
     first.process.two_pings();
     drop(first);

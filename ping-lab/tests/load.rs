@@ -27,12 +27,12 @@ fn results_of_every_kind_fit_the_schema() {
     let server = Server::start();
     for arguments in [
         &["-i", "0", "-c", "10"][..],
-        &["-n", "8", "-c", "2000"],
+        &["-P", "8", "-c", "2000"],
         &["--rate", "500", "-c", "100"],
-        &["--size", "1000", "-n", "2", "-c", "10"],
-        &["--mode", "tell", "-n", "4", "-c", "50"],
-        &["--mode", "stream", "-n", "4", "-c", "50"],
-        &["--mode", "stream-tell", "-n", "4", "-c", "50", "--size", "2MiB"],
+        &["--size", "1000", "-P", "2", "-c", "10"],
+        &["--mode", "tell", "-P", "4", "-c", "50"],
+        &["--mode", "stream", "-P", "4", "-c", "50"],
+        &["--mode", "stream-tell", "-P", "4", "-c", "50", "--size", "2MiB"],
     ] {
         load(server.address("tcp"), arguments);
     }
@@ -42,12 +42,12 @@ fn results_of_every_kind_fit_the_schema() {
 fn more_than_the_connection_takes_waits_its_turn() {
     let server = Server::start();
     for transport in ["tcp", "quic-v1"] {
-        let result = load(server.address(transport), &["-n", "5000", "-c", "20000"]);
+        let result = load(server.address(transport), &["-P", "5000", "-c", "20000"]);
         assert_eq!(result["pings"]["received"], 20_000, "{result}");
         // 32 of these are in flight at a time. By QUIC, a server that is busy with them on a slow machine looks as if
         // it had been restarted; what a new connection costs then is not what this tests, so such pings are sent again.
         let again: &[&str] = if transport == "tcp" { &[] } else { &["--retry"] };
-        let large = ["-n", "300", "-c", "100", "--size", "128KiB"];
+        let large = ["-P", "300", "-c", "100", "--size", "128KiB"];
         let result = load(server.address(transport), &[&large[..], again].concat());
         assert_eq!(result["pings"]["received"], 100, "{result}");
         assert!(result["bytes_per_s"]["back"].as_f64().unwrap() > 0.0, "{result}");
@@ -58,7 +58,7 @@ fn more_than_the_connection_takes_waits_its_turn() {
 #[test]
 fn a_server_of_another_program_gets_no_more_than_it_takes() {
     let (_server, address) = stock("server");
-    let result = load(&address, &["-n", "1000", "-c", "5000"]);
+    let result = load(&address, &["-P", "1000", "-c", "5000"]);
     assert_eq!(result["server_total"], 5000);
     assert_eq!(result["server"]["version"], Value::Null);
     let run = ping(&address, &["--size", "10"]);
@@ -156,7 +156,7 @@ fn the_warm_up_is_not_counted() {
 #[test]
 fn told_pings_are_counted_by_the_server() {
     let server = Server::start();
-    let result = load(server.address("quic-v1"), &["--mode", "tell", "-n", "32", "-c", "1000", "--warmup", "10"]);
+    let result = load(server.address("quic-v1"), &["--mode", "tell", "-P", "32", "-c", "1000", "--warmup", "10"]);
     assert_eq!(result["pings"]["arrived"], 1000);
     assert_eq!(result["server_total"], 1010);
 }
@@ -199,7 +199,7 @@ fn every_ping_has_a_row() {
     let folder = tempfile::tempdir().unwrap();
     let csv = file(folder.path(), "pings.csv");
     let server = Server::start();
-    let result = load(server.address("tcp"), &["-n", "4", "-c", "300", "--csv", &csv]);
+    let result = load(server.address("tcp"), &["-P", "4", "-c", "300", "--csv", &csv]);
     assert_eq!(fs::read_to_string(&csv).unwrap().lines().count(), 301, "a header, and a row for each ping");
     let mut rows = rows(&csv);
     assert!(rows.iter().all(|row| row.received - row.sent == row.rtt), "{rows:?}");
@@ -214,16 +214,15 @@ fn the_report_stands_alone_and_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let page = file(folder.path(), "report.html");
     let server = Server::start();
-    load(server.address("tcp"), &["-n", "4", "-c", "2000", "--report", &page]);
+    load(server.address("tcp"), &["-P", "4", "-c", "2000", "--report", &page]);
     let html = fs::read_to_string(&page).unwrap();
     assert!(html.starts_with("<!DOCTYPE html>") && html.ends_with("</html>\n"));
-    assert_eq!(html.matches("<svg").count(), 3, "three plots");
-    for text in
-        ["Summary", "over the run", "by percentile", "Steps to the first pong", &server.peer, "prefers-color-scheme"]
-    {
+    assert_eq!(html.matches("<svg").count(), 4, "four charts");
+    let parts = ["Summary", "over the run", "Percentiles", "Histogram", "Steps to the first pong"];
+    for text in parts.into_iter().chain([&*server.peer, "prefers-color-scheme"]) {
         assert!(html.contains(text), "{text} is missing");
     }
-    for outside in ["<script", "src=", "@import", "url("] {
+    for outside in ["src=", "@import", "url("] {
         assert!(!html.contains(outside), "{outside} would fetch something");
     }
     let again = ["--server", server.address("tcp"), "-i", "0", "-c", "1", "--report", &page];
@@ -243,7 +242,7 @@ fn the_report_stands_alone_and_is_not_overwritten() {
 #[test]
 fn a_quiet_run_prints_the_result_alone() {
     let server = Server::start();
-    let run = client(&["--quiet", "--server", server.address("tcp"), "-n", "2", "-c", "200"]);
+    let run = client(&["--quiet", "--server", server.address("tcp"), "-P", "2", "-c", "200"]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run}");
     assert!(run.stdout.contains("200 pings sent, 200 answered, 0 lost"), "{run}");
     assert!(run.stdout.contains("medians: network"), "{run}");
@@ -254,7 +253,7 @@ fn a_quiet_run_prints_the_result_alone() {
 #[test]
 fn an_actor_that_is_busy_is_pinged_again_until_it_is_not() {
     let (_server, address) = stock("busy-server");
-    let run = ping(&address, &["-n", "16", "-c", "50"]);
+    let run = ping(&address, &["-P", "16", "-c", "50"]);
     let pings = &run.json()["pings"];
     assert_eq!(
         (&pings["received"], &pings["lost"], run.json()["server_total"].as_u64()),
@@ -270,7 +269,7 @@ fn a_ping_to_an_actor_that_stays_busy_is_lost_because_of_that() {
     // One ping is handled for ever, and one waits in the mailbox. A slow machine hears of the others within one of
     // these times.
     let busy = |time: &&str| {
-        let run = ping(&address, &["-n", "8", "-c", "8", "-W", time]);
+        let run = ping(&address, &["-P", "8", "-c", "8", "-W", time]);
         assert_eq!(run.json()["pings"]["received"], 0, "{run}");
         lost(&run.json(), "busy") > 0
     };

@@ -42,14 +42,15 @@ fn of_several_servers_one_is_taken_and_the_others_are_named() {
     let lan = Lan::new();
     let servers = [lan.server(0, &[]), lan.server(1, &[]), lan.server(1, &["--port", "0"])];
     let mut client = Process::start(&mut lan.client_command(1, &["-i", "1s", "-c", "0"]));
-    let mut named: Vec<_> = (0..2).map(|_| client.log_with("Another server")).collect();
+    let mut named: Vec<_> = (0..2).map(|_| client.log_with("servers found")).collect();
     client.signal("INT");
     let result = client.result();
-    named.extend(std::iter::from_fn(|| client.log()).filter(|line| line.contains("Another server")));
+    named.extend(std::iter::from_fn(|| client.log()).filter(|line| line.contains("servers found")));
     assert_eq!((client.exit_code(), lost(&result, "timed_out")), (Some(0), 0), "{result}");
     let taken = result["server"]["peer_id"].as_str().unwrap().to_owned();
     for server in &servers {
-        let lines = named.iter().filter(|line| line.contains(&server.peer));
+        let choice = format!("/p2p/{}", server.peer);
+        let lines = named.iter().filter(|line| line.ends_with(&choice));
         assert_eq!(lines.count(), usize::from(server.peer != taken), "{}: {named:?}", server.peer);
         // The client does not stay with the ones it did not take, nor come back to them.
         let came = server.process.event("client_connected");
@@ -61,6 +62,32 @@ fn of_several_servers_one_is_taken_and_the_others_are_named() {
         // The second of two transports may have been about to connect when the first one won.
         assert!(again.count() <= 1, "{}", server.peer);
     }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_ping_leaves_from_the_interface_that_is_named() {
+    let lan = Lan::new();
+    for (host, number) in lan.hosts.iter().zip(["1", "2"]) {
+        ip(&format!("-n {host} addr add fe80::{number}/64 dev eth0 nodad"));
+    }
+    ip(&format!("-n {} addr add 10.98.0.5/24 dev eth0", lan.hosts[1]));
+    let server = lan.server(0, &[]);
+    for (arguments, from) in [
+        (&["fe80::1%eth0"][..], "/ip6/fe80::2/"),
+        (&["/ip6zone/eth0/ip6/fe80::1/tcp/36341"], "/ip6/fe80::2/"),
+        (&["10.98.0.1", "-I", "10.98.0.5"], "/ip4/10.98.0.5/"),
+        (&["10.98.0.1", "-I", "eth0"], "/ip4/10.98.0.2/"),
+        (&["-I", "10.98.0.5"], "/ip4/10.98.0.5/"),
+    ] {
+        let run = lan.client(1, &[&["-c", "1"], arguments].concat());
+        assert_eq!(run.code, Some(0), "{arguments:?}: {run}");
+        let came = server.process.event("client_connected");
+        assert!(came["address"].as_str().unwrap().starts_with(from), "{arguments:?}: {came}");
+        server.process.event("client_disconnected");
+    }
+    let run = lan.client(1, &["10.98.0.1", "-I", "wlan7"]);
+    assert!(run.code == Some(2) && run.stderr.contains("eth0"), "{run}");
 }
 
 #[test]
@@ -423,8 +450,8 @@ fn shape(lan: &Lan, how: &str) {
 #[ignore = "needs root and network namespaces: just test-net"]
 fn data_that_fills_a_slow_link_is_no_sign_of_death() {
     let loads: [(&str, &[&str]); 2] = [
-        ("tbf rate 20mbit burst 4kb latency 30ms", &["-n", "32", "--size", "256KiB", "-c", "64"]),
-        ("tbf rate 2mbit burst 4kb latency 100ms", &["-n", "8", "--size", "128KiB", "-c", "16"]),
+        ("tbf rate 20mbit burst 4kb latency 30ms", &["-P", "32", "--size", "256KiB", "-c", "64"]),
+        ("tbf rate 2mbit burst 4kb latency 100ms", &["-P", "8", "--size", "128KiB", "-c", "16"]),
     ];
     thread::scope(|scope| {
         for (link, load) in loads {

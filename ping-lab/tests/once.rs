@@ -8,11 +8,11 @@ use serde_json::Value;
 
 /// How pings can be carried, each with many in flight.
 const WAYS: [&[&str]; 5] = [
-    &["-n", "8", "-c", "0"],
+    &["-P", "8", "-c", "0"],
     &["--rate", "500", "-c", "0"],
-    &["-n", "8", "-c", "0", "--size", "2KiB"],
-    &["-n", "8", "-c", "0", "--mode", "stream"],
-    &["-n", "8", "-c", "0", "--mode", "stream-tell"],
+    &["-P", "8", "-c", "0", "--size", "2KiB"],
+    &["-P", "8", "-c", "0", "--mode", "stream"],
+    &["-P", "8", "-c", "0", "--mode", "stream-tell"],
 ];
 
 fn count(result: &Value, field: &str) -> u64 {

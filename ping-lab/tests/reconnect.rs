@@ -10,10 +10,10 @@ use std::thread;
 fn a_run_outlives_its_server_and_goes_on_with_the_next() {
     for transport in ["tcp", "quic"] {
         for arguments in [
-            &["-n", "8", "-c", "0"][..],
+            &["-P", "8", "-c", "0"][..],
             &["-i", "10ms", "-c", "0"],
             &["--rate", "200", "-c", "0"],
-            &["-n", "8", "-c", "0", "--mode", "stream"],
+            &["-P", "8", "-c", "0", "--mode", "stream"],
         ] {
             let mut lasting = Lasting::start(transport);
             let client = start_client(lasting.server(), arguments);
@@ -33,7 +33,7 @@ fn a_run_outlives_its_server_and_goes_on_with_the_next() {
             assert_eq!(named.iter().sum::<u64>(), lost_in_all, "{arguments:?}: {result}");
             // In a closed loop no more can be lost than was in flight: eight, and those that took their places before
             // the loss was noticed.
-            assert!(!arguments.contains(&"-n") || lost_in_all <= 6 * 8, "{arguments:?}: {result}");
+            assert!(!arguments.contains(&"-P") || lost_in_all <= 6 * 8, "{arguments:?}: {result}");
         }
     }
 }
@@ -41,7 +41,7 @@ fn a_run_outlives_its_server_and_goes_on_with_the_next() {
 #[test]
 fn a_run_ends_with_its_count_or_time_though_the_server_does_not_come_back() {
     // Both go on for 20 s, in which the server is killed after the second ping.
-    let runs = [(&["-i", "1s", "-c", "20"][..], Some(20)), (&["-n", "4", "--duration", "20s"], None)];
+    let runs = [(&["-i", "1s", "-c", "20"][..], Some(20)), (&["-P", "4", "--duration", "20s"], None)];
     thread::scope(|scope| {
         for (arguments, sent) in runs {
             scope.spawn(move || {

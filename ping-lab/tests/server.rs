@@ -124,7 +124,7 @@ fn people_see_what_they_need_and_none_of_the_libraries_noise() {
         assert_eq!(run.stdout, "", "{run}");
         for text in [
             "Peer ID: 12D3",
-            "Listening on /ip4/127.0.0.1/tcp/",
+            "On this machine: ping-client 127.0.0.1:",
             "Connection address: /ip4/127.0.0.1/tcp/",
             "PingActor registered and ready!",
             "Total pings: 0",

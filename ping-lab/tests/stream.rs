@@ -24,12 +24,12 @@ fn every_ping_of_every_mode_is_counted_once_in_one_total() {
     for transport in ["tcp", "quic-v1"] {
         for (mode, arguments, count) in [
             ("stream", &["-i", "0", "-c", "100"][..], 100),
-            ("stream", &["-n", "256", "-c", "50000"], 50_000),
-            ("stream", &["-n", "100000", "-c", "300000"], 300_000),
+            ("stream", &["-P", "256", "-c", "50000"], 50_000),
+            ("stream", &["-P", "100000", "-c", "300000"], 300_000),
             ("stream", &["--rate", "20000", "-c", "5000"], 5000),
-            ("stream-tell", &["-n", "1000", "-c", "20000"], 20_000),
-            ("ask", &["-n", "8", "-c", "100"], 100),
-            ("auto", &["-n", "8", "-c", "100"], 100),
+            ("stream-tell", &["-P", "1000", "-c", "20000"], 20_000),
+            ("ask", &["-P", "8", "-c", "100"], 100),
+            ("auto", &["-P", "8", "-c", "100"], 100),
         ] {
             let result = load(server.address(transport), &[&["--mode", mode], arguments].concat());
             total += count;
@@ -44,9 +44,9 @@ fn every_ping_of_every_mode_is_counted_once_in_one_total() {
 #[test]
 fn a_warm_up_is_counted_by_the_server_alone() {
     let server = Server::start();
-    let result = load(server.address("tcp"), &["--mode", "stream", "-n", "64", "--warmup", "1000", "-c", "500"]);
+    let result = load(server.address("tcp"), &["--mode", "stream", "-P", "64", "--warmup", "1000", "-c", "500"]);
     assert_eq!((&result["pings"]["received"], &result["server_total"]), (&500.into(), &1500.into()), "{result}");
-    let result = load(server.address("tcp"), &["--mode", "stream-tell", "-n", "64", "--warmup", "1000", "-c", "500"]);
+    let result = load(server.address("tcp"), &["--mode", "stream-tell", "-P", "64", "--warmup", "1000", "-c", "500"]);
     assert_eq!((&result["pings"]["arrived"], &result["server_total"]), (&500.into(), &3000.into()), "{result}");
 }
 
@@ -56,7 +56,7 @@ fn payloads_of_any_size_come_back() {
     for transport in ["tcp", "quic-v1"] {
         for (size, count) in [("1", "1000"), ("16KiB", "500"), ("16385", "200"), ("1MiB", "20"), ("64MiB", "2")] {
             for mode in ["stream", "stream-tell"] {
-                let arguments = ["--mode", mode, "--size", size, "-c", count, "-n", "4"];
+                let arguments = ["--mode", mode, "--size", size, "-c", count, "-P", "4"];
                 let result = load(server.address(transport), &arguments);
                 assert!(result["bytes_per_s"]["there"].as_f64().unwrap() > 0.0, "{result}");
             }
@@ -69,7 +69,7 @@ fn the_reports_are_the_same_as_in_other_modes() {
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
     let (csv, page) = (file(folder.path(), "pings.csv"), file(folder.path(), "report.html"));
-    load(server.address("tcp"), &["--mode", "stream", "-n", "8", "-c", "1000", "--csv", &csv, "--report", &page]);
+    load(server.address("tcp"), &["--mode", "stream", "-P", "8", "-c", "1000", "--csv", &csv, "--report", &page]);
     let rows = fs::read_to_string(csv).unwrap();
     let mut numbers: Vec<u64> =
         rows.lines().skip(1).map(|row| row.split(',').next().unwrap().parse().unwrap()).collect();
@@ -147,13 +147,13 @@ const MUTE_MEMORY: u64 = 64_000_000;
 fn clients_that_never_read_cost_little_memory_and_hold_up_nobody() {
     for transport in ["tcp", "quic-v1"] {
         let server = Server::start();
-        load(server.address(transport), &["--mode", "stream", "-n", "64", "-c", "10000"]);
+        load(server.address(transport), &["--mode", "stream", "-P", "64", "-c", "10000"]);
         let before = ping_lab::memory(server.process.id());
         let mute = Process::start(Command::new(program("hostile")).args(["mute", server.address(transport), "64"]));
         let taken: u64 = mute.line_with("").trim().parse().unwrap();
         assert!(taken > 64 * 100_000, "the streams took only {taken} bytes");
         let cost = ping_lab::memory(server.process.id()).saturating_sub(before);
         assert!(cost < MUTE_MEMORY, "{cost} bytes by {transport}");
-        load(server.address(transport), &["--mode", "stream", "-n", "64", "-c", "10000"]);
+        load(server.address(transport), &["--mode", "stream", "-P", "64", "-c", "10000"]);
     }
 }

@@ -5,23 +5,25 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, value_parser};
 use libp2p::Multiaddr;
 use ping_core::{
-    address,
+    ServerAddress, address,
     hardening::Limits,
-    program::duration,
+    program::{Verbosity, duration, long_version},
     protocol::{DEFAULT_NAME, DEFAULT_PORT},
 };
+
+use tracing::Level;
 
 use crate::{allow::Allow, membership::Seed, memory, node_name};
 
 /// Hosts an actor that counts pings, for ping-client to find.
 ///
-/// Prints the addresses at which it can be reached. Give one of them to a client on another machine:
+/// Prints what to type on another machine, such as:
 ///
-///     ping-client /ip4/192.168.1.9/tcp/36341/p2p/12D3Koo...
+///     ping-client 192.168.1.9
 ///
 /// On the same local network, a client finds the server without an address.
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment)]
+#[command(version, long_version = long_version(), verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Port to listen on, for TCP and QUIC, IPv4 and IPv6 (0 to 65535; 0 lets the system choose)
     #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
@@ -30,6 +32,11 @@ pub(crate) struct Args {
     /// Listen on this address instead, such as /ip4/127.0.0.1/tcp/36341 or /ip6/::/udp/36341/quic-v1 (repeatable)
     #[arg(long, value_name = "MULTIADDR", conflicts_with = "port", value_parser = multiaddr)]
     pub(crate) listen: Vec<Multiaddr>,
+
+    /// An address that others reach this server at, as a router or a container's host forwards it: an IP address or host
+    /// name, with or without a port, or a multiaddr (repeatable)
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) external_address: Vec<ServerAddress>,
 
     /// How long to wait for a port that an outgoing connection of another program holds (0s to 1h)
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration(Duration::ZERO..=Duration::from_secs(60 * 60)))]
@@ -91,9 +98,24 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Log each address and step; -vv logs all (RUST_LOG selects modules otherwise)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
     /// Stop when standard input ends, so that the server does not outlive the program that started it
     #[arg(long)]
     pub(crate) stop_on_eof: bool,
+}
+
+impl Args {
+    /// What to log.
+    pub(crate) fn verbosity(&self) -> Verbosity {
+        match self.verbose {
+            0 => Verbosity::Default,
+            1 => Verbosity::Steps,
+            _ => Verbosity::Level(Level::DEBUG),
+        }
+    }
 }
 
 /// Heading of the cluster's options in the help.

@@ -1,20 +1,26 @@
 //! What the server reports: log lines for people, or JSON lines for programs.
 
-use std::{fmt, future::pending, io, time::Duration};
+use std::{
+    fmt,
+    future::pending,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Result, anyhow};
+use humantime::format_rfc3339_millis;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     PeerText,
     cluster::MemberInfo,
-    program::{LineQueue, RESULT},
+    program::{LineQueue, RESULT, STEP},
 };
 use serde::Serialize;
 use tokio::{
     sync::{oneshot, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// How many pings are reported one by one within a [`WINDOW`]; more are summed up at its end.
 const MAX_SINGLE_PINGS: u32 = 10;
@@ -33,7 +39,8 @@ pub(crate) enum ServerEvent<'a> {
     StoppedListening { address: &'a Multiaddr },
     Ready { peer_id: PeerIdText, name: &'a str, node: &'a str, members: Vec<MemberReport<'a>> },
     ClientConnected { peer_id: PeerIdText, address: &'a Multiaddr },
-    ClientDisconnected { peer_id: PeerIdText, address: &'a Multiaddr },
+    ClientDisconnected { peer_id: PeerIdText, address: &'a Multiaddr, connected_s: f64, pings: u64 },
+    ClientRefused { address: &'a Multiaddr, reason: &'a str, count: u64 },
     MoreClients { connected: u64, disconnected: u64 },
     MemberJoined(MemberReport<'a>),
     MemberLeft(MemberReport<'a>),
@@ -43,9 +50,24 @@ pub(crate) enum ServerEvent<'a> {
     ActorGone { node: &'a PeerText, peer_id: PeerIdText, name: &'a PeerText },
     RallyHit { actor: &'static str, hit: u64, after_ms: Option<f64> },
     RallyDone { rounds: u64, members: usize, duration_s: f64, rate_per_s: f64 },
-    Pings { count: u64, total: u64 },
+    Pings { count: u64, total: u64, clients: Vec<ClientPings> },
     LinesLost { count: u64 },
     Stopped { total: u64 },
+}
+
+/// How many pings a client sent since the last such line.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientPings {
+    pub(crate) peer_id: PeerIdText,
+    pub(crate) count: u64,
+}
+
+/// An event and when it is reported.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    event: &'a ServerEvent<'a>,
+    time: String,
 }
 
 /// A member of the cluster.
@@ -135,7 +157,8 @@ impl Reporter {
 
 fn json_line(event: &ServerEvent<'_>) -> Vec<u8> {
     // Text and numbers always have a form in JSON.
-    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    let time = format_rfc3339_millis(SystemTime::now()).to_string();
+    let mut line = serde_json::to_vec(&Line { event, time }).unwrap_or_default();
     line.push(b'\n');
     line
 }
@@ -143,15 +166,20 @@ fn json_line(event: &ServerEvent<'_>) -> Vec<u8> {
 fn log(event: &ServerEvent<'_>) {
     match event {
         ServerEvent::Listening { address, connection_address } => {
-            info!(target: RESULT, "Listening on {address}");
-            info!(target: RESULT, "Connection address: {connection_address}");
+            debug!(target: STEP, "Listening on {address}; with its identity {connection_address}");
         }
         ServerEvent::StoppedListening { address } => info!("No longer listening on {address}"),
         ServerEvent::Ready { name, .. } => {
             info!(target: RESULT, "PingActor registered and ready! (name: {name})");
         }
         ServerEvent::ClientConnected { peer_id, address } => info!("Client connected: {} from {address}", peer_id.0),
-        ServerEvent::ClientDisconnected { peer_id, .. } => info!("Client disconnected: {}", peer_id.0),
+        ServerEvent::ClientDisconnected { peer_id, connected_s, pings, .. } => {
+            let pings = format!("{pings} ping{}", if *pings == 1 { "" } else { "s" });
+            info!("Client disconnected: {} after {connected_s:.1} s, {pings}", peer_id.0);
+        }
+        ServerEvent::ClientRefused { address, reason, count } => {
+            warn!("Rejected a connection from {address}: {reason} ({count} so far)");
+        }
         ServerEvent::MoreClients { connected, disconnected } => {
             info!("Without a line each: {connected} connections and {disconnected} disconnections");
         }
@@ -171,8 +199,8 @@ fn log(event: &ServerEvent<'_>) {
         ServerEvent::RallyDone { rounds, members, duration_s, rate_per_s } => {
             info!(target: RESULT, "done: {rounds} rounds over {members} members in {duration_s:.3} s, {rate_per_s:.0} a second");
         }
-        ServerEvent::Pings { count: 1, total } => info!("Received PING (total: {total})"),
-        ServerEvent::Pings { count, total } => info!("Received {count} PINGs (total: {total})"),
+        ServerEvent::Pings { count: 1, total, .. } => info!("Received PING (total: {total})"),
+        ServerEvent::Pings { count, total, .. } => info!("Received {count} PINGs (total: {total})"),
         // The log counts its own.
         ServerEvent::LinesLost { .. } => {}
         ServerEvent::Stopped { total } => info!(target: RESULT, "Stopped. Total pings: {total}"),
@@ -207,7 +235,11 @@ impl PingReports {
     }
 
     /// What to report at this total, if there is anything.
-    pub(crate) fn next(&mut self, total: u64) -> Option<ServerEvent<'static>> {
+    pub(crate) fn next(
+        &mut self,
+        total: u64,
+        clients: impl FnOnce() -> Vec<ClientPings>,
+    ) -> Option<ServerEvent<'static>> {
         let count = total - self.reported;
         if count == 0 {
             return None;
@@ -220,7 +252,7 @@ impl PingReports {
         }
         self.lines_left = self.lines_left.saturating_sub(1);
         self.reported = total;
-        Some(ServerEvent::Pings { count, total })
+        Some(ServerEvent::Pings { count, total, clients: clients() })
     }
 }
 
@@ -238,10 +270,10 @@ mod tests {
             let before = Instant::now();
             reports.wait(&mut total).await;
             assert_eq!(before, Instant::now());
-            assert!(matches!(reports.next(expected), Some(ServerEvent::Pings { count: 1, .. })));
+            assert!(matches!(reports.next(expected, Vec::new), Some(ServerEvent::Pings { count: 1, .. })));
             advance(Duration::from_millis(300)).await;
         }
-        assert!(reports.next(5).is_none());
+        assert!(reports.next(5, Vec::new).is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -249,14 +281,14 @@ mod tests {
         let (sender, mut total) = watch::channel(0);
         let mut reports = PingReports::after(0);
         for total in 1..=u64::from(MAX_SINGLE_PINGS) {
-            assert!(reports.next(total).is_some());
+            assert!(reports.next(total, Vec::new).is_some());
         }
         for expected in [5000, 9000] {
             sender.send_replace(expected);
             let before = Instant::now();
             reports.wait(&mut total).await;
             assert_eq!(Instant::now() - before, WINDOW);
-            assert!(matches!(reports.next(expected), Some(ServerEvent::Pings { count: 4000.., .. })));
+            assert!(matches!(reports.next(expected, Vec::new), Some(ServerEvent::Pings { count: 4000.., .. })));
         }
     }
 }

@@ -4,6 +4,7 @@ mod allow;
 mod args;
 mod client_reports;
 mod events;
+mod greeting;
 mod identity;
 mod listen;
 mod membership;
@@ -17,6 +18,7 @@ mod reports;
 mod server;
 mod state;
 mod stop_on_eof;
+mod visits;
 
 use std::process::ExitCode;
 
@@ -33,7 +35,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = args::Args::parse();
-    let outcome = match program::init_logging(None) {
+    let outcome = match program::init_logging(args.verbosity()) {
         Ok(()) => server::run(args).await,
         Err(error) => Err(error.into()),
     };

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, hint::black_box, time::Duration};
 
-use bytesize::ByteSize;
+use ping_core::program::size;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// The smallest useful limit: one connection may hold half of it, and our client keeps up to 25 MiB of the largest
@@ -31,8 +31,8 @@ fn machine_memory() -> Option<u64> {
 
 /// Reads the limit.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
-    let ByteSize(size) = text.parse().map_err(|error| format!("{error}; write it as 256MiB"))?;
-    if size < MIN { Err("the limit must be at least 64MiB".into()) } else { Ok(size) }
+    let limit = size(text)?;
+    if limit < MIN { Err("the limit must be at least 64MiB".into()) } else { Ok(limit) }
 }
 
 /// How often freed memory is given back.

@@ -1,6 +1,6 @@
 //! The name of a node for people.
 
-use ping_core::cluster::record::MAX_NODE_NAME;
+use ping_core::{cluster::record::MAX_NODE_NAME, program::host_name};
 
 /// Reads a name: text without control characters, of a length that a record holds.
 pub(crate) fn parse(text: &str) -> Result<String, String> {
@@ -18,16 +18,6 @@ pub(crate) fn of_this_machine() -> String {
     let host = host_name().unwrap_or_default();
     let label = host.split('.').next().unwrap_or_default();
     parse(label).unwrap_or_else(|_| "node".into())
-}
-
-#[cfg(unix)]
-fn host_name() -> Option<String> {
-    rustix::system::uname().nodename().to_str().ok().map(Into::into)
-}
-
-#[cfg(not(unix))]
-fn host_name() -> Option<String> {
-    std::env::var("COMPUTERNAME").ok()
 }
 
 #[cfg(test)]

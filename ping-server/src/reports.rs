@@ -4,9 +4,9 @@ use std::future::pending;
 
 use anyhow::Result;
 use libp2p::PeerId;
-use ping_core::Event;
+use ping_core::{Event, actor::Tally};
 use tokio::sync::{mpsc, watch};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     client_reports::ClientReports,
@@ -14,6 +14,7 @@ use crate::{
     listen,
     membership::{self, Membership},
     rally::RallyEvent,
+    visits::Visits,
 };
 
 /// What a running server reports.
@@ -25,14 +26,26 @@ pub(crate) struct Reports {
     total: watch::Receiver<u64>,
     membership: Option<Membership>,
     rally: Option<mpsc::UnboundedReceiver<RallyEvent>>,
+    visits: Visits,
+    is_ready: bool,
 }
 
 impl Reports {
     /// Reports as JSON lines or as a log; `total` is what is counted so far. Fails if the system lacks a thread.
-    pub(crate) fn start(ours: PeerId, json: bool, total: watch::Receiver<u64>) -> Result<Self> {
+    pub(crate) fn start(ours: PeerId, json: bool, total: watch::Receiver<u64>, tally: Tally) -> Result<Self> {
         let reporter = if json { Reporter::json()? } else { Reporter::Log };
         let pings = PingReports::after(*total.borrow());
-        Ok(Self { ours, reporter, clients: ClientReports::new(), pings, total, membership: None, rally: None })
+        Ok(Self {
+            ours,
+            reporter,
+            clients: ClientReports::new(),
+            pings,
+            total,
+            membership: None,
+            rally: None,
+            visits: Visits::new(tally),
+            is_ready: false,
+        })
     }
 
     /// Reports that the actor can be found under this name, on this node of the cluster.
@@ -46,7 +59,7 @@ impl Reports {
         let members = membership.as_ref().map(Membership::members).unwrap_or_default();
         let members = members.iter().map(Into::into).collect();
         self.reporter.report(&ServerEvent::Ready { peer_id: PeerIdText(self.ours), name, node, members });
-        (self.membership, self.rally) = (membership, rally);
+        (self.membership, self.rally, self.is_ready) = (membership, rally, true);
     }
 
     /// Whether a peer is a client, as far as is known. Only its first words tell that it is a member.
@@ -76,23 +89,31 @@ impl Reports {
         match event {
             Event::Listening(address) if listen::is_usable(address) => {
                 let connection_address = listen::connection_address(address, self.ours);
+                if self.is_ready && matches!(self.reporter, Reporter::Log) {
+                    info!("Now also at {connection_address}");
+                }
                 self.reporter.report(&ServerEvent::Listening { address, connection_address: &connection_address });
             }
             Event::StoppedListening(address) if listen::is_usable(address) => {
                 self.reporter.report(&ServerEvent::StoppedListening { address });
             }
             Event::AcceptFailed { error, count } => warn_about_failed_accept(error, *count),
+            Event::Refused { address, reason, count } => {
+                self.reporter.report(&ServerEvent::ClientRefused { address, reason, count: *count });
+            }
             Event::PeerConnected { peer, address, is_dialed: false } if self.is_client(peer) => {
+                self.visits.begin(*peer);
                 let event = ServerEvent::ClientConnected { peer_id: PeerIdText(*peer), address };
                 if self.clients.admits(&event) {
                     self.reporter.report(&event);
                 }
             }
             Event::PeerDisconnected { peer, address } if self.is_client(peer) => {
-                let event = ServerEvent::ClientDisconnected { peer_id: PeerIdText(*peer), address };
+                // Its pings are reported before its end.
+                self.report_pings();
+                let (connected_s, pings) = self.visits.end(peer);
+                let event = ServerEvent::ClientDisconnected { peer_id: PeerIdText(*peer), address, connected_s, pings };
                 if self.clients.admits(&event) {
-                    // Its pings are reported before its end.
-                    self.report_pings();
                     self.reporter.report(&event);
                 }
             }
@@ -110,7 +131,7 @@ impl Reports {
 
     fn report_pings(&mut self) {
         let total = *self.total.borrow_and_update();
-        if let Some(event) = self.pings.next(total) {
+        if let Some(event) = self.pings.next(total, || self.visits.pings()) {
             self.reporter.report(&event);
         }
     }

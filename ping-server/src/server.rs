@@ -7,7 +7,7 @@ use kameo::{actor::ActorRef, remote};
 use libp2p::{PeerId, identity::Keypair, pnet::PreSharedKey};
 use ping_core::{
     Event, Node, Options, PingActor,
-    actor::{self, Count, Hosted, runs},
+    actor::{self, Count, Hosted, Tally, runs},
     cluster::{self, record::HostedActor},
     hardening::Limits,
     keys::secret,
@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use crate::{
     allow::allowed,
     args::Args,
-    identity,
+    greeting, identity,
     listen::{self, Plan},
     membership::Membership,
     memory, node_name,
@@ -83,26 +83,31 @@ impl Server {
             None => (None, Count::new()),
         };
         let (streams, opened) = mpsc::unbounded_channel();
+        let tally = Tally::default();
         let is_reachable = plan.beyond_loopback();
         let node_name = args.node.clone().unwrap_or_else(node_name::of_this_machine);
         let options = Options {
             cluster: Some(cluster::Options { node: node_name.clone() }),
+            tally: Some(tally.clone()),
             ..options(args, allowed, secret, is_reachable, streams)
         };
         let (node, mut events) = Node::start(keypair, options).context("cannot start the node")?;
         let (addresses, early) = plan.listen(&node, &mut events).await?;
         let hosted = actor::host(count.clone(), Some(&args.name)).await?;
-        tokio::spawn(stream::accept(opened, hosted.actor.clone()));
+        tokio::spawn(stream::accept(opened, hosted.actor.clone(), tally.clone()));
 
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
-        let mut reports = Reports::start(node.peer(), args.json, total)?;
+        let mut reports = Reports::start(node.peer(), args.json, total, tally)?;
         match args.json {
             // An event says it.
             true => info!("Peer ID: {}", node.peer()),
             false => info!(target: RESULT, "Peer ID: {}", node.peer()),
         }
-        addresses.iter().for_each(|address| reports.on_event(&Event::Listening(address.clone())));
+        let external: Vec<_> = args.external_address.iter().flat_map(greeting::multiaddrs).collect();
+        external.iter().for_each(|address| node.add_external_address(address.clone()));
+        let reachable: Vec<_> = external.into_iter().chain(addresses.iter().cloned()).collect();
+        reachable.iter().for_each(|address| reports.on_event(&Event::Listening(address.clone())));
         if is_reachable && addresses.iter().all(listen::is_loopback) {
             warn!("No network is up: only programs on this machine can reach the server");
         }
@@ -125,6 +130,9 @@ impl Server {
             Membership::start(cluster.clone(), actors, &args.join, file)
         });
         reports.ready(&args.name, &node_name, membership, rally.is_some().then_some(hits));
+        if !args.json {
+            greeting::greet(args, node.peer(), &reachable);
+        }
         early.iter().for_each(|event| reports.on_event(event));
         Ok(Self { node, events, hosted, count, state, reports, rally })
     }

@@ -21,7 +21,7 @@ use crate::{
     output::{Outputs, Row, write_rows},
     plan::Plan,
     runtime::block_on,
-    session::{exit_code, find_and_measure, nothing_yet, options},
+    session::{exit_code, find_and_measure, gate_failures, nothing_yet, options},
 };
 
 /// Pings several servers. Fails if something fails that has nothing to do with them.
@@ -42,8 +42,11 @@ pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
         flush_log();
         match rows {
             Ok(mut rows) => {
-                rows.sort_by(|one, other| one.node.cmp(&other.node));
+                sort(&mut rows, plan);
                 write_rows(&rows, None, plan.output.is_json())?;
+                for row in rows.iter().filter(|row| !row.result.gates.is_empty()) {
+                    last_words("ping-client", &format_args!("{}: {}", row.node, row.result.gates.join("; ")));
+                }
                 Ok(rows.iter().map(|row| exit_code(plan.required, &row.result)).max().unwrap_or(2).into())
             }
             Err(error) => {
@@ -52,6 +55,17 @@ pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
             }
         }
     })
+}
+
+/// Members by their names, and the servers that the user gave in the order of the command line.
+fn sort(rows: &mut [Row], plan: &Plan) {
+    match plan.several.as_ref().filter(|several| !several.all) {
+        Some(several) => {
+            let place = |row: &Row| several.servers.iter().position(|server| server.to_string() == row.node);
+            rows.sort_by_key(place);
+        }
+        None => rows.sort_by(|one, other| one.node.cmp(&other.node)),
+    }
 }
 
 /// The sessions side by side.
@@ -150,6 +164,7 @@ impl<'a> Several<'a> {
             if is_gone {
                 result.figures.cut_short();
             }
+            result.gates = gate_failures(self.plan, &result);
             Ok(Row { node: name, result, is_gone })
         };
         Box::pin(session.instrument(span))

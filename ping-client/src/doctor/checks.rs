@@ -142,7 +142,10 @@ impl<'a> Checks<'a> {
         let mut last: Option<Connection> = None;
         let mut hosts: Vec<(IpAddr, PeerId, Host)> = Vec::new();
         for &ip in ips {
-            match source_of(ip) {
+            // Neither step says more of a link-local address, whose interface is given, than the dial does.
+            let is_given = server.host().contains('%');
+            match if is_given { Ok(ip) } else { source_of(ip) } {
+                Ok(_) if is_given => {}
                 Ok(source) => {
                     let interface = interfaces.name(source).unwrap_or("an unknown interface");
                     self.add("route", Outcome::Passed, None, format!("to {ip} from {source} on {interface}"));
@@ -153,7 +156,7 @@ impl<'a> Checks<'a> {
                 }
             }
             for &transport in &transports {
-                if transport == Transport::Tcp && !self.tcp((ip, server.port).into()).await {
+                if transport == Transport::Tcp && !is_given && !self.tcp((ip, server.port).into()).await {
                     continue;
                 }
                 // A node has one connection with a peer.
@@ -220,7 +223,7 @@ impl<'a> Checks<'a> {
     async fn dial(&mut self, transport: Transport, ip: IpAddr) -> Option<Connection> {
         let server = &self.args.server;
         let step = if transport == Transport::Quic { "quic" } else { "secure tcp" };
-        let address: Multiaddr = transport.multiaddr(ip, server.port);
+        let address: Multiaddr = server.multiaddr_at(ip, transport);
         let began = Instant::now();
         let dialed = self.node.dial(address.clone(), server.peer).await;
         let took = Some(began.elapsed());

@@ -1,13 +1,15 @@
 //! What a session measures.
 //!
-//! - [`Figures`]: the counts and times of a run; `times` and `series` sum them up in constant memory.
+//! - [`Figures`]: the counts and times of a run; `times`, `coarse` and `series` sum them up in constant memory.
 //! - [`Network`]: the round trips of the connection without the actor.
 //! - [`Clock`]: what the client's own clocks say of the run.
 //! - [`SessionResult`]: all of it, with [`notes()`] on how far it can be trusted.
 
 mod clocks;
+mod coarse;
 mod network;
 mod notes;
+mod origin;
 mod result;
 mod series;
 mod times;
@@ -24,10 +26,12 @@ use crate::{
 };
 
 pub(crate) use clocks::{Clock, Clocks};
+pub(crate) use coarse::Coarse;
 pub(crate) use network::{KEEP_ALIVE_TIMEOUT, Network, keep_alive_interval};
 pub(crate) use notes::notes;
+pub(crate) use origin::Origin;
 pub(crate) use result::{Load, Phases, Server, ServerVersion, SessionResult};
-pub(crate) use series::{Interval, Series};
+pub(crate) use series::Series;
 pub(crate) use times::{Summary, Times};
 
 /// The counts and times of a run.
@@ -53,7 +57,7 @@ pub(crate) struct Figures {
     pub(crate) failures: BTreeMap<&'static str, (String, u64)>,
     /// Round trips, or latencies in an open loop.
     pub(crate) rtt: Times,
-    /// The same over the run.
+    /// What happened over the run.
     pub(crate) series: Series,
     /// When the first ping was sent, when the last one was, and when the last outcome was known.
     span: Option<(Instant, Instant, Instant)>,
@@ -109,6 +113,11 @@ impl Figures {
         self.span.map_or(Duration::ZERO, |(first, _, last)| last - first)
     }
 
+    /// How long ago the first ping was sent.
+    pub(crate) fn elapsed(&self, now: Instant) -> Option<Duration> {
+        self.span.map(|(first, ..)| now.saturating_duration_since(first))
+    }
+
     /// Answers a second over the [`duration`](Self::duration), if that is long enough to tell.
     pub(crate) fn rate(&self) -> Option<f64> {
         let seconds = self.duration().as_secs_f64();
@@ -133,9 +142,13 @@ impl Figures {
         self.server_total = self.server_total.max(answer.total);
         let time = sample.ended - sample.from;
         self.rtt.record(time);
-        if let Some((start, ..)) = self.span {
-            self.series.record(sample.ended - start, time);
-        }
+        let (due, ended) = (self.since_start(sample.due), self.since_start(sample.ended));
+        self.series.answered(due, time, ended);
+    }
+
+    /// The first ping was due some microseconds before it was sent.
+    fn since_start(&self, moment: Instant) -> Duration {
+        self.span.map_or(Duration::ZERO, |(start, ..)| moment.saturating_duration_since(start))
     }
 
     fn failure(&mut self, error: &PingError) {
@@ -154,7 +167,10 @@ impl Observer for Figures {
     fn outcome(&mut self, sample: &Sample) {
         match &sample.outcome {
             Ok(answer) => self.answer(sample, *answer),
-            Err(error) => self.failure(error),
+            Err(error) => {
+                self.failure(error);
+                self.series.lost(self.since_start(sample.due), error.cause());
+            }
         }
         if let Some((.., ended)) = &mut self.span {
             *ended = sample.ended;
@@ -164,6 +180,10 @@ impl Observer for Figures {
     fn late(&mut self, _: u64, answer: Answer) {
         self.late += 1;
         self.server_total = self.server_total.max(answer.total);
+    }
+
+    fn outage(&mut self, from: Instant, to: Instant) {
+        self.series.outage(self.since_start(from), self.since_start(to));
     }
 
     fn slept(&mut self, slept: Duration, missed: u64) {

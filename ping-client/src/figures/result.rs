@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use ping_core::PeerText;
+use ping_core::{PeerText, Transport, transport::endpoint};
 
-use super::{Clocks, Figures, Times};
+use super::{Clocks, Figures, Origin, Times};
 use crate::{
     error::Error,
     pinger::{Counters, Mode},
@@ -36,6 +36,10 @@ pub(crate) struct SessionResult {
     pub(crate) counted: Option<u64>,
     /// The client's own clocks, if there was a run.
     pub(crate) clocks: Option<Clocks>,
+    /// When and where it was measured.
+    pub(crate) origin: Origin,
+    /// The gates that the run fails, one sentence each.
+    pub(crate) gates: Vec<String>,
     /// What the reader of the figures should know about how they were measured.
     pub(crate) notes: Vec<String>,
     /// What ended the run early, or kept it from starting.
@@ -59,6 +63,23 @@ pub(crate) struct Server {
     pub(crate) peer: PeerId,
     pub(crate) address: Multiaddr,
     pub(crate) version: ServerVersion,
+}
+
+impl Server {
+    /// The transport of the first connection.
+    pub(crate) fn transport(&self) -> Option<Transport> {
+        endpoint(&self.address).map(|(.., transport)| transport)
+    }
+
+    /// What secures it.
+    pub(crate) fn security(&self) -> Option<&'static str> {
+        self.transport().map(Transport::security)
+    }
+
+    /// Both in words.
+    pub(crate) fn path(&self) -> Option<String> {
+        Some(format!("direct, by {}, secured by {}", self.transport()?, self.security()?))
+    }
 }
 
 /// The version of the server's program.
@@ -103,6 +124,8 @@ impl SessionResult {
             retries: false,
             counted: None,
             clocks: None,
+            origin: Origin::here(),
+            gates: Vec::new(),
             notes: Vec::new(),
             error: None,
             command: std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "),

@@ -8,6 +8,9 @@ use hdrhistogram::Histogram;
 /// time, however many times there are.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
+/// The least factor between two bounds of buckets.
+const MIN_FACTOR: f64 = 1.02;
+
 /// How many times a percentile needs for at least one of them to lie beyond it.
 const P99_9_SAMPLES: u64 = 1000;
 
@@ -36,6 +39,14 @@ impl Times {
         let _ = self.histogram.record(nanoseconds(time));
     }
 
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.sum += other.sum;
+        // It grows as needed, so nothing is rejected.
+        let _ = self.histogram.add(&other.histogram);
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.histogram.len()
     }
@@ -61,6 +72,16 @@ impl Times {
             p99_9: (self.count() >= P99_9_SAMPLES).then(|| self.percentile(99.9)),
             max: self.max,
         })
+    }
+
+    /// Bounds of at most so many buckets that hold all times, each the same factor wider than the one before. The factor
+    /// is large enough for three digits to tell two bounds apart.
+    pub(crate) fn log_bounds(&self, buckets: usize) -> Vec<Duration> {
+        // The ends of the histogram's own buckets lie up to 0.1 % beyond what was measured.
+        let (from, to) = (nanoseconds(self.min).max(1) as f64 * 0.998, nanoseconds(self.max).max(1) as f64 * 1.003);
+        let factor = (to / from).powf(1.0 / buckets.max(1) as f64).max(MIN_FACTOR);
+        let count = ((to / from).ln() / factor.ln() - 1e-9).ceil() as i32;
+        (0..=count).map(|n| Duration::from_nanos((from * factor.powi(n)).round() as u64)).collect()
     }
 
     /// How many times lie between each two neighbouring bounds.

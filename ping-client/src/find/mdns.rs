@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, info};
 
 use super::{Finder, Found};
-use crate::error::Error;
+use crate::{error::Error, plan::Wanted};
 
 /// How many peers are tried, and at how many addresses each. Anyone on the network can announce any number of them.
 const MAX_PEERS: usize = 256;
@@ -38,6 +38,9 @@ pub(crate) struct Search<'a> {
     /// The addresses that each peer announced, shared with the attempt to reach it.
     peers: HashMap<PeerId, Announced>,
     attempts: FuturesUnordered<LocalBoxFuture<'a, (PeerId, Result<Found, Error>)>>,
+    wanted: Wanted,
+    /// How many servers have the actor.
+    found: u32,
 }
 
 /// Gets the peer and the time of each round trip that the node measures.
@@ -46,7 +49,19 @@ pub(crate) type OnRoundTrip<'a> = &'a mut dyn FnMut(PeerId, Duration);
 impl<'a> Search<'a> {
     /// A search among the peers that the node's events name.
     pub(crate) fn new(finder: &'a Finder<'a>, events: mpsc::UnboundedReceiver<Event>) -> Self {
-        Self { finder, events, peers: HashMap::new(), attempts: FuturesUnordered::new() }
+        Self {
+            finder,
+            events,
+            peers: HashMap::new(),
+            attempts: FuturesUnordered::new(),
+            wanted: Wanted::default(),
+            found: 0,
+        }
+    }
+
+    /// The same for what the user wants.
+    pub(crate) fn wanting(self, wanted: Wanted) -> Self {
+        Self { wanted, ..self }
     }
 
     /// The finder that it searches with.
@@ -66,7 +81,10 @@ impl<'a> Search<'a> {
             tokio::select! {
                 event = receive(&mut self.events) => self.on_event(event, on_round_trip),
                 Some((peer, outcome)) = self.attempts.next() => match outcome {
-                    Ok(found) => return found,
+                    Ok(found) => {
+                        self.found += 1;
+                        return found;
+                    }
                     Err(error) => {
                         self.finder.note(error);
                         self.finder.node.disconnect(peer);
@@ -77,11 +95,16 @@ impl<'a> Search<'a> {
     }
 
     /// Names the other servers that have the actor, and calls `block` with them. Never ends.
-    pub(crate) async fn name_others(&mut self, block: impl Fn(PeerId), on_round_trip: OnRoundTrip<'_>) -> Infallible {
+    pub(crate) async fn name_others(
+        &mut self,
+        pinged: PeerId,
+        block: impl Fn(PeerId),
+        on_round_trip: OnRoundTrip<'_>,
+    ) -> Infallible {
         loop {
             let Found { connection, .. } = self.next(on_round_trip).await;
             let address = connection.address.with(Protocol::P2p(connection.peer));
-            info!("Another server on this network has the actor too: {address}");
+            info!("{} servers found, pinging {pinged}; choose this one with ping-client {address}", self.found);
             block(connection.peer);
         }
     }
@@ -102,10 +125,14 @@ impl<'a> Search<'a> {
 
     /// Starts one search for each peer; it tries all addresses that are known by then.
     fn on_discovered(&mut self, peer: PeerId, address: Multiaddr) {
-        if !is_reachable_from_here(&address) {
+        if !is_reachable_from_here(&address) || self.wanted.peer.is_some_and(|wanted| wanted != peer) {
             return;
         }
-        let new = over_all_transports(&address, self.finder.node.is_private());
+        let mut new = over_all_transports(&address, self.finder.node.is_private());
+        new.retain(|address| self.wanted.is_met_by(address));
+        if new.is_empty() {
+            return;
+        }
         if let Some(addresses) = self.peers.get(&peer) {
             let mut addresses = addresses.borrow_mut();
             addresses.retain(|known| !new.contains(known));
@@ -120,6 +147,13 @@ impl<'a> Search<'a> {
         self.peers.insert(peer, Rc::clone(&addresses));
         let finder = self.finder;
         self.attempts.push(Box::pin(async move { (peer, finder.at_peer(peer, &addresses).await) }));
+    }
+}
+
+impl Wanted {
+    fn is_met_by(&self, address: &Multiaddr) -> bool {
+        let Some((ip, _, transport)) = endpoint(address) else { return false };
+        self.version.is_none_or(|version| version.is_of(ip)) && self.transport.is_none_or(|wanted| wanted == transport)
     }
 }
 

@@ -26,6 +26,7 @@ use kameo::actor::RemoteActorRef;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     Connection, DialError, Node, PingActor, ServerAddress, Transport,
+    program::STEP,
     transport::{endpoint, is_prohibited},
 };
 use tokio::{
@@ -34,7 +35,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{backoff::Backoff, error::Error};
+use crate::{backoff::Backoff, error::Error, units::milliseconds};
 
 pub(crate) use again::Place;
 pub(crate) use look_up::name_rivals;
@@ -139,6 +140,7 @@ impl<'a> Finder<'a> {
 
     /// Finds the actor on the server at this address. Fails only if another attempt could not succeed.
     pub(crate) async fn at(&self, server: &ServerAddress) -> Result<Found, Error> {
+        info!("Connecting to {server} by {}", names(server.transports(), self.node.is_private()));
         self.tries_all_transports.set(server.transport.is_none());
         let known = || self.address_known.get().unwrap_or(self.started);
         let search = self.retrying(|| self.connect(server), known);
@@ -185,6 +187,7 @@ impl<'a> Finder<'a> {
     ) -> Result<Found, Error> {
         let mut connection = connect().await?;
         let connected = Instant::now();
+        debug!(target: STEP, "Connected to {} and secured, {}", connection.address, milliseconds(connected - address_known()));
         let looked_up = tokio::select! {
             actor = self.look_up(connection.peer, &connection.address) => actor,
             _ = &mut connection.closed => {
@@ -193,6 +196,7 @@ impl<'a> Finder<'a> {
         };
         self.asked.set(None);
         let (actor, others) = looked_up?;
+        debug!(target: STEP, "Looked up {}, {}", self.name, milliseconds(connected.elapsed()));
         Ok(Found { actor, others, connection, address_known: address_known(), connected, looked_up: Instant::now() })
     }
 
@@ -240,8 +244,11 @@ impl<'a> Finder<'a> {
         })?;
         if self.address_known.get().is_none() {
             self.address_known.set(Some(Instant::now()));
+            let list: Vec<_> = ips.iter().map(ToString::to_string).collect();
+            let took = milliseconds(self.started.elapsed());
+            debug!(target: STEP, "Resolved {} to {}, {took}", server.host(), list.join(", "));
         }
-        Ok(ips.into_iter().map(|ip| transport.multiaddr(ip, server.port)).collect())
+        Ok(ips.into_iter().map(|ip| server.multiaddr_at(ip, transport)).collect())
     }
 
     /// Dials these addresses, each a moment after the one before it, or as soon as that has failed (RFC 8305); the first
@@ -310,4 +317,11 @@ impl<'a> Finder<'a> {
             *known = Some(error);
         }
     }
+}
+
+/// The transports that are tried, in words.
+fn names(transports: &[Transport], is_private: bool) -> String {
+    // As people say it.
+    let usable = transports.iter().rev().filter(|transport| !is_private || transport.takes_secret());
+    usable.map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

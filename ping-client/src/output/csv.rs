@@ -1,7 +1,6 @@
 //! `--csv`: one row for each ping, written as the run goes.
 
 use std::{
-    fs::File,
     io::{self, BufWriter, Write},
     path::Path,
     time::{Duration, Instant},
@@ -22,7 +21,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The file in progress.
 pub(super) struct Csv {
-    out: BufWriter<File>,
+    out: BufWriter<Box<dyn Write>>,
     start: Option<Instant>,
     flushed: Instant,
     failed: Option<io::Error>,
@@ -30,8 +29,8 @@ pub(super) struct Csv {
 
 impl Csv {
     /// Writes the header into a new file. Fails if it cannot be written.
-    pub(super) fn new(file: File, path: &Path) -> Result<Self> {
-        let mut out = BufWriter::with_capacity(64 * 1024, file);
+    pub(super) fn new(out: Box<dyn Write>, path: &Path) -> Result<Self> {
+        let mut out = BufWriter::with_capacity(64 * 1024, out);
         writeln!(out, "{HEADER}").and_then(|()| out.flush()).map_err(|error| super::unwritable(path, &error))?;
         Ok(Self { out, start: None, flushed: Instant::now(), failed: None })
     }
@@ -66,7 +65,10 @@ impl Observer for Csv {
         } else {
             Ok(())
         };
-        if let Err(error) = row.and(flush) {
+        // A reader that has seen enough, such as head, is no error.
+        if let Err(error) = row.and(flush)
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
             self.failed.get_or_insert(error);
         }
     }
@@ -76,7 +78,10 @@ impl Observer for Csv {
     fn finish(&mut self) -> io::Result<()> {
         match self.failed.take() {
             Some(error) => Err(error),
-            None => self.out.flush(),
+            None => match self.out.flush() {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                flushed => flushed,
+            },
         }
     }
 }

@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Report, Row};
+use super::{
+    Report, Row,
+    html::{Point, outages, points},
+};
 use crate::{
     figures::{Figures, Load as RunLoad, Phases as RunPhases, ServerVersion, SessionResult, Summary, Times},
     pinger::Mode,
@@ -13,7 +16,10 @@ use crate::{
 };
 
 /// The version of the object's fields.
-const SCHEMA: u32 = 4;
+pub(crate) const SCHEMA: u32 = 5;
+
+/// In how many intervals the run is told at most.
+const MAX_INTERVALS: usize = 100;
 
 /// The percentiles of the table.
 const PERCENTILES: [f64; 12] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 100.0];
@@ -22,9 +28,12 @@ const PERCENTILES: [f64; 12] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99
 pub(super) struct Json;
 
 #[derive(Serialize)]
-struct Object<'a> {
+pub(super) struct Object<'a> {
     schema: u32,
     client_version: &'static str,
+    started: String,
+    host: &'a str,
+    system: &'a str,
     command: &'a str,
     server: Option<Server<'a>>,
     phases_ms: Phases,
@@ -40,6 +49,8 @@ struct Object<'a> {
     client_busy: Option<f64>,
     server_total: Option<u64>,
     reconnects: Reconnects,
+    over_time: Vec<Point>,
+    gates_failed: &'a [String],
     warnings: &'a [String],
     errors: Vec<Error<'a>>,
 }
@@ -50,6 +61,8 @@ struct Server<'a> {
     address: String,
     name: &'a str,
     version: Option<&'a str>,
+    transport: Option<String>,
+    security: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -121,6 +134,8 @@ struct Bytes {
 struct Reconnects {
     count: u64,
     down_s: f64,
+    /// When there was no connection, in seconds since the first ping.
+    outages_s: Vec<(f64, f64)>,
 }
 
 #[derive(Serialize)]
@@ -219,6 +234,9 @@ impl<'a> From<&'a SessionResult> for Object<'a> {
         Self {
             schema: SCHEMA,
             client_version: env!("CARGO_PKG_VERSION"),
+            started: result.origin.started_text(),
+            host: &result.origin.host,
+            system: &result.origin.system,
             command: &result.command,
             server: server(result),
             phases_ms: result.phases.into(),
@@ -233,7 +251,13 @@ impl<'a> From<&'a SessionResult> for Object<'a> {
             rate_per_s: figures.rate(),
             client_busy: result.clocks.and_then(|clocks| clocks.busy),
             server_total: figures.server_total,
-            reconnects: Reconnects { count: counters.reconnects, down_s: counters.down.as_secs_f64() },
+            reconnects: Reconnects {
+                count: counters.reconnects,
+                down_s: counters.down.as_secs_f64(),
+                outages_s: outages(&figures.series),
+            },
+            over_time: points(&figures.series.at_most(MAX_INTERVALS)),
+            gates_failed: &result.gates,
             warnings: &result.notes,
             errors: errors(result),
         }
@@ -257,6 +281,8 @@ fn server(result: &SessionResult) -> Option<Server<'_>> {
         address: server.address.to_string(),
         name: &result.name,
         version: if let ServerVersion::Known(version) = &server.version { Some(version.as_ref()) } else { None },
+        transport: server.transport().map(|transport| transport.to_string().to_lowercase()),
+        security: server.security(),
     })
 }
 

@@ -4,23 +4,28 @@
 
 mod csv;
 mod html;
+mod intervals;
 mod json;
+mod live;
 mod ping_log;
-mod progress;
 mod rows;
 mod table;
 mod text;
+mod window;
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use intervals::{Intervals, To};
+use ping_core::program::{LineQueue, duration};
 
-pub(crate) use html::escape;
+pub(crate) use html::{Point, Run as ChartedRun, by_percentile, escape, over_time, rates, section, write_page};
+pub(crate) use json::SCHEMA;
 pub(crate) use table::{table_of_numbers, table_of_words};
 
 use crate::{
@@ -37,16 +42,25 @@ pub(crate) struct OutputArgs {
     #[arg(long)]
     json: bool,
 
-    /// Write a row for each ping into this file
-    #[arg(long, value_name = "FILE")]
+    /// Print a line of JSON for each interval, and one with the result
+    #[arg(long, conflicts_with = "json", hide_short_help = true)]
+    json_stream: bool,
+
+    /// Report what happened in each interval of this length (100ms to 1d) [default: 10s for load that lasts longer than
+    /// 30 s and is not shown on a terminal; with --json-stream 1s]
+    #[arg(long, value_name = "TIME", value_parser = duration(MIN_INTERVAL..=MAX_INTERVAL), hide_short_help = true)]
+    report_interval: Option<Duration>,
+
+    /// Write a row for each ping into this file (- for standard output)
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     csv: Option<PathBuf>,
 
     /// Write the result as a web page into this file
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
     /// Overwrite the files of --csv and --report
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     force: bool,
 
     /// Print only the result and warnings
@@ -60,11 +74,28 @@ impl OutputArgs {
         self.json
     }
 
-    /// Whether anything is written to files.
-    pub(crate) fn writes_files(&self) -> bool {
-        self.csv.is_some() || self.report.is_some()
+    /// Whether anything is wanted that is of one server.
+    pub(crate) fn is_for_one_server(&self) -> bool {
+        self.csv.is_some() || self.report.is_some() || self.json_stream
+    }
+
+    /// Whether the rows go to standard output.
+    fn is_csv_on_stdout(&self) -> bool {
+        self.csv.as_deref() == Some(Path::new("-"))
+    }
+
+    /// Checks what no option shows alone.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.is_csv_on_stdout() && (self.json || self.json_stream) {
+            true => Err("--csv - and JSON cannot both go to standard output; give --csv a file".into()),
+            false => Ok(()),
+        }
     }
 }
+
+/// The shortest and the longest interval of a report.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Writes the result of a session in one form.
 pub(crate) trait Report {
@@ -88,6 +119,8 @@ pub(crate) struct Outputs {
     observers: Vec<Box<dyn Observer>>,
     /// Get the result.
     reports: Vec<Destination>,
+    /// Gets it as the last of several lines.
+    stream: Option<LineQueue>,
 }
 
 /// A report, where it goes, and what that is called.
@@ -108,12 +141,28 @@ impl Outputs {
         }
         let mut outputs = Self::default();
         outputs.observers.push(Box::new(ping_log::PingLog::new(pace)));
-        outputs.observers.extend(progress::Progress::on_terminal(pace, limit, args.quiet));
-        if let Some(path) = &args.csv {
-            outputs.observers.push(Box::new(csv::Csv::new(create(path, args.force)?, path)?));
+        let live = live::Live::on_terminal(pace, limit, args.quiet);
+        let usual = || intervals::usual(pace, limit).filter(|_| live.is_none());
+        if args.json_stream {
+            let (lines, every) = (intervals::stdout()?, args.report_interval.unwrap_or(intervals::STREAM_INTERVAL));
+            outputs.observers.push(Box::new(Intervals::new(every, To::Stdout(lines.clone()))));
+            outputs.stream = Some(lines);
+        } else if let Some(every) = args.report_interval.or_else(usual) {
+            outputs.observers.push(Box::new(Intervals::new(every, To::Log)));
         }
-        let report: Box<dyn Report> = if args.json { Box::new(json::Json) } else { Box::new(text::Text) };
-        outputs.reports.push(Destination { report, out: Box::new(io::stdout()), name: "result" });
+        outputs.observers.extend(live);
+        if let Some(path) = &args.csv {
+            let out: Box<dyn Write> =
+                if args.is_csv_on_stdout() { Box::new(io::stdout()) } else { Box::new(create(path, args.force)?) };
+            outputs.observers.push(Box::new(csv::Csv::new(out, path)?));
+        }
+        if !args.json_stream {
+            let report: Box<dyn Report> = if args.json { Box::new(json::Json) } else { Box::new(text::Text) };
+            // Rows and text do not mix.
+            let out: Box<dyn Write> =
+                if args.is_csv_on_stdout() { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+            outputs.reports.push(Destination { report, out, name: "result" });
+        }
         if let Some(path) = &args.report {
             let out = Box::new(io::BufWriter::new(create(path, args.force)?));
             outputs.reports.push(Destination { report: Box::new(html::Html), out, name: "report" });
@@ -123,12 +172,13 @@ impl Outputs {
 
     /// Whether the reports need the version of the server's program.
     pub(crate) fn show_version(&self) -> bool {
-        self.reports.iter().any(|destination| destination.report.shows_version())
+        self.stream.is_some() || self.reports.iter().any(|destination| destination.report.shows_version())
     }
 
     /// Writes what is left of the run, and all reports.
     pub(crate) fn finish(mut self, result: &SessionResult) -> Result<()> {
         let observed = self.observers.iter_mut().try_for_each(|observer| observer.finish());
+        self.stream.iter().for_each(|lines| intervals::end(lines, result));
         for Destination { report, out, name } in &mut self.reports {
             match report.write(result, out).and_then(|()| out.flush()) {
                 // A reader such as head has seen enough.
@@ -164,6 +214,22 @@ impl Observer for Recorder<'_> {
 
     fn slept(&mut self, slept: Duration, missed: u64) {
         self.figures.slept(slept, missed);
+    }
+
+    fn outage(&mut self, from: Instant, to: Instant) {
+        self.figures.outage(from, to);
+    }
+
+    fn tick_every(&self) -> Option<Duration> {
+        self.outputs.observers.iter().filter_map(|observer| observer.tick_every()).min()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.outputs.observers.iter_mut().for_each(|observer| observer.tick(now));
+    }
+
+    fn interim(&mut self, now: Instant) {
+        text::interim(self.figures, now);
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
+use ping_core::program::STEP;
 use tracing::{debug, info, warn};
 
 use crate::{
+    error::PingError,
     pinger::Answer,
     run::{Observer, Pace, Sample, Sending},
     units::milliseconds,
@@ -13,12 +15,13 @@ use crate::{
 /// Logs what happens. Of each kind of failure, when pings are fast, only the first.
 pub(super) struct PingLog {
     logs_each: bool,
+    was_answered: bool,
     failed: HashSet<&'static str>,
 }
 
 impl PingLog {
     pub(super) fn new(pace: Pace) -> Self {
-        Self { logs_each: pace.is_slow(), failed: HashSet::new() }
+        Self { logs_each: pace.is_slow(), was_answered: false, failed: HashSet::new() }
     }
 }
 
@@ -31,6 +34,9 @@ impl Observer for PingLog {
 
     fn outcome(&mut self, sample: &Sample) {
         let sequence = sample.sequence;
+        if sample.outcome.is_ok() && !std::mem::replace(&mut self.was_answered, true) {
+            debug!(target: STEP, "First pong, {}", milliseconds(sample.ended - sample.from));
+        }
         match &sample.outcome {
             Ok(answer) if self.logs_each => {
                 let time = milliseconds(sample.ended - sample.from);
@@ -39,7 +45,8 @@ impl Observer for PingLog {
                     None => info!("PING #{sequence} was accepted {time}"),
                 }
             }
-            Ok(_) => {}
+            // The end of the run says why.
+            Ok(_) | Err(PingError::CutShort) => {}
             Err(error) if self.failed.insert(error.cause()) || self.logs_each => {
                 warn!("PING #{sequence}: {error}");
             }

@@ -12,15 +12,23 @@ use crate::{
 };
 
 /// The columns.
-const HEAD: [&str; 8] = ["NODE", "SENT", "LOST", "LOSS", "P50", "P99", "MAX", "RATE"];
+const HEAD: [&str; 9] = ["NODE", "SENT", "LOST", "LOSS", "P50", "P99", "MAX", "RATE", "P50/1ST"];
 
 /// Writes the table.
 pub(super) fn write(rows: &[Row], total: Option<&Figures>, out: &mut dyn Write) -> io::Result<()> {
     let mut table = vec![HEAD.map(String::from).into()];
+    let median = |row: &Row| row.result.figures.rtt.summary().map(|summary| summary.p50.as_secs_f64());
+    let first = rows.first().and_then(median);
     table.extend(rows.iter().map(|row| {
         let figures = &row.result.figures;
-        cells(counts(&row.node, figures.sent, figures.lost()), Some(figures), figures.rate())
+        let ratio = median(row).zip(first).map_or_else(|| "-".into(), |(its, first)| format!("{:.2}", its / first));
+        let mut cells = cells(counts(&row.node, figures.sent, figures.lost()), Some(figures), figures.rate());
+        cells.push(ratio);
+        cells
     }));
+    if rows.len() < 2 {
+        table.iter_mut().for_each(|row| drop(row.pop()));
+    }
     if rows.len() > 1 {
         let figures = || rows.iter().map(|row| &row.result.figures);
         let (sent, lost) = (figures().map(|it| it.sent).sum(), figures().map(Figures::lost).sum());

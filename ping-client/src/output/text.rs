@@ -2,25 +2,29 @@
 
 use std::{
     io::{self, Write},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytesize::ByteSize;
 use libp2p::multiaddr::Protocol;
+use terminal_size::{Width, terminal_size_of};
 
 use super::Report;
+use ping_core::program::print_line;
+
 use crate::{
-    figures::{Phases, SessionResult, Times},
+    figures::{Figures, Phases, SessionResult, Times},
     pinger::{Counters, Mode},
     run::Pace,
-    units::{counted, digits, milliseconds},
+    units::{counted, digits, loss, milliseconds},
 };
 
-/// How many bars the histogram has, without the one for the slowest hundredth.
-const BARS: u32 = 8;
+/// How many bars the histogram has at most.
+const BARS: usize = 12;
 
-/// How wide its longest bar is, in characters.
-const BAR_WIDTH: u64 = 40;
+/// How wide its longest bar is at most, in characters, and how wide what stands around it.
+const BAR_WIDTH: usize = 40;
+const BAR_MARGIN: usize = 30;
 
 /// The fewest times of which a histogram shows anything.
 const MIN_TIMES_FOR_HISTOGRAM: u64 = 20;
@@ -53,7 +57,7 @@ fn counts(result: &SessionResult, out: &mut dyn Write) -> io::Result<()> {
     let figures = &result.figures;
     let answered = if result.load.mode.tells() { "accepted" } else { "answered" };
     let sent = counted(figures.sent, "ping");
-    write!(out, "{sent} sent, {} {answered}, {} lost", figures.received, figures.lost())?;
+    write!(out, "{sent} sent, {} {answered}, {}", figures.received, loss(figures.lost(), figures.sent))?;
     write!(out, ", in {} s", digits(figures.duration().as_secs_f64()))?;
     match figures.rate() {
         // The rate of slow pings is the interval that the user chose.
@@ -162,25 +166,36 @@ fn phases(phases: &Phases, mode: Mode, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{first} {} after the start: {} ms", milliseconds(total), steps.join(" + "))
 }
 
-/// Bars of equal width in time from the shortest to the 99th percentile, and one for the rest.
+/// Bars for times that grow by the same factor from one to the next.
 fn histogram(times: &Times, out: &mut dyn Write) -> io::Result<()> {
-    let Some(summary) = times.summary() else { return Ok(()) };
-    // Times that the histogram cannot tell apart have no shape.
-    if summary.p99.saturating_sub(summary.min) < Duration::from_nanos(u64::from(BARS)) {
+    let bounds = times.log_bounds(BARS);
+    // Times that three digits do not tell apart have no shape.
+    if bounds.len() < 4 {
         return Ok(());
     }
-    let step = (summary.p99.saturating_sub(summary.min) / BARS).max(Duration::from_nanos(1));
-    let mut bounds: Vec<_> = (0..=BARS).map(|bar| summary.min + step * bar).collect();
-    // The first bar starts at zero, so that the shortest time is in it however it was rounded.
-    bounds[0] = Duration::ZERO;
-    bounds.push(Duration::MAX);
+    let width = terminal_size_of(io::stdout()).map_or(usize::MAX, |(Width(width), _)| width.into());
+    let widest = BAR_WIDTH.min(width.saturating_sub(BAR_MARGIN)).max(1) as u64;
     let counts = times.counts_between(&bounds);
     let longest = counts.iter().copied().max().unwrap_or(1).max(1);
-    for (bar, count) in counts.iter().enumerate() {
-        let rest = bar as u32 == BARS;
-        let label = milliseconds(if rest { summary.max } else { bounds[bar + 1] });
-        let width = usize::try_from((count * BAR_WIDTH).div_ceil(longest)).unwrap_or(0);
-        writeln!(out, "  up to {label:>9} {} {count}", "#".repeat(width))?;
+    for (bound, count) in bounds[1..].iter().zip(counts) {
+        let width = usize::try_from((count * widest).div_ceil(longest)).unwrap_or(0);
+        writeln!(out, "  up to {:>9} {} {count}", milliseconds(*bound), "#".repeat(width))?;
     }
     Ok(())
+}
+
+/// Prints the figures so far on stderr, as `ping(8)` does at SIGQUIT.
+pub(super) fn interim(figures: &Figures, now: Instant) {
+    let mut line = format!("{} sent, {} answered, ", counted(figures.sent, "ping"), figures.received);
+    // What is in flight is not lost.
+    let lost: u64 = figures.failures.values().map(|(_, count)| count).sum();
+    line += &loss(lost, figures.received + lost);
+    if let Some(elapsed) = figures.elapsed(now) {
+        line += &format!(", in {} s", digits(elapsed.as_secs_f64()));
+    }
+    if let Some(summary) = figures.rtt.summary() {
+        let times = [summary.min, summary.p50, summary.p99, summary.max].map(|time| digits(time.as_secs_f64() * 1e3));
+        line += &format!(", min/p50/p99/max {} ms", times.join("/"));
+    }
+    print_line(&line);
 }

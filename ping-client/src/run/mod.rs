@@ -3,6 +3,7 @@
 mod in_flight;
 mod observer;
 mod schedule;
+mod ticks;
 
 use std::{
     future::poll_fn,
@@ -22,6 +23,7 @@ use crate::{
 };
 use in_flight::{InFlight, Ping, State};
 use schedule::wait_until;
+use ticks::{Tick, Ticks};
 
 pub(crate) use in_flight::LATE_GRACE;
 pub(crate) use observer::{Observer, Sample, Sending};
@@ -70,8 +72,9 @@ pub(crate) async fn run(
     observer: &mut dyn Observer,
     mut stop: Pin<&mut (impl Future<Output = Stop> + ?Sized)>,
 ) -> RunResult {
-    let mut run =
-        Run { pinger, observer, schedule, after, timeout, in_flight: InFlight::new(timeout), resolved: vec![] };
+    let in_flight = InFlight::new(timeout);
+    let mut ticks = Ticks::each(observer.tick_every());
+    let mut run = Run { pinger, observer, schedule, after, timeout, in_flight, resolved: vec![], lost_since: None };
     // One timer for all pings: they have the same timeout, so the one that was sent first expires first.
     let mut expiry = pin!(OptionFuture::from(None));
     let mut is_armed = false;
@@ -92,6 +95,10 @@ pub(crate) async fn run(
             Some(()) = &mut expiry, if is_armed => is_armed = false,
             Some(()) = OptionFuture::from(next.map(wait_until)) => {}
             stop = &mut stop => break End::Stopped(stop),
+            tick = ticks.next() => match tick {
+                Tick::Clock => run.observer.tick(Instant::now()),
+                Tick::Interim => run.observer.interim(Instant::now()),
+            },
         }
         let now = Instant::now();
         if let Some(slept) = next.map(|next| now.saturating_duration_since(next)).filter(|late| *late >= SLEPT) {
@@ -100,10 +107,12 @@ pub(crate) async fn run(
         }
         let is_lost = progress.as_ref().map_or(true, |progress| *progress == Progress::Lost);
         run.settle(now, is_lost);
+        run.note_outage(now);
         if let Err(error) = progress {
             break End::Failed(error);
         }
     };
+    run.cut_short(Instant::now());
     RunResult { end, last_sequence: after + run.schedule.sent() }
 }
 
@@ -124,6 +133,8 @@ struct Run<'a> {
     in_flight: InFlight,
     /// Outcomes that are known and not handled yet, by the pinger's sequence number.
     resolved: Vec<(u64, Outcome)>,
+    /// Since when there is no connection, and for how long there was none before.
+    lost_since: Option<(Instant, Duration)>,
 }
 
 impl Run<'_> {
@@ -194,6 +205,29 @@ impl Run<'_> {
         for (sequence, ping) in unanswered {
             self.pinger.give_up(self.after + sequence);
             self.observe(sequence, ping, now, Err(error.clone()));
+        }
+    }
+
+    /// Reports an outage when it is over. It began with the last sign of life, which the pinger knows.
+    fn note_outage(&mut self, now: Instant) {
+        match (self.pinger.is_connected(), self.lost_since) {
+            (false, None) => self.lost_since = Some((now, self.pinger.counters().down)),
+            (true, Some((_, before))) => {
+                self.lost_since = None;
+                let down = self.pinger.counters().down.saturating_sub(before);
+                self.observer.outage(now.checked_sub(down).unwrap_or(now), now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The run is over; what is still in flight is lost.
+    fn cut_short(&mut self, now: Instant) {
+        if let Some((since, _)) = self.lost_since {
+            self.observer.outage(since, now);
+        }
+        for (sequence, ping) in self.in_flight.abandon() {
+            self.observe(sequence, ping, now, Err(PingError::CutShort));
         }
     }
 

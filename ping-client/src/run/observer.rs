@@ -45,6 +45,20 @@ pub(crate) trait Observer {
     /// A ping that had timed out was answered after all.
     fn late(&mut self, sequence: u64, answer: Answer);
 
+    /// There was no connection from one moment to another.
+    fn outage(&mut self, _from: Instant, _to: Instant) {}
+
+    /// How often it wants a [`tick`](Self::tick), if at all.
+    fn tick_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Time has passed, whether or not anything happened.
+    fn tick(&mut self, _now: Instant) {}
+
+    /// The user asks for the figures so far.
+    fn interim(&mut self, _now: Instant) {}
+
     /// The machine slept, or this program was stopped, for this time. That many pings were due then and were not sent.
     fn slept(&mut self, _slept: Duration, _missed: u64) {}
 

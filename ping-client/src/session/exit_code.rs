@@ -1,10 +1,14 @@
 //! The exit code of a session.
 
-use crate::{error::Error, figures::SessionResult};
+use crate::{error::Error, figures::SessionResult, gates};
 
 /// As `ping(8)`: 0 if a pong arrived, or, where that is `required`, all pongs; 1 if not; 2 if there was no server to
-/// ping. Also 2 if this program failed.
+/// ping. Also 2 if this program failed. 3 if a gate did.
 pub(crate) fn exit_code(required: Option<u64>, result: &SessionResult) -> u8 {
+    let is_bug = matches!(result.error, Some(Error::Bug { .. }));
+    if !result.gates.is_empty() && !is_bug {
+        return gates::EXIT_CODE;
+    }
     code(required, result.figures.received, result.server.is_some(), result.error.as_ref())
 }
 

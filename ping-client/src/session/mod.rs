@@ -89,6 +89,7 @@ async fn session(
         () = signals.next() => {}
     }
     flush_log();
+    result.gates = gate_failures(plan, &result);
     outputs.finish(&result)?;
     if let Some(error) = &result.error {
         let doctor = match server.filter(|_| result.server.is_none()) {
@@ -97,7 +98,15 @@ async fn session(
         };
         last_words("ping-client", &format_args!("{error}. {}{doctor}", error.help()));
     }
+    if !result.gates.is_empty() {
+        last_words("ping-client", &result.gates.join("; "));
+    }
     Ok(exit_code(plan.required, &result).into())
+}
+
+/// The gates that a result fails. Without a server there is nothing to judge.
+pub(crate) fn gate_failures(plan: &Plan, result: &SessionResult) -> Vec<String> {
+    if result.server.is_some() { plan.gates.failures(result) } else { Vec::new() }
 }
 
 /// The result of a session before anything has happened.
@@ -117,7 +126,7 @@ pub(crate) async fn find_and_measure(
     result: &mut SessionResult,
 ) {
     let finder = Finder::new(node, &plan.find.name, plan.find.timeout);
-    let (search, network) = (Search::new(&finder, events), Network::new());
+    let (search, network) = (Search::new(&finder, events).wanting(plan.find.wanted), Network::new());
     let mut session = Session { plan, node, server, started, search, network };
     let work = async {
         match session.find(signals).await {
@@ -147,6 +156,7 @@ pub(crate) fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Opt
         keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
         request_timeout: 2 * plan.run.timeout + LATE_GRACE,
         secret: secret(plan.find.secret.as_deref())?,
+        dial_from: plan.find.from.clone(),
         ..Options::default()
     })
 }
@@ -298,7 +308,7 @@ impl<'a> Session<'a> {
             reason = node.failed() => Stop::NodeFailed(reason),
             () = twins.learn(actor), if plan.pinger.reconnects => pending().await,
             () = name_rivals(others, peer), if !is_pinned => pending().await,
-            never = search.name_others(|peer| node.block(peer), &mut on_round_trip) => match never {},
+            never = search.name_others(peer, |peer| node.block(peer), &mut on_round_trip) => match never {},
         }
     }
 

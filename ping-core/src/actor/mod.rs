@@ -8,6 +8,7 @@ mod count;
 mod journal;
 pub mod runs;
 mod supervisor;
+mod tally;
 
 use std::{ops::ControlFlow, sync::Arc, time::SystemTime};
 
@@ -34,6 +35,8 @@ pub use count::Count;
 pub(crate) use count::fresh;
 pub use journal::{Entry, Journal};
 pub use supervisor::{Hosted, StartError, host};
+pub(crate) use tally::PINGS;
+pub use tally::Tally;
 
 /// How many messages wait for the actor. A message that finds no room is answered with "busy".
 ///

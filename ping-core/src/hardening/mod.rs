@@ -47,7 +47,10 @@ pub use panics::culprit;
 pub(crate) use panics::install_panic_hook;
 pub(crate) use request_memory::Metered;
 
-use crate::registry::{Outcome, Registry};
+use crate::{
+    actor::{PINGS, Tally},
+    registry::{Outcome, Registry},
+};
 use connections::ip_address;
 use panics::{FromHandler, Isolated};
 
@@ -87,10 +90,12 @@ pub(crate) struct GuardedKameo {
     actions: VecDeque<ToSwarm<remote::Event, ToPeer>>,
     rejections: LogLimit,
     panics: LogLimit,
+    /// Learns who sends pings.
+    tally: Option<Tally>,
 }
 
 impl GuardedKameo {
-    pub(crate) fn new(kameo: remote::Behaviour, registry: Registry) -> Self {
+    pub(crate) fn new(kameo: remote::Behaviour, registry: Registry, tally: Option<Tally>) -> Self {
         Self {
             kameo,
             connected: HashSet::new(),
@@ -100,6 +105,7 @@ impl GuardedKameo {
             actions: VecDeque::new(),
             rejections: LogLimit::default(),
             panics: LogLimit::default(),
+            tally,
         }
     }
 
@@ -116,6 +122,9 @@ impl GuardedKameo {
     fn on_message(&mut self, peer: PeerId, id: ConnectionId, message: FromPeer) {
         let (passed, is_sound) = match message {
             FromPeer::Left(Message::Request { request_id, request, sender }) => {
+                if let Some(tally) = self.tally.as_ref().filter(|_| is_ping(&request)) {
+                    tally.add(peer, 1);
+                }
                 let (request, is_sound) = without_links(request);
                 (Some(FromPeer::Left(Message::Request { request_id, request, sender })), is_sound)
             }
@@ -236,6 +245,16 @@ impl NetworkBehaviour for GuardedKameo {
             return Poll::Ready(action);
         }
         self.kameo.poll(context)
+    }
+}
+
+/// Whether a request carries a ping.
+fn is_ping(request: &SwarmRequest) -> bool {
+    match request {
+        SwarmRequest::Ask { message_remote_id, .. } | SwarmRequest::Tell { message_remote_id, .. } => {
+            PINGS.contains(&message_remote_id.as_ref())
+        }
+        _ => false,
     }
 }
 

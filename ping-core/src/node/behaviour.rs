@@ -65,7 +65,11 @@ impl Behaviour {
             blocked: allow_block_list::Behaviour::default(),
             allowed: allowed.into(),
             limits: ConnectionLimits::new(options.limits),
-            kameo: GuardedKameo::new(remote::Behaviour::new(peer, messaging), Registry::new(peer, handle.clone())),
+            kameo: GuardedKameo::new(
+                remote::Behaviour::new(peer, messaging),
+                Registry::new(peer, handle.clone()),
+                options.tally,
+            ),
             streams: stream::behaviour::Behaviour::new(options.streams),
             keep_alive: KeepAlive::new(keep_alive),
             mdns: mdns.into(),

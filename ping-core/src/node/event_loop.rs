@@ -22,7 +22,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     Command, Connection, DialError, Event,
@@ -124,6 +124,7 @@ impl EventLoop {
                 None => drop(reply.send(Err(AskError::Unsupported))),
             },
             Command::OpenStream { peer, opening } => self.swarm.behaviour_mut().streams.open(peer, opening),
+            Command::AddExternalAddress(address) => self.swarm.add_external_address(address),
             Command::Disconnect(peer) => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Block(peer) => {
                 self.swarm.behaviour_mut().blocked.block_peer(peer);
@@ -174,7 +175,7 @@ impl EventLoop {
             SwarmEvent::IncomingConnectionError { send_back_addr, error: ListenError::Denied { cause }, .. } => {
                 if let Some(count) = self.rejections.count() {
                     let reason = cause.source().map_or_else(|| cause.to_string(), ToString::to_string);
-                    warn!("Rejected a connection from {send_back_addr}: {reason} ({count} so far)");
+                    self.tell(Event::Refused { address: send_back_addr, reason, count });
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(event)) => self.on_keep_alive(event),

@@ -54,6 +54,16 @@ pub enum Event {
         /// How often it has happened so far.
         count: u64,
     },
+    /// The node refused a connection, because a limit is reached or the peer may not connect. Reported at most once a
+    /// second.
+    Refused {
+        /// Where it came from.
+        address: Multiaddr,
+        /// Why.
+        reason: String,
+        /// How often it has happened so far.
+        count: u64,
+    },
     /// A peer connected that had no connection.
     PeerConnected {
         /// Its identity.
@@ -105,6 +115,7 @@ enum Command {
     Dial { address: Multiaddr, expected: Option<PeerId>, reply: oneshot::Sender<Result<Connection, DialError>> },
     AskDirectory { peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, AskError>> },
     OpenStream { peer: PeerId, opening: Opening },
+    AddExternalAddress(Multiaddr),
     Disconnect(PeerId),
     Block(PeerId),
     Stop,
@@ -135,7 +146,13 @@ impl Node {
         let (is_private, asks_directories) = (options.secret.is_some(), options.asks_directories);
         let memory = Memory::new(options.max_memory);
         let signs = Arc::new(Signs::default());
-        let transport = transport::new(keypair, options.listens, options.secret, memory.clone(), signs.clone());
+        let transport = transport::new(
+            keypair,
+            options.listens,
+            options.secret,
+            (memory.clone(), signs.clone()),
+            options.dial_from.clone(),
+        );
         let silence = 2 * options.keep_alive_timeout;
         let (behaviour, cluster) = Behaviour::new(keypair, options)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
@@ -223,6 +240,12 @@ impl Node {
     /// stream is read.
     pub async fn open_stream(&self, peer: PeerId) -> Result<Stream, Ended> {
         self.ask(|opening| Command::OpenStream { peer, opening }).await.unwrap_or(Err(Ended::NotConnected))
+    }
+
+    /// Others reach the node at this address too, as a router or a container's host forwards it. The node tells members
+    /// of its cluster.
+    pub fn add_external_address(&self, address: Multiaddr) {
+        let _ = self.commands.send(Command::AddExternalAddress(address));
     }
 
     /// Closes every connection to a peer.

@@ -1,11 +1,11 @@
 //! What distinguishes one node from another.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use libp2p::{PeerId, pnet::PreSharedKey};
 use tokio::sync::mpsc;
 
-use crate::{cluster, hardening::Limits, stream::Inbound};
+use crate::{actor::Tally, cluster, hardening::Limits, stream::Inbound};
 
 /// How often a node asks a peer for a sign of life by default.
 ///
@@ -49,8 +49,12 @@ pub struct Options {
     pub cluster: Option<cluster::Options>,
     /// Whether the node can ask members about their directories without being one.
     pub asks_directories: bool,
+    /// The addresses of this machine to dial from, over TCP alone; the system's choice if there are none.
+    pub dial_from: Vec<IpAddr>,
     /// Gets the [`stream`](crate::stream)s that peers open; with `None`, the node accepts none.
     pub streams: Option<mpsc::UnboundedSender<Inbound>>,
+    /// Learns which peers send pings, of those that Kameo carries.
+    pub tally: Option<Tally>,
 }
 
 impl Default for Options {
@@ -67,7 +71,9 @@ impl Default for Options {
             secret: None,
             cluster: None,
             asks_directories: false,
+            dial_from: Vec::new(),
             streams: None,
+            tally: None,
         }
     }
 }

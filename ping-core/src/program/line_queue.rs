@@ -2,6 +2,8 @@
 //!
 //! A thread writes them, so that a paused reader stops only that thread. The queue is bounded: lines that find no room
 //! are counted, and their number is written as soon as there is room again.
+//!
+//! On a terminal, a status may stand below the lines. It is text without a newline, which each change replaces.
 
 use std::{
     collections::VecDeque,
@@ -13,6 +15,9 @@ use std::{
 
 /// How many bytes of lines wait: some thousand lines.
 const MAX_QUEUED: usize = 1024 * 1024;
+
+/// Goes to the start of the terminal's line and erases it (ECMA-48: CR, EL).
+const ERASE_LINE: &[u8; 5] = b"\r\x1b[2K";
 
 /// A queue of lines. Clones share it.
 #[derive(Clone, Debug)]
@@ -36,6 +41,9 @@ struct State {
     lost: u64,
     is_writing: bool,
     has_failed: bool,
+    status: Option<String>,
+    /// Whether the status has still to be written.
+    is_status_new: bool,
 }
 
 impl State {
@@ -45,7 +53,7 @@ impl State {
     }
 
     fn is_idle(&self) -> bool {
-        self.lines.is_empty() && self.lost == 0 && !self.is_writing
+        self.lines.is_empty() && self.lost == 0 && !self.is_writing && !self.is_status_new
     }
 }
 
@@ -101,6 +109,16 @@ impl LineQueue {
         self.shared.changed.notify_all();
     }
 
+    /// Replaces the status below the lines; never blocks. For a terminal only.
+    pub fn set_status(&self, status: Option<String>) {
+        let mut state = self.shared.lock();
+        if !state.has_failed && state.status != status {
+            (state.status, state.is_status_new) = (status, true);
+            drop(state);
+            self.shared.changed.notify_all();
+        }
+    }
+
     /// Waits until everything is written, but no longer than `timeout`: a reader that has stopped must not delay the
     /// end of the program.
     pub fn flush(&self, timeout: Duration) {
@@ -111,9 +129,15 @@ impl LineQueue {
 
     /// Writes lines until that fails; returns the error.
     fn write_all(&self, mut out: impl Write) -> io::Error {
+        let mut shows_status = false;
         loop {
-            let line = self.next();
-            if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
+            let (mut text, status) = self.next();
+            if shows_status {
+                text.splice(0..0, *ERASE_LINE);
+            }
+            shows_status = status.is_some();
+            text.extend(status.into_iter().flat_map(String::into_bytes));
+            if let Err(error) = out.write_all(&text).and_then(|()| out.flush()) {
                 return error;
             }
             self.shared.lock().is_writing = false;
@@ -121,19 +145,24 @@ impl LineQueue {
         }
     }
 
-    /// Waits for the next line.
-    fn next(&self) -> Vec<u8> {
+    /// Waits for the next line, or for another status. Returns the line and the status below it.
+    fn next(&self) -> (Vec<u8>, Option<String>) {
         let state = self.shared.lock();
-        let state = self.shared.changed.wait_while(state, |state| state.lines.is_empty() && state.lost == 0);
+        let has_nothing = |state: &mut State| state.lines.is_empty() && state.lost == 0 && !state.is_status_new;
+        let state = self.shared.changed.wait_while(state, has_nothing);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
         state.is_writing = true;
-        match state.lines.pop_front() {
+        state.is_status_new = false;
+        let status = state.status.clone();
+        let line = match state.lines.pop_front() {
             Some(line) => {
                 state.bytes -= line.len();
                 line
             }
-            None => (self.lost_line)(std::mem::take(&mut state.lost)),
-        }
+            None if state.lost > 0 => (self.lost_line)(std::mem::take(&mut state.lost)),
+            None => Vec::new(),
+        };
+        (line, status)
     }
 }
 
@@ -190,6 +219,27 @@ mod tests {
         assert!(failure.recv().is_ok());
         queue.push(line);
         queue.flush(Duration::from_secs(60));
+    }
+
+    #[test]
+    fn lines_pass_above_the_status() {
+        let (written, lines) = mpsc::channel();
+        let (resume, paused) = mpsc::channel();
+        (0..100).for_each(|_| resume.send(()).unwrap());
+        let queue = LineQueue::new(Paused { resume: paused, written }, |_| Vec::new(), |_| {}).unwrap();
+        let flush = || queue.flush(Duration::from_secs(60));
+        queue.set_status(Some("1 %".into()));
+        flush();
+        queue.push("line\n".into());
+        flush();
+        queue.set_status(Some("2 %".into()));
+        flush();
+        queue.set_status(None);
+        flush();
+        queue.push("end\n".into());
+        flush();
+        let text: String = lines.try_iter().collect();
+        assert_eq!(text, "1 %\r\x1b[2Kline\n1 %\r\x1b[2K2 %\r\x1b[2Kend\n");
     }
 
     #[test]

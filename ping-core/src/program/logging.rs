@@ -21,31 +21,48 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// them.
 pub const RESULT: &str = "result";
 
+/// The target of lines that tell the steps of a connection, at the level DEBUG.
+pub const STEP: &str = "step";
+
+/// What to log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verbosity {
+    /// What `RUST_LOG` says, or INFO.
+    Default,
+    /// INFO, and the [`STEP`]s.
+    Steps,
+    /// This level and above.
+    Level(Level),
+}
+
 /// The queue of the process's log.
 static LOG: OnceLock<LineQueue> = OnceLock::new();
 
-/// Sends log lines of `level` and above to stderr, in colour only on a terminal that wants it.
+/// Sends log lines to stderr, in colour only on a terminal that wants it.
 ///
-/// Without a level, `RUST_LOG` decides, and may name any module of this program and its libraries; without that, the
-/// level is INFO. A reader of stderr that pauses never blocks the program: lines that find no room are counted.
+/// By default, `RUST_LOG` decides, and may name any module of this program and its libraries; without that, the level is
+/// INFO. A reader of stderr that pauses never blocks the program: lines that find no room are counted.
 ///
 /// # Errors
 ///
 /// When the system does not start the thread that writes.
-pub fn init_logging(level: Option<Level>) -> io::Result<()> {
+pub fn init_logging(verbosity: Verbosity) -> io::Result<()> {
     let lost_line = |lost| format!("({lost} log lines were lost because nothing read them)\n").into();
     // A stderr that takes nothing is no reason to end, and there is nowhere to say so.
     let queue = LineQueue::new(stderr(), lost_line, drop)?;
     let queue = LOG.get_or_init(|| queue).clone();
-    let from_environment = env::var("RUST_LOG").ok().filter(|text| level.is_none() && !text.is_empty());
+    let is_default = verbosity == Verbosity::Default;
+    let level = if let Verbosity::Level(level) = verbosity { level } else { Level::INFO };
+    let from_environment = env::var("RUST_LOG").ok().filter(|text| is_default && !text.is_empty());
     let parsed = from_environment.as_deref().map(str::parse);
-    let default = || default_targets(level.unwrap_or(Level::INFO));
+    let default = || default_targets(level);
     let (targets, wrong) = match parsed {
         Some(Ok(targets)) => (targets, false),
         Some(Err(_)) => (default(), true),
         None => (default(), false),
     };
-    let targets = targets.with_target(RESULT, level.unwrap_or(Level::INFO));
+    let targets = targets.with_target(RESULT, level);
+    let targets = if verbosity == Verbosity::Steps { targets.with_target(STEP, Level::DEBUG) } else { targets };
     let layer = fmt::layer()
         .with_target(false)
         .with_ansi(stderr().is_terminal() && use_colour(env::var_os("NO_COLOR"), env::var_os("TERM")))
@@ -66,7 +83,7 @@ fn default_targets(level: Level) -> Targets {
     Targets::new()
         .with_default(LevelFilter::ERROR)
         .with_target("libp2p_mdns", LevelFilter::OFF)
-        .with_targets(["ping_core", "ping_server", "ping_client"].map(|module| (module, level)))
+        .with_targets(["ping_core", "ping_server", "ping_client", STEP].map(|module| (module, level)))
 }
 
 /// Whether the user wants colour, by `NO_COLOR` (<https://no-color.org>) and `TERM`.
@@ -88,6 +105,13 @@ impl Write for Line {
     }
 }
 
+/// Shows a status below the log, which must be on a terminal, or removes it.
+pub fn set_status(status: Option<String>) {
+    if let Some(log) = LOG.get() {
+        log.set_status(status);
+    }
+}
+
 /// Waits until the log is written, for half a second at most.
 pub fn flush_log() {
     if let Some(log) = LOG.get() {
@@ -97,13 +121,18 @@ pub fn flush_log() {
 
 /// Prints the sentence that a program ends with on stderr, after the log.
 pub fn last_words(program: &str, sentence: &dyn Display) {
-    let line = format!("{program}: {sentence}\n");
+    print_line(&format!("{program}: {sentence}"));
+    flush_log();
+}
+
+/// Prints a line on stderr, in its place in the log.
+pub fn print_line(line: &str) {
+    let line = format!("{line}\n");
     match LOG.get() {
         Some(log) => log.push(line.into()),
         // Nothing can be done about a stderr that takes nothing.
         None => drop(stderr().write_all(line.as_bytes())),
     }
-    flush_log();
 }
 
 #[cfg(test)]

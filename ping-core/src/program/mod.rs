@@ -1,13 +1,19 @@
 //! What every program needs: logging, output that never blocks, and the signals that stop it.
 
 mod duration;
+mod host;
 mod line_queue;
 mod logging;
+mod number;
 mod signals;
 mod small_file;
+mod version;
 
 pub use duration::duration;
+pub use host::{host_name, system};
 pub use line_queue::LineQueue;
-pub use logging::{RESULT, flush_log, init_logging, last_words};
+pub use logging::{RESULT, STEP, Verbosity, flush_log, init_logging, last_words, print_line, set_status};
+pub use number::{count, size};
 pub use signals::StopSignals;
-pub use small_file::{decode, open_regular, read_small_file};
+pub use small_file::{decode, open_regular, read_file, read_small_file};
+pub use version::long_version;

@@ -27,9 +27,18 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 ///
 /// When it is no regular file, cannot be read, is longer, or is not text.
 pub fn read_small_file(path: &Path) -> io::Result<String> {
+    read_file(path, MAX_SMALL_FILE)
+}
+
+/// Reads a text file of at most this many bytes.
+///
+/// # Errors
+///
+/// When it is no regular file, cannot be read, is longer, or is not text.
+pub fn read_file(path: &Path, limit: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    if open_regular(path)?.take(MAX_SMALL_FILE + 1).read_to_end(&mut bytes)? as u64 > MAX_SMALL_FILE {
-        return Err(io::Error::other("it is longer than 1 MiB"));
+    if open_regular(path)?.take(limit + 1).read_to_end(&mut bytes)? as u64 > limit {
+        return Err(io::Error::other(format!("it is longer than {} MiB", limit / (1024 * 1024))));
     }
     decode(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8 or UTF-16"))
 }

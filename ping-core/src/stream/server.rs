@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     actor::{
-        PingActor,
+        PingActor, Tally,
         batch::{Batch, Counted, Item, Pings},
         fresh,
     },
@@ -31,16 +31,16 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client whose stream is ended has to read the reason.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves every inbound stream in a task of its own, until the node stops.
-pub async fn accept(mut streams: mpsc::UnboundedReceiver<Inbound>, actor: ActorRef<PingActor>) {
+/// Serves every inbound stream in a task of its own, until the node stops. `tally` learns who sends how many pings.
+pub async fn accept(mut streams: mpsc::UnboundedReceiver<Inbound>, actor: ActorRef<PingActor>, tally: Tally) {
     let mut serving = JoinSet::new();
     let mut malformed = LogLimit::default();
     loop {
         tokio::select! {
             inbound = streams.recv() => {
                 let Some(inbound) = inbound else { return };
-                let actor = actor.clone();
-                serving.spawn(async move { (inbound.peer, serve(inbound, &actor).await) });
+                let (actor, tally) = (actor.clone(), tally.clone());
+                serving.spawn(async move { (inbound.peer, serve(inbound, &actor, &tally).await) });
             }
             Some(served) = serving.join_next() => match served {
                 Ok((peer, ended)) => log_end(peer, &ended, &mut malformed),
@@ -70,10 +70,10 @@ fn log_end(peer: PeerId, ended: &Result<(), Ended>, malformed: &mut LogLimit) {
 ///
 /// A client that sends a malformed frame is told so. If the actor does not answer, or does not remember the client's
 /// run, the stream is just closed, and the client finds out when it opens the next one.
-async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>) -> Result<(), Ended> {
-    let Inbound { mut stream, place, .. } = inbound;
+async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>, tally: &Tally) -> Result<(), Ended> {
+    let Inbound { peer, mut stream, place } = inbound;
     let mut writer = Writer::default();
-    let ended = pump(&mut stream, &mut writer, actor).await;
+    let ended = pump(&mut stream, &mut writer, actor, |pings| tally.add(peer, pings)).await;
     if let Err(reason @ Ended::Malformed(_)) = &ended {
         writer.push(Frame::End { reason: Bytes::from(reason.to_string()) });
         let farewell = async {
@@ -86,7 +86,12 @@ async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>) -> Result<(), Ende
     ended
 }
 
-async fn pump(stream: &mut Stream, writer: &mut Writer, actor: &ActorRef<PingActor>) -> Result<(), Ended> {
+async fn pump(
+    stream: &mut Stream,
+    writer: &mut Writer,
+    actor: &ActorRef<PingActor>,
+    on_pings: impl Fn(u64),
+) -> Result<(), Ended> {
     let mut reader = Reader::default();
     let mut requests = Requests::default();
     let Counted { total, .. } = count(actor, Pings::Plain(0), Vec::new()).await?;
@@ -101,6 +106,7 @@ async fn pump(stream: &mut Stream, writer: &mut Writer, actor: &ActorRef<PingAct
         }
         let malformed = requests.take_all(&mut reader).err();
         if !requests.list.is_empty() {
+            on_pings(requests.pings());
             let (pings, payloads) = requests.batch();
             let counted = count(actor, pings, payloads).await?;
             let replied = requests.reply(counted, writer);
@@ -168,6 +174,11 @@ impl Requests {
         Ok(())
     }
 
+    /// How many pings there are.
+    fn pings(&self) -> u64 {
+        self.list.iter().filter(|request| matches!(request, Request::Ask { .. } | Request::Tell { .. })).count() as u64
+    }
+
     /// What the actor is asked to do.
     fn batch(&mut self) -> (Pings, Vec<Bytes>) {
         let items = self.list.iter().filter_map(|request| match *request {
@@ -186,8 +197,7 @@ impl Requests {
     /// total.
     fn reply(&mut self, counted: Counted, writer: &mut Writer) -> Result<(), Ended> {
         let Counted { total, verdicts, payloads } = counted;
-        let is_ping = |request: &&Request| matches!(request, Request::Ask { .. } | Request::Tell { .. });
-        let pings = if self.run.is_some() { fresh(&verdicts) } else { self.list.iter().filter(is_ping).count() as u64 };
+        let pings = if self.run.is_some() { fresh(&verdicts) } else { self.pings() };
         let mut total = total - pings;
         let (mut verdicts, mut payloads) = (verdicts.into_iter(), payloads.into_iter());
         let mut told = None;

@@ -75,6 +75,42 @@ impl Interfaces {
     }
 }
 
+/// The addresses of this machine's interface with this name, but for those of a single link; or of the one that has this
+/// address, that address alone.
+///
+/// # Errors
+///
+/// When there is no such interface; the text names those that there are.
+pub fn addresses_of(name: &str) -> io::Result<Vec<IpAddr>> {
+    let all = if_addrs::get_if_addrs()?;
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        let is_ours = all.iter().any(|it| it.ip() == ip);
+        return if is_ours { Ok(vec![ip]) } else { Err(io::Error::other(format!("this machine has no address {ip}"))) };
+    }
+    let is_link_local = |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let ips: Vec<_> =
+        all.iter().filter(|it| it.name == name).map(if_addrs::Interface::ip).filter(|ip| !is_link_local(*ip)).collect();
+    if ips.is_empty() {
+        let mut names: Vec<_> = all.into_iter().map(|it| it.name).collect();
+        names.sort();
+        names.dedup();
+        return Err(io::Error::other(format!(
+            "there is no interface {name} with an address, only {}",
+            names.join(", ")
+        )));
+    }
+    Ok(ips)
+}
+
+/// The number of the interface with this name, or the number itself.
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    if let Ok(index) = name.parse() {
+        return Ok(index);
+    }
+    let found = if_addrs::get_if_addrs()?.into_iter().find(|it| it.name == name).and_then(|it| it.index);
+    found.ok_or_else(|| io::Error::other(format!("there is no interface {name}")))
+}
+
 /// The address from which this machine reaches another one. No packet is sent to find out: connecting a UDP socket only
 /// looks up the route.
 ///

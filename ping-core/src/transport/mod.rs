@@ -5,6 +5,7 @@
 //! - `tcp` secures a TCP connection by Noise or TLS 1.3, and multiplexes it by `yamux`. `coalesce` joins small writes;
 //!   `noise_frames` and `unread` count what Noise and yamux keep, by the `heads` of
 //!   their messages.
+//! - `tcp_dialer` dials from a certain address or over a certain interface.
 //! - `quic` brings its own TLS 1.3 and its own streams.
 //! - `signs` sees when anything of a peer arrives.
 //! - `prohibited` finds out whether a firewall refuses packets.
@@ -20,12 +21,14 @@ mod prohibited;
 mod quic;
 mod signs;
 mod tcp;
+mod tcp_dialer;
 mod unread;
 mod yamux;
 
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
+    str::FromStr,
     sync::Arc,
     time::Duration,
 };
@@ -44,7 +47,8 @@ use libp2p::{
 use crate::hardening::Memory;
 use lazy::Lazy;
 
-pub use interfaces::{Interfaces, source_of};
+pub(crate) use interfaces::interface_index;
+pub use interfaces::{Interfaces, addresses_of, source_of};
 pub use prohibited::is_prohibited;
 pub(crate) use signs::Signs;
 
@@ -92,6 +96,8 @@ struct Setup {
     secret: Option<PreSharedKey>,
     memory: Arc<Memory>,
     signs: Arc<Signs>,
+    /// The addresses to dial from.
+    sources: Vec<IpAddr>,
 }
 
 impl Transport {
@@ -116,6 +122,11 @@ impl Transport {
         Multiaddr::from(ip).into_iter().chain(&self.kind().path(port)).collect()
     }
 
+    /// What follows the host in a multiaddr of this transport.
+    pub(crate) fn path(self, port: u16) -> Multiaddr {
+        self.kind().path(port)
+    }
+
     /// Reads the transport and the port that follow the host in a multiaddr; returns them with the parts after them.
     pub(crate) fn read<'a, 'b>(parts: &'a [Protocol<'b>]) -> Option<(Self, u16, &'a [Protocol<'b>])> {
         let (Protocol::Tcp(port) | Protocol::Udp(port)) = *parts.first()? else { return None };
@@ -127,13 +138,21 @@ impl Transport {
     }
 
     fn speaks(self, address: &Multiaddr) -> bool {
-        let parts: Vec<_> = address.iter().skip(1).collect();
+        let parts: Vec<_> = without_zone(address).skip(1).collect();
         Self::read(&parts).is_some_and(|(transport, ..)| transport == self)
     }
 
     /// Whether a pre-shared key can make its connections private.
     pub fn takes_secret(self) -> bool {
         self.kind().takes_secret()
+    }
+
+    /// What secures the connections that a node dials.
+    pub const fn security(self) -> &'static str {
+        match self {
+            Self::Quic => "TLS 1.3",
+            Self::Tcp => "Noise",
+        }
     }
 
     /// Finds out whether a node can listen on a socket address.
@@ -152,9 +171,24 @@ impl fmt::Display for Transport {
     }
 }
 
-/// The IP address, port and transport of a multiaddr that names nothing else.
+impl FromStr for Transport {
+    type Err = String;
+
+    /// Reads its name, in any case.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|transport| transport.to_string().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| "a transport is tcp or quic".into())
+    }
+}
+
+/// The parts of an address after the interface that it may name.
+fn without_zone(address: &Multiaddr) -> impl Iterator<Item = Protocol<'_>> {
+    address.iter().skip_while(|part| matches!(part, Protocol::Ip6zone(_)))
+}
+
+/// The IP address, port and transport of a multiaddr that names nothing else, but perhaps the interface.
 pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
-    let parts: Vec<_> = address.iter().collect();
+    let parts: Vec<_> = without_zone(address).collect();
     let ip = match parts.first()? {
         Protocol::Ip4(ip) => (*ip).into(),
         Protocol::Ip6(ip) => (*ip).into(),
@@ -172,10 +206,10 @@ pub(crate) fn new(
     keypair: &Keypair,
     listens: bool,
     secret: Option<PreSharedKey>,
-    memory: Arc<Memory>,
-    signs: Arc<Signs>,
+    (memory, signs): (Arc<Memory>, Arc<Signs>),
+    sources: Vec<IpAddr>,
 ) -> Connections {
-    let setup = Setup { keypair: keypair.clone(), listens, secret, memory, signs };
+    let setup = Setup { keypair: keypair.clone(), listens, secret, memory, signs, sources };
     let none: Connections = OptionalTransport::<Connections>::none().boxed();
     let all = Transport::usable(secret.is_some()).fold(none, |all, transport| {
         let setup = setup.clone();

@@ -29,6 +29,7 @@ use super::{
     coalesce::Coalesce,
     noise_frames::NoiseFrames,
     signs::{Sign, Signs, Watched},
+    tcp_dialer::TcpDialer,
     yamux::{self, Yamux},
 };
 use crate::hardening::{ConnectionMemory, Memory, Metered};
@@ -61,7 +62,7 @@ impl Kind for Tcp {
 
     fn build(&self, setup: &Setup) -> io::Result<Connections> {
         let upgrade = Upgrade::new(setup)?;
-        Ok(tcp::tokio::Transport::new(tcp::Config::default())
+        Ok(TcpDialer::new(setup.sources.clone())
             .and_then(move |stream, endpoint| {
                 limit_unsent(&stream);
                 upgrade.run(stream, endpoint)

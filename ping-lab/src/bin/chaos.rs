@@ -39,10 +39,10 @@ mod linux {
 
     /// What keeps the server busy. No ping is given up: each waits for its pong as long as it takes.
     const LOAD: [(&str, &[&str]); 5] = [
-        ("ask, 8 in flight", &["-n", "8"]),
+        ("ask, 8 in flight", &["-P", "8"]),
         ("ask, 300 a second", &["--rate", "300"]),
-        ("ask, 2 KiB, 4 in flight", &["-n", "4", "--size", "2KiB"]),
-        ("stream, 16 in flight", &["-n", "16", "--mode", "stream"]),
+        ("ask, 2 KiB, 4 in flight", &["-P", "4", "--size", "2KiB"]),
+        ("stream, 16 in flight", &["-P", "16", "--mode", "stream"]),
         ("stream-tell, 500 a second", &["--rate", "500", "--mode", "stream-tell"]),
     ];
 

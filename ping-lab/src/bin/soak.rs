@@ -57,8 +57,9 @@ mod linux {
         (&["initials"], "quic-v1"),
     ];
 
-    /// How long the server may take to give back what an attack has made it take.
-    const REST: Duration = Duration::from_secs(30);
+    /// How long the server may take to give back what an attack has made it take. A connection that it does not read,
+    /// because too much of it is unread, is given up when the keep-alive has found it silent.
+    const REST: Duration = Duration::from_secs(60);
 
     /// What a process holds.
     #[derive(Clone, Copy)]
@@ -94,7 +95,7 @@ mod linux {
         let first = Duration::from_secs(60).min(time / 10);
         let server = Server::start();
 
-        let load = [("tcp", &["-n", "256", "--mode", "stream"]), ("quic-v1", &["-n", "64", "--mode", "ask"])];
+        let load = [("tcp", &["-P", "256", "--mode", "stream"]), ("quic-v1", &["-P", "64", "--mode", "ask"])];
         let pinging = load.map(|(transport, arguments)| {
             let mut client = Command::new(program("ping-client"));
             client.args(["--json", "--server", server.address(transport), "-c", "0"]).args(arguments);

@@ -29,7 +29,8 @@ use libp2p::{
     request_response::{Event as ExchangeEvent, InboundRequestId, Message, ProtocolSupport, ResponseChannel},
     swarm::{
         ConnectionDenied, ConnectionId, DialFailure, ExpiredListenAddr, FromSwarm, NetworkBehaviour, NewListenAddr,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::{ConnectionEstablished, ExternalAddrConfirmed},
     },
 };
 use tokio::{
@@ -301,6 +302,9 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::DialFailure(DialFailure { connection_id, error, .. }) => {
                 self.on_dial_failed(connection_id, error);
+            }
+            FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr }) if self.own.add_external(addr) => {
+                self.write_soon();
             }
             FromSwarm::NewListenAddr(NewListenAddr { addr, .. }) if self.own.add_address(addr) => self.write_soon(),
             FromSwarm::ExpiredListenAddr(ExpiredListenAddr { addr, .. }) if self.own.remove_address(addr) => {

@@ -25,6 +25,8 @@ pub(super) struct Own {
     pub(super) record: Record,
     /// Every address that it listens on.
     addresses: Vec<Multiaddr>,
+    /// Those that the user says others reach it at.
+    external: Vec<Multiaddr>,
     /// When guests were last named.
     spoke: Option<Instant>,
     /// Gets a word when the links know that it leaves, and how many of them are still to be told.
@@ -37,13 +39,21 @@ impl Own {
         let epoch = u64::try_from(started.as_millis()).unwrap_or(u64::MAX);
         let record =
             Record { stamp: Stamp { epoch, version: 0 }, instance: fastrand::u64(..), node, ..Record::default() };
-        Self { key, record, addresses: Vec::new(), spoke: None, leaving: None }
+        Self { key, record, addresses: Vec::new(), external: Vec::new(), spoke: None, leaving: None }
     }
 
     /// Adds an address that the node listens on. Returns whether that changes the record.
     pub(super) fn add_address(&mut self, address: &Multiaddr) -> bool {
         if !self.addresses.contains(address) {
             self.addresses.push(address.clone());
+        }
+        self.update_addresses()
+    }
+
+    /// Adds an address that others reach the node at. Returns whether that changes the record.
+    pub(super) fn add_external(&mut self, address: &Multiaddr) -> bool {
+        if !self.external.contains(address) {
+            self.external.push(address.clone());
         }
         self.update_addresses()
     }
@@ -66,6 +76,8 @@ impl Own {
             addresses.retain(|address| scope(address) != Some(Scope::Loopback));
         }
         addresses.sort_by_key(|address| endpoint(address).map(|(_, _, transport)| transport != Transport::Tcp));
+        // Those that the user names come first.
+        addresses.splice(0..0, self.external.iter().filter(usable).cloned());
         addresses.truncate(MAX_ADDRESSES);
         let is_changed = addresses != self.record.addresses;
         self.record.addresses = addresses;
