@@ -25,6 +25,8 @@ pub(super) struct Csv {
     start: Option<Instant>,
     flushed: Instant,
     failed: Option<io::Error>,
+    /// How long the reader has let the run wait, in all and at a time.
+    held_up: (Duration, Duration),
 }
 
 impl Csv {
@@ -32,7 +34,7 @@ impl Csv {
     pub(super) fn new(out: Box<dyn Write>, path: &Path) -> Result<Self> {
         let mut out = BufWriter::with_capacity(64 * 1024, out);
         writeln!(out, "{HEADER}").and_then(|()| out.flush()).map_err(|error| super::unwritable(path, &error))?;
-        Ok(Self { out, start: None, flushed: Instant::now(), failed: None })
+        Ok(Self { out, start: None, flushed: Instant::now(), failed: None, held_up: (Duration::ZERO, Duration::ZERO) })
     }
 }
 
@@ -52,6 +54,7 @@ impl Observer for Csv {
         };
         let Sample { sequence, due, sent, from, ended, outcome } = sample;
         let (due, sent) = (offset(*due), offset(*sent));
+        let began = Instant::now();
         let row = match outcome {
             Ok(_) => {
                 let rtt = (*ended - *from).as_nanos();
@@ -65,6 +68,8 @@ impl Observer for Csv {
         } else {
             Ok(())
         };
+        let took = began.elapsed();
+        self.held_up = (self.held_up.0 + took, self.held_up.1.max(took));
         // A reader that has seen enough, such as head, is no error.
         if let Err(error) = row.and(flush)
             && error.kind() != io::ErrorKind::BrokenPipe
@@ -75,6 +80,10 @@ impl Observer for Csv {
 
     fn late(&mut self, _: u64, _: Answer) {}
 
+    fn held_up(&self) -> (Duration, Duration) {
+        self.held_up
+    }
+
     fn finish(&mut self) -> io::Result<()> {
         match self.failed.take() {
             Some(error) => Err(error),
@@ -83,5 +92,38 @@ impl Observer for Csv {
                 flushed => flushed,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::{answered, sending};
+
+    /// A reader that takes its time.
+    struct Slow(Duration);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            std::thread::sleep(self.0);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_pauses_is_blamed_for_the_time_that_it_takes() {
+        let pause = Duration::from_millis(20);
+        let mut csv = Csv::new(Box::new(Slow(pause)), Path::new("-")).unwrap();
+        let start = Instant::now();
+        for n in 1..=5000 {
+            csv.sending(sending(n, start));
+            csv.outcome(&answered(n, start, Duration::from_micros(1)));
+        }
+        let (total, longest) = csv.held_up();
+        assert!(longest >= pause && total >= longest, "{total:?} {longest:?}");
     }
 }

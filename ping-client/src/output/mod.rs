@@ -32,6 +32,7 @@ use crate::{
     figures::{Figures, SessionResult},
     pinger::Answer,
     run::{Limit, Observer, Pace, Sample, Sending},
+    units::milliseconds,
 };
 
 /// The options that choose what is written.
@@ -92,6 +93,9 @@ impl OutputArgs {
         }
     }
 }
+
+/// From when on it is worth a note that the run waited for its own output.
+const LONG_WAIT: Duration = Duration::from_millis(10);
 
 /// The shortest and the longest interval of a report.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -173,6 +177,18 @@ impl Outputs {
     /// Whether the reports need the version of the server's program.
     pub(crate) fn show_version(&self) -> bool {
         self.stream.is_some() || self.reports.iter().any(|destination| destination.report.shows_version())
+    }
+
+    /// What the reader of the figures should know, if the run has waited for its own output.
+    pub(crate) fn note_of_waiting(&self) -> Option<String> {
+        let (total, longest) = self.observers.iter().map(|observer| observer.held_up()).max()?;
+        (longest >= LONG_WAIT).then(|| {
+            format!(
+                "the reader of --csv held up the run for {}, {} at a time; times of pings in flight then include that",
+                milliseconds(total),
+                milliseconds(longest)
+            )
+        })
     }
 
     /// Writes what is left of the run, and all reports.

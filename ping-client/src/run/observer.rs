@@ -62,6 +62,11 @@ pub(crate) trait Observer {
     /// The machine slept, or this program was stopped, for this time. That many pings were due then and were not sent.
     fn slept(&mut self, _slept: Duration, _missed: u64) {}
 
+    /// For how long the run has waited for this observer's output in all, and at a time.
+    fn held_up(&self) -> (Duration, Duration) {
+        (Duration::ZERO, Duration::ZERO)
+    }
+
     /// The run is over. Fails if something that was seen could not be recorded.
     fn finish(&mut self) -> io::Result<()> {
         Ok(())

@@ -90,6 +90,7 @@ async fn session(
     }
     flush_log();
     result.gates = gate_failures(plan, &result);
+    result.notes.extend(outputs.note_of_waiting());
     outputs.finish(&result)?;
     if let Some(error) = &result.error {
         let doctor = match server.filter(|_| result.server.is_none()) {
