@@ -12,7 +12,7 @@ fn a_hundred_pings_by_tcp_are_all_answered() {
     let run = ping(server.address("tcp"), &[]);
     assert_eq!(run.code, Some(0), "{run}");
     let result = run.json();
-    assert_eq!(result["schema"], 4);
+    assert_eq!(result["schema"], 5);
     let counts = ["sent", "received", "lost"].map(|field| result["pings"][field].as_u64().unwrap());
     assert_eq!(counts, [100, 100, 0]);
     assert_eq!(result["server_total"], 100);
@@ -107,7 +107,7 @@ fn pings_at_an_interval_are_logged_one_by_one() {
     assert!(run.stdout.contains("round trip: min"), "{run}");
     assert!(run.stdout.contains("server's total: 3"), "{run}");
     // Two intervals lie between three pings.
-    let duration: f64 = run.stdout.split(" lost, in ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let duration: f64 = run.stdout.split(" %), in ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!(duration >= 0.2, "{run}");
 }
 

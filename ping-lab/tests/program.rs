@@ -83,7 +83,7 @@ fn a_path_that_is_no_utf_8_is_a_path() {
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(OsStr::from_bytes(b"\xff.csv"));
-    let mut command = client_command(server.address("tcp"), &["-c", "1", "--json"]);
+    let mut command = client_command(server.address("tcp"), &["-c", "1"]);
     let run = finish(command.arg("--csv").arg(&path));
     assert_eq!(run.code, Some(0), "{run}");
     assert!(std::fs::read_to_string(&path).unwrap().lines().count() > 1, "{run}");

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, value_parser};
+use clap::{CommandFactory, FromArgMatches, Parser, value_parser};
 use libp2p::Multiaddr;
 use ping_core::{
     ServerAddress, address,
@@ -21,7 +21,8 @@ use crate::{allow::Allow, membership::Seed, memory, node_name};
 ///
 ///     ping-client 192.168.1.9
 ///
-/// On the same local network, a client finds the server without an address.
+/// On the same local network, a client finds the server without an address. Every option can also be set in the
+/// environment: --port 7000 is KAMEO_PING_SERVER_PORT=7000.
 #[derive(Debug, Parser)]
 #[command(version, long_version = long_version(), verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -108,6 +109,20 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Reads the command line, and of the environment what it does not say. If something is wrong with it, says so and
+    /// ends the process.
+    pub(crate) fn read() -> Self {
+        let command = Self::command().mut_args(|arg| match arg.get_long() {
+            Some(long) => {
+                let name = format!("KAMEO_PING_SERVER_{}", long.replace('-', "_").to_uppercase());
+                arg.env(clap::builder::OsStr::from(name)).hide_env(true)
+            }
+            None => arg,
+        });
+        // What does not match was reported by `get_matches`.
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
     /// What to log.
     pub(crate) fn verbosity(&self) -> Verbosity {
         match self.verbose {
@@ -128,7 +143,6 @@ fn multiaddr(text: &str) -> Result<Multiaddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

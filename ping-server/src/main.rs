@@ -22,7 +22,6 @@ mod visits;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use mimalloc::MiMalloc;
 use ping_core::program;
 
@@ -34,7 +33,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// One thread: a ping costs a handful of wake-ups, and between threads each costs more than the work it brings.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = args::Args::read();
     let outcome = match program::init_logging(args.verbosity()) {
         Ok(()) => server::run(args).await,
         Err(error) => Err(error.into()),
