@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::BoolishValueParser,
+    error::ErrorKind,
+};
 use libp2p::PeerId;
 use ping_core::{
     ServerAddress, Transport,
@@ -171,7 +174,7 @@ pub(crate) struct Args {
     /// Log each step of the connection; -vv logs all
     ///
     /// RUST_LOG selects modules when neither -q nor -v is given.
-    #[arg(short, long, help_heading = "Output", conflicts_with = "quiet", action = clap::ArgAction::Count)]
+    #[arg(short, long, help_heading = "Output", conflicts_with = "quiet", action = ArgAction::Count)]
     verbose: u8,
 }
 
@@ -332,7 +335,13 @@ fn from_environment(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| match arg.get_long() {
         Some(long) => {
             let name = format!("KAMEO_PING_{}", long.replace(['-', '.'], "_").to_uppercase());
-            arg.env(clap::builder::OsStr::from(name)).hide_env(true)
+            let arg = arg.env(clap::builder::OsStr::from(name)).hide_env(true);
+            // A flag is set by 1, true or yes.
+            if matches!(arg.get_action(), ArgAction::SetTrue) {
+                arg.value_parser(BoolishValueParser::new())
+            } else {
+                arg
+            }
         }
         None => arg,
     })

@@ -83,7 +83,9 @@ fn every_option_can_come_from_the_environment_and_the_command_line_wins() {
     let server = Server::start();
     let run = |arguments: &[&str]| {
         let mut command = client_command(server.address("tcp"), arguments);
-        let run = finish(command.env("KAMEO_PING_COUNT", "3").env("KAMEO_PING_SIZE", "1K"));
+        let run = finish(
+            command.env("KAMEO_PING_COUNT", "3").env("KAMEO_PING_SIZE", "1K").env("KAMEO_PING_NO_RECONNECT", "1"),
+        );
         assert_eq!(run.code, Some(0), "{run}");
         let result = run.json();
         (result["pings"]["sent"].clone(), result["load"]["payload_bytes"].clone())

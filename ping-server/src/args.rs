@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{CommandFactory, FromArgMatches, Parser, value_parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, builder::BoolishValueParser, value_parser};
 use libp2p::Multiaddr;
 use ping_core::{
     ServerAddress, address,
@@ -100,7 +100,7 @@ pub(crate) struct Args {
     pub(crate) json: bool,
 
     /// Log each address and step; -vv logs all (RUST_LOG selects modules otherwise)
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 
     /// Stop when standard input ends, so that the server does not outlive the program that started it
@@ -115,7 +115,13 @@ impl Args {
         let command = Self::command().mut_args(|arg| match arg.get_long() {
             Some(long) => {
                 let name = format!("KAMEO_PING_SERVER_{}", long.replace('-', "_").to_uppercase());
-                arg.env(clap::builder::OsStr::from(name)).hide_env(true)
+                let arg = arg.env(clap::builder::OsStr::from(name)).hide_env(true);
+                // A flag is set by 1, true or yes.
+                if matches!(arg.get_action(), ArgAction::SetTrue) {
+                    arg.value_parser(BoolishValueParser::new())
+                } else {
+                    arg
+                }
             }
             None => arg,
         });
