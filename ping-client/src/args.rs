@@ -10,6 +10,7 @@ use libp2p::PeerId;
 use ping_core::{
     ServerAddress, Transport,
     address::{self, IpVersion, ParseAddressError},
+    nat::{Ticket, ticket::TicketError},
     program::{self, count, duration},
     protocol::{DEFAULT_NAME, MAX_PAYLOAD, MAX_STREAM_PAYLOAD},
     transport::addresses_of,
@@ -43,8 +44,8 @@ pub(crate) struct Args {
     /// Where the server is [default: found by mDNS]
     ///
     /// An IP address or host name, with or without a port; a connection address that the server printed, of which /p2p/
-    /// and what follows require its identity; or its peer id alone, which is found by mDNS. Several are pinged side by
-    /// side
+    /// and what follows require its identity; its peer id alone, which is found by mDNS; or the
+    /// ticket of a server that is reached through a relay. Several are pinged side by side
     #[arg(conflicts_with = "server", value_name = "TARGET")]
     targets: Vec<Target>,
 
@@ -202,13 +203,25 @@ pub(crate) enum Target {
     At(ServerAddress),
     /// Where mDNS finds it.
     Peer(PeerId),
+    /// Where its ticket says, or the address of its place on a relay.
+    Ticket(Ticket),
 }
 
 impl FromStr for Target {
     type Err = ParseAddressError;
 
     fn from_str(text: &str) -> Result<Self, ParseAddressError> {
-        text.parse().map(Self::Peer).or_else(|_| text.parse().map(Self::At))
+        if let Ok(peer) = text.parse() {
+            return Ok(Self::Peer(peer));
+        }
+        if let Some(ticket) = text.parse().ok().as_ref().and_then(Ticket::of_circuit) {
+            return Ok(Self::Ticket(ticket));
+        }
+        match text.parse::<Ticket>() {
+            Ok(ticket) => Ok(Self::Ticket(ticket)),
+            Err(TicketError::NoTicket) => text.parse().map(Self::At),
+            Err(error) => Err(ParseAddressError::new(error.to_string())),
+        }
     }
 }
 
@@ -217,6 +230,11 @@ impl FromStr for Target {
 pub(crate) enum Command {
     /// List the servers on the local network
     List(ListArgs),
+    /// Show what a ticket says
+    Ticket {
+        /// The ticket, as a server printed it
+        ticket: Ticket,
+    },
     /// Compare two results that --json wrote
     Compare(CompareArgs),
     /// Print the identity in a key file, for --allow
@@ -257,8 +275,8 @@ impl Args {
             return Err("--retry needs acknowledgements, which --mode tell does not have; use stream-tell".into());
         }
         let is_several = self.targets.len() > 1;
-        if is_several && self.targets().any(|target| matches!(target, Target::Peer(_))) {
-            return Err("a peer id alone cannot be pinged beside others; give its address".into());
+        if is_several && self.targets().any(|target| server(target).is_none()) {
+            return Err("a peer id or a ticket cannot be pinged beside others; give addresses".into());
         }
         for server in self.targets().filter_map(server) {
             let transport = server.transport.or(self.transport);

@@ -18,6 +18,7 @@ mod plan;
 mod run;
 mod runtime;
 mod session;
+mod ticket;
 mod units;
 mod version;
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = program::init_logging(args.verbosity()).map_err(Into::into).and_then(|()| match args.command {
         Some(Command::List(args)) => list::list(&args),
         Some(Command::Compare(args)) => compare::compare(&args),
+        Some(Command::Ticket { ticket }) => ticket::print(&ticket),
         Some(Command::Id { identity }) => identity::print(&identity),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Members(args)) => cluster::members(&args),

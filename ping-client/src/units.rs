@@ -34,9 +34,10 @@ pub(crate) fn loss(lost: u64, of: u64) -> String {
     format!("{lost} lost ({share:.1} %)")
 }
 
-/// A count with its noun, which takes an s for any number but one.
+/// A count with its noun, which takes an s for any number but one, or es after an s.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+    let ending = if noun.ends_with('s') { "es" } else { "s" };
+    format!("{count} {noun}{}", if count == 1 { "" } else { ending })
 }
 
 #[cfg(test)]

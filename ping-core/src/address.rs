@@ -196,6 +196,13 @@ impl fmt::Display for ServerAddress {
 #[error("{0}")]
 pub struct ParseAddressError(String);
 
+impl ParseAddressError {
+    /// The reason, in the words of another parser.
+    pub fn new(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
 fn refuse<T>(reason: impl Into<String>) -> Result<T, ParseAddressError> {
     Err(ParseAddressError(reason.into()))
 }
@@ -405,9 +412,12 @@ pub fn parse_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// An address without the peer id at its end, if it has one.
-pub fn without_peer(address: Multiaddr) -> Multiaddr {
-    address.into_iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
+/// An address without the peer id at its end, if it has one. That of a relay stays.
+pub fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
 }
 
 #[cfg(test)]

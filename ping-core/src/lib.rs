@@ -12,6 +12,7 @@
 //! And for the programs around it:
 //! - [`cluster`]: who is in a cluster, and which actors they host.
 //! - [`PeerText`]: words of a peer, safe to print.
+//! - [`nat`]: relays, and tickets that say where a server is.
 //! - [`keys`]: the files of a node's identity and of a private network's secret.
 //! - [`program`]: logging, output that never blocks, and stop signals.
 //!
@@ -22,6 +23,7 @@ pub mod address;
 pub mod cluster;
 pub mod hardening;
 pub mod keys;
+pub mod nat;
 pub mod node;
 mod peer_text;
 pub mod program;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, builder::BoolishValueParser, value_parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, builder::BoolishValueParser, value_parser};
 use libp2p::Multiaddr;
 use ping_core::{
     ServerAddress, address,
@@ -13,7 +13,7 @@ use ping_core::{
 
 use tracing::Level;
 
-use crate::{allow::Allow, membership::Seed, memory, node_name};
+use crate::{allow::Allow, membership::Seed, memory, node_name, relay::RelayArgs};
 
 /// Hosts an actor that counts pings, for ping-client to find.
 ///
@@ -24,8 +24,12 @@ use crate::{allow::Allow, membership::Seed, memory, node_name};
 /// On the same local network, a client finds the server without an address. Every option can also be set in the
 /// environment: --port 7000 is KAMEO_PING_SERVER_PORT=7000.
 #[derive(Debug, Parser)]
-#[command(version, long_version = long_version(), verbatim_doc_comment)]
+#[command(version, long_version = long_version(), verbatim_doc_comment, args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// Port to listen on, for TCP and QUIC, IPv4 and IPv6 (0 to 65535; 0 lets the system choose)
     #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     pub(crate) port: u16,
@@ -63,6 +67,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", requires = "rally", value_parser = value_parser!(u64).range(1..),
         help_heading = CLUSTER)]
     pub(crate) rounds: Option<u64>,
+
+    /// Let clients reach this server through the relay at this address, with its identity (/p2p/…) at the end (up to 3)
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) relay_via: Vec<ServerAddress>,
 
     /// File with this server's Ed25519 key, created on first use [default: kameo-ping/identity.key in the user's state
     /// directory]
@@ -108,6 +116,13 @@ pub(crate) struct Args {
     pub(crate) stop_on_eof: bool,
 }
 
+/// What the program does besides hosting an actor.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a relay, through which clients reach servers behind routers
+    Relay(RelayArgs),
+}
+
 impl Args {
     /// Reads the command line, and of the environment what it does not say. If something is wrong with it, says so and
     /// ends the process.
@@ -142,7 +157,7 @@ impl Args {
 /// Heading of the cluster's options in the help.
 const CLUSTER: &str = "Cluster";
 
-fn multiaddr(text: &str) -> Result<Multiaddr, String> {
+pub(crate) fn multiaddr(text: &str) -> Result<Multiaddr, String> {
     text.parse().map_err(|_| "that is not a multiaddr; write it as /ip4/127.0.0.1/tcp/36341".into())
 }
 

@@ -35,24 +35,112 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum ServerEvent<'a> {
-    Listening { address: &'a Multiaddr, connection_address: &'a Multiaddr },
-    StoppedListening { address: &'a Multiaddr },
-    Ready { peer_id: PeerIdText, name: &'a str, node: &'a str, members: Vec<MemberReport<'a>> },
-    ClientConnected { peer_id: PeerIdText, address: &'a Multiaddr },
-    ClientDisconnected { peer_id: PeerIdText, address: &'a Multiaddr, connected_s: f64, pings: u64 },
-    ClientRefused { address: &'a Multiaddr, reason: &'a str, count: u64 },
-    MoreClients { connected: u64, disconnected: u64 },
+    Listening {
+        address: &'a Multiaddr,
+        connection_address: &'a Multiaddr,
+    },
+    StoppedListening {
+        address: &'a Multiaddr,
+    },
+    Ready {
+        peer_id: PeerIdText,
+        name: &'a str,
+        node: &'a str,
+        members: Vec<MemberReport<'a>>,
+    },
+    ClientConnected {
+        peer_id: PeerIdText,
+        address: &'a Multiaddr,
+    },
+    ClientDisconnected {
+        peer_id: PeerIdText,
+        address: &'a Multiaddr,
+        connected_s: f64,
+        pings: u64,
+    },
+    ClientRefused {
+        address: &'a Multiaddr,
+        reason: &'a str,
+        count: u64,
+    },
+    MoreClients {
+        connected: u64,
+        disconnected: u64,
+    },
     MemberJoined(MemberReport<'a>),
     MemberLeft(MemberReport<'a>),
     MemberDied(MemberReport<'a>),
     MemberRevived(MemberReport<'a>),
-    ActorCame { node: &'a PeerText, peer_id: PeerIdText, name: &'a PeerText },
-    ActorGone { node: &'a PeerText, peer_id: PeerIdText, name: &'a PeerText },
-    RallyHit { actor: &'static str, hit: u64, after_ms: Option<f64> },
-    RallyDone { rounds: u64, members: usize, duration_s: f64, rate_per_s: f64 },
-    Pings { count: u64, total: u64, clients: Vec<ClientPings> },
-    LinesLost { count: u64 },
-    Stopped { total: u64 },
+    ActorCame {
+        node: &'a PeerText,
+        peer_id: PeerIdText,
+        name: &'a PeerText,
+    },
+    ActorGone {
+        node: &'a PeerText,
+        peer_id: PeerIdText,
+        name: &'a PeerText,
+    },
+    RallyHit {
+        actor: &'static str,
+        hit: u64,
+        after_ms: Option<f64>,
+    },
+    RallyDone {
+        rounds: u64,
+        members: usize,
+        duration_s: f64,
+        rate_per_s: f64,
+    },
+    Pings {
+        count: u64,
+        total: u64,
+        clients: Vec<ClientPings>,
+    },
+    /// The server got a place on a relay, or lost it.
+    RelayHeld {
+        relay: PeerIdText,
+    },
+    RelayLost {
+        relay: PeerIdText,
+        reason: &'a str,
+    },
+    Ticket {
+        ticket: &'a str,
+    },
+    #[serde(rename = "ready")]
+    RelayReady {
+        peer_id: PeerIdText,
+    },
+    Reserved {
+        peer_id: PeerIdText,
+        renewed: bool,
+    },
+    Unreserved {
+        peer_id: PeerIdText,
+    },
+    ReservationDenied {
+        peer_id: PeerIdText,
+        count: u64,
+    },
+    CircuitOpened {
+        client: PeerIdText,
+        server: PeerIdText,
+    },
+    CircuitClosed {
+        client: PeerIdText,
+        server: PeerIdText,
+    },
+    LinesLost {
+        count: u64,
+    },
+    Stopped {
+        total: u64,
+    },
+    #[serde(rename = "stopped")]
+    RelayStopped {
+        circuits: usize,
+    },
 }
 
 /// How many pings a client sent since the last such line.
@@ -201,6 +289,21 @@ fn log(event: &ServerEvent<'_>) {
         }
         ServerEvent::Pings { count: 1, total, .. } => info!("Received PING (total: {total})"),
         ServerEvent::Pings { count, total, .. } => info!("Received {count} PINGs (total: {total})"),
+        ServerEvent::RelayHeld { relay } => info!("Relay {} holds a place for this server", relay.0),
+        ServerEvent::RelayLost { relay, reason } => {
+            warn!("The place on relay {} is lost: {reason}; trying again", relay.0);
+        }
+        ServerEvent::Ticket { ticket } => info!(target: RESULT, "Give clients: ping-client {ticket}"),
+        ServerEvent::RelayReady { peer_id } => info!(target: RESULT, "Relay ready: {}", peer_id.0),
+        ServerEvent::Reserved { renewed: true, .. } => {}
+        ServerEvent::Reserved { peer_id, .. } => info!("Holding a place for {}", peer_id.0),
+        ServerEvent::Unreserved { peer_id } => info!("No longer holding a place for {}", peer_id.0),
+        ServerEvent::ReservationDenied { peer_id, count } => {
+            warn!("Gave {} no place: it may have none, or all are taken ({count} so far)", peer_id.0);
+        }
+        ServerEvent::CircuitOpened { client, server } => info!("Connected {} to {}", client.0, server.0),
+        ServerEvent::CircuitClosed { client, server } => info!("Disconnected {} from {}", client.0, server.0),
+        ServerEvent::RelayStopped { circuits } => info!(target: RESULT, "Stopped. Circuits: {circuits}"),
         // The log counts its own.
         ServerEvent::LinesLost { .. } => {}
         ServerEvent::Stopped { total } => info!(target: RESULT, "Stopped. Total pings: {total}"),

@@ -101,6 +101,11 @@ impl Plan {
         Ok(Self { addresses })
     }
 
+    /// The addresses.
+    pub(crate) fn into_addresses(self) -> Vec<Multiaddr> {
+        self.addresses
+    }
+
     /// Whether other machines could reach any of these addresses.
     pub(crate) fn beyond_loopback(&self) -> bool {
         self.addresses.iter().filter_map(endpoint).any(|(ip, ..)| !ip.is_loopback())
@@ -240,7 +245,7 @@ fn is_chosen_port_of(address: &Multiaddr, open: &Multiaddr) -> bool {
 
 /// Sorts the addresses by how many clients can use them; TCP, which firewalls let through more often, before other
 /// transports.
-fn rank(addresses: &mut [Multiaddr]) {
+pub(crate) fn rank(addresses: &mut [Multiaddr]) {
     let interfaces = Interfaces::now();
     addresses.sort_by_key(|address| {
         endpoint(address).map(|(ip, _, transport)| (interfaces.rank(ip), ip, transport != Transport::Tcp))

@@ -14,6 +14,8 @@ mod node_name;
 mod open_files;
 mod port_holder;
 mod rally;
+mod relay;
+mod relays;
 mod reports;
 mod server;
 mod state;
@@ -22,6 +24,7 @@ mod visits;
 
 use std::process::ExitCode;
 
+use args::Command;
 use mimalloc::MiMalloc;
 use ping_core::program;
 
@@ -35,7 +38,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 async fn main() -> ExitCode {
     let args = args::Args::read();
     let outcome = match program::init_logging(args.verbosity()) {
-        Ok(()) => server::run(args).await,
+        Ok(()) => match args.command {
+            Some(Command::Relay(args)) => relay::run(args).await,
+            None => server::run(args).await,
+        },
         Err(error) => Err(error.into()),
     };
     match outcome {

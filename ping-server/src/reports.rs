@@ -14,6 +14,7 @@ use crate::{
     listen,
     membership::{self, Membership},
     rally::RallyEvent,
+    relays::{Place, Places},
     visits::Visits,
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Reports {
     membership: Option<Membership>,
     rally: Option<mpsc::UnboundedReceiver<RallyEvent>>,
     visits: Visits,
+    places: Option<Places>,
     is_ready: bool,
 }
 
@@ -44,6 +46,7 @@ impl Reports {
             membership: None,
             rally: None,
             visits: Visits::new(tally),
+            places: None,
             is_ready: false,
         })
     }
@@ -79,6 +82,7 @@ impl Reports {
                 },
                 event = next_of(&mut self.rally) => self.reporter.report(&of_rally(event)),
                 failure = self.reporter.failed() => return failure,
+                place = next_place(&mut self.places) => self.on_place(&place),
                 () = self.pings.wait(&mut self.total) => self.report_pings(),
                 () = self.clients.wait() => self.report_more_clients(),
             }
@@ -125,6 +129,25 @@ impl Reports {
         }
     }
 
+    /// From now on, reports what becomes of these places on relays.
+    pub(crate) fn follow(&mut self, places: Places) {
+        self.places = Some(places);
+    }
+
+    fn on_place(&mut self, place: &Place) {
+        match place {
+            Place::Held { relay, .. } => {
+                self.reporter.report(&ServerEvent::RelayHeld { relay: PeerIdText(*relay) });
+                if let Some(ticket) = self.places.as_ref().and_then(Places::ticket) {
+                    self.reporter.report(&ServerEvent::Ticket { ticket: &ticket });
+                }
+            }
+            Place::Lost { relay, reason } => {
+                self.reporter.report(&ServerEvent::RelayLost { relay: PeerIdText(*relay), reason });
+            }
+        }
+    }
+
     fn report_more_clients(&mut self) {
         self.clients.summary().into_iter().for_each(|event| self.reporter.report(&event));
     }
@@ -148,6 +171,14 @@ impl Reports {
         self.report_more_clients();
         self.reporter.report(&ServerEvent::Stopped { total: *self.total.borrow() });
         self.reporter.finish();
+    }
+}
+
+/// Waits for the next change of a place on a relay, or for ever.
+async fn next_place(places: &mut Option<Places>) -> Place {
+    match places {
+        Some(places) => places.next().await,
+        None => pending().await,
     }
 }
 

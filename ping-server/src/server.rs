@@ -3,10 +3,11 @@
 use std::{collections::HashSet, future::pending, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
+use futures::future::join_all;
 use kameo::{actor::ActorRef, remote};
 use libp2p::{PeerId, identity::Keypair, pnet::PreSharedKey};
 use ping_core::{
-    Event, Node, Options, PingActor,
+    Event, Node, Options, PingActor, ServerAddress,
     actor::{self, Count, Hosted, Tally, runs},
     cluster::{self, record::HostedActor},
     hardening::Limits,
@@ -27,6 +28,7 @@ use crate::{
     membership::Membership,
     memory, node_name,
     rally::Rally,
+    relays::{self, Place, Places, keep_place},
     reports::Reports,
     state::State,
     stop_on_eof::end_of_input,
@@ -66,11 +68,19 @@ struct Server {
     state: Option<State>,
     reports: Reports,
     rally: Option<Rally>,
+    /// The relays that are to hold a place for this server, and who learns what becomes of it.
+    relays: Vec<ServerAddress>,
+    places: mpsc::UnboundedSender<Place>,
 }
 
 impl Server {
     async fn start(args: &Args, keypair: &Keypair) -> Result<Self> {
-        let allowed = allowed(&args.allow)?;
+        let mut allowed = allowed(&args.allow)?;
+        // A relay that no client may be is still connected.
+        allowed.iter_mut().for_each(|allowed| allowed.extend(args.relay_via.iter().filter_map(|relay| relay.peer)));
+        if args.relay_via.len() > relays::MAX {
+            bail!("a server uses at most {} relays. Omit some of --relay-via.", relays::MAX);
+        }
         let secret = args.secret.as_deref().map(secret::read).transpose();
         let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
         let plan = Plan::when_free(&args.listen, args.port, secret.is_some(), args.bind_timeout).await?;
@@ -89,6 +99,7 @@ impl Server {
         let options = Options {
             cluster: Some(cluster::Options { node: node_name.clone() }),
             tally: Some(tally.clone()),
+            uses_relays: !args.relay_via.is_empty(),
             ..options(args, allowed, secret, is_reachable, streams)
         };
         let (node, mut events) = Node::start(keypair, options).context("cannot start the node")?;
@@ -130,11 +141,14 @@ impl Server {
             Membership::start(cluster.clone(), actors, &args.join, file)
         });
         reports.ready(&args.name, &node_name, membership, rally.is_some().then_some(hits));
+        let (places, changes) = mpsc::unbounded_channel();
+        reports.follow(Places::new(node.peer(), &reachable, changes));
         if !args.json {
             greeting::greet(args, node.peer(), &reachable);
         }
         early.iter().for_each(|event| reports.on_event(event));
-        Ok(Self { node, events, hosted, count, state, reports, rally })
+        let relays = args.relay_via.clone();
+        Ok(Self { node, events, hosted, count, state, reports, rally, relays, places })
     }
 
     /// Reports events until something stops the server.
@@ -143,6 +157,7 @@ impl Server {
             failure = self.reports.run(&mut self.events) => Err(failure),
             () = signals.next() => Ok(()),
             () = play(&mut self.rally) => Ok(()),
+            () = keep_places(&self.node, &self.relays, &self.places) => Ok(()),
             () = end_of_input(stop_on_eof) => Ok(()),
             never = memory::give_back(|| self.node.released_memory()) => match never {},
             reason = self.node.failed() => {
@@ -221,6 +236,12 @@ async fn stop(
         Some(state) => state.close().await,
         None => None,
     }
+}
+
+/// Keeps a place on each relay. Never resolves.
+async fn keep_places(node: &Node, relays: &[ServerAddress], places: &mpsc::UnboundedSender<Place>) {
+    join_all(relays.iter().map(|relay| keep_place(node, relay, places.clone()))).await;
+    pending().await
 }
 
 /// Plays a rally to its end, or waits for ever.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use ping_core::{PeerText, Transport, transport::endpoint};
+use ping_core::{PeerText, Transport, nat::is_circuit, transport::endpoint};
 
 use super::{Clocks, Figures, Origin, Times};
 use crate::{
@@ -78,6 +78,10 @@ impl Server {
 
     /// Both in words.
     pub(crate) fn path(&self) -> Option<String> {
+        if is_circuit(&self.address) {
+            // Noise inside the circuit, end to end.
+            return Some("through a relay, secured by Noise end to end".into());
+        }
         Some(format!("direct, by {}, secured by {}", self.transport()?, self.security()?))
     }
 }

@@ -22,8 +22,9 @@ use futures::{FutureExt, stream::LocalBoxStream};
 use kameo::actor::RemoteActorRef;
 use libp2p::{PeerId, multiaddr::Protocol, pnet::PreSharedKey};
 use ping_core::{
-    Connection, Event, Node, Options, PingActor, ServerAddress,
+    Connection, DialError, Event, Node, Options, PingActor, ServerAddress,
     keys::secret,
+    nat::is_circuit,
     program::{RESULT, StopSignals, flush_log, last_words},
 };
 use tokio::{
@@ -152,7 +153,10 @@ pub(crate) fn secret(path: Option<&Path>) -> Result<Option<PreSharedKey>> {
 /// The options of a node that pings as planned.
 pub(crate) fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Options> {
     Ok(Options {
-        mdns: server.is_none(),
+        mdns: server.is_none() && plan.find.ticket.is_none(),
+        uses_relays: plan.find.ticket.is_some(),
+        // One round trip less than a look-up in the registry.
+        asks_directories: plan.find.ticket.is_some(),
         keep_alive_interval: keep_alive_interval(plan.run.pace),
         keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
         request_timeout: 2 * plan.run.timeout + LATE_GRACE,
@@ -194,6 +198,10 @@ impl<'a> Session<'a> {
         let Self { plan, node, server, started, search, network } = self;
         let finder = search.finder();
         let found = async {
+            if let Some(ticket) = &plan.find.ticket {
+                let silent = || Error::Dial { server: ticket.peer.to_string(), error: DialError::TimedOut };
+                return finder.within_limit(finder.by_ticket(ticket), silent).await;
+            }
             match server {
                 Some(server) => finder.within_limit(finder.at(server), || Error::no_answer(server)).await,
                 None => {
@@ -227,7 +235,7 @@ impl<'a> Session<'a> {
     ) {
         let (plan, started, looked_up) = (self.plan, self.started, found.looked_up);
         let Connection { peer, address, .. } = &found.connection;
-        introduce(&found.connection, self.server);
+        introduce(&found.connection, self.server, plan.find.ticket.is_some());
         result.server = Some(Server { peer: *peer, address: address.clone(), version: ServerVersion::Unknown });
         result.retries = plan.pinger.retries;
         result.phases = phases(&found, started);
@@ -275,9 +283,10 @@ impl<'a> Session<'a> {
         let plan = self.plan;
         let last_heard = self.network.follow(connection.peer);
         let find = (&*plan.find.name, plan.find.timeout);
-        let place = match self.server {
-            Some(server) => Place::Address(server.clone()),
-            None => Place::Announced(connection.peer, self.search.announced(&connection.peer)),
+        let place = match (self.server, &plan.find.ticket) {
+            (Some(server), _) => Place::Address(server.clone()),
+            (None, Some(ticket)) => Place::Ticket(ticket.clone()),
+            (None, None) => Place::Announced(connection.peer, self.search.announced(&connection.peer)),
         };
         let opener = Opener::new(self.node, find, place, &connection, &plan.pinger, last_heard);
         let (twins, first) = (opener.twins.clone(), actor.clone());
@@ -367,13 +376,16 @@ fn phases(found: &Found, started: Instant) -> Phases {
 }
 
 /// Reports who was found, and, where the user required no identity, whose was accepted.
-fn introduce(connection: &Connection, server: Option<&ServerAddress>) {
+fn introduce(connection: &Connection, server: Option<&ServerAddress>, has_ticket: bool) {
     let address = connection.address.clone().with(Protocol::P2p(connection.peer));
     match server {
         Some(ServerAddress { peer: Some(_), .. }) => info!("Connected to {address}"),
         Some(_) => {
             info!("Connected to {address}");
             warn!(target: RESULT, "Accepted identity {} unchecked; to check it, use {address}", connection.peer);
+        }
+        None if has_ticket => {
+            info!("Connected {} {address}", if is_circuit(&address) { "through a relay:" } else { "directly:" })
         }
         None => info!("Found {address}; to check its identity, use {address}"),
     }

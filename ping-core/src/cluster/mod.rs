@@ -206,6 +206,11 @@ enum Scope {
     Nobody,
 }
 
+/// Whether everyone on the internet can reach an address, as far as the address tells.
+pub fn is_global(ip: IpAddr) -> bool {
+    Scope::of(ip) == Scope::Global
+}
+
 impl Scope {
     fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {

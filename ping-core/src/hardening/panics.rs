@@ -9,6 +9,7 @@ use std::{
     panic::{self, AssertUnwindSafe, catch_unwind},
     sync::{Mutex, Once, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use libp2p::swarm::{
@@ -21,6 +22,10 @@ thread_local! {
     /// Whether this thread runs a handler whose panic is caught.
     static ISOLATED: Cell<bool> = const { Cell::new(false) };
 }
+
+/// How long a stream that a peer opened may take to name its protocol. libp2p gives it ten seconds, which pass on a link
+/// that is full, or a machine that is busy. A connection has at most 128 such streams, and they harm it alone.
+const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The library that the last panic came from.
 static CULPRIT: Mutex<Option<String>> = Mutex::new(None);
@@ -114,7 +119,7 @@ where
     type OutboundOpenInfo = H::OutboundOpenInfo;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
-        self.handler.listen_protocol()
+        self.handler.listen_protocol().with_timeout(NEGOTIATION_TIMEOUT)
     }
 
     fn connection_keep_alive(&self) -> bool {

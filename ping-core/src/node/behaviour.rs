@@ -6,7 +6,7 @@ use kameo::remote;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
     identity::Keypair,
-    ping,
+    ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
@@ -33,6 +33,7 @@ pub(super) struct Behaviour {
     pub(super) mdns: Toggle<Discovery>,
     pub(super) cluster: Toggle<cluster::Behaviour>,
     pub(super) asker: Toggle<cluster::Asker>,
+    relay: Toggle<relay::client::Behaviour>,
 }
 
 impl Behaviour {
@@ -41,7 +42,11 @@ impl Behaviour {
     /// # Errors
     ///
     /// When mDNS is wanted and the system does not let this process watch the network interfaces.
-    pub(super) fn new(key: &Keypair, options: Options) -> io::Result<(Self, Option<Cluster>)> {
+    pub(super) fn new(
+        key: &Keypair,
+        options: Options,
+        relay: Option<relay::client::Behaviour>,
+    ) -> io::Result<(Self, Option<Cluster>)> {
         let peer = key.public().to_peer_id();
         let messaging = remote::messaging::Config::default()
             .with_request_timeout(options.request_timeout)
@@ -75,6 +80,7 @@ impl Behaviour {
             mdns: mdns.into(),
             cluster: cluster.into(),
             asker: options.asks_directories.then(cluster::Asker::new).into(),
+            relay: relay.into(),
         };
         Ok((behaviour, handle))
     }

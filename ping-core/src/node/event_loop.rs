@@ -11,7 +11,7 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::ConnectedPoint,
+    core::{ConnectedPoint, transport::ListenerId},
     mdns, ping,
     swarm::{
         ConnectionError, ConnectionId, ListenError, SwarmEvent,
@@ -25,10 +25,12 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Command, Connection, DialError, Event,
+    Command, Connection, DialError, Event, Reservation,
     behaviour::{Behaviour, BehaviourEvent},
 };
-use crate::{PeerText, address::without_peer, cluster::AskError, hardening::LogLimit, transport::Signs};
+use crate::{
+    PeerText, address::without_peer, cluster::AskError, hardening::LogLimit, nat::is_circuit, transport::Signs,
+};
 
 /// How long a node that stops waits until its connections are closed.
 ///
@@ -73,6 +75,10 @@ pub(super) struct EventLoop {
     peers: HashMap<PeerId, Multiaddr>,
     rejections: LogLimit,
     accept_failures: LogLimit,
+    /// Places on relays that are asked for.
+    reserving: HashMap<ListenerId, oneshot::Sender<Result<Reservation, String>>>,
+    /// Gets the reason when a place is lost.
+    reserved: HashMap<ListenerId, oneshot::Sender<String>>,
 }
 
 impl EventLoop {
@@ -94,6 +100,8 @@ impl EventLoop {
             peers: HashMap::new(),
             rejections: LogLimit::default(),
             accept_failures: LogLimit::default(),
+            reserving: HashMap::new(),
+            reserved: HashMap::new(),
         }
     }
 
@@ -124,6 +132,10 @@ impl EventLoop {
                 None => drop(reply.send(Err(AskError::Unsupported))),
             },
             Command::OpenStream { peer, opening } => self.swarm.behaviour_mut().streams.open(peer, opening),
+            Command::Reserve { address, reply } => match self.swarm.listen_on(address) {
+                Ok(listener) => drop(self.reserving.insert(listener, reply)),
+                Err(error) => drop(reply.send(Err(error.to_string()))),
+            },
             Command::AddExternalAddress(address) => self.swarm.add_external_address(address),
             Command::Disconnect(peer) => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Block(peer) => {
@@ -153,8 +165,13 @@ impl EventLoop {
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
+            SwarmEvent::NewListenAddr { listener_id, address } if is_circuit(&address) => {
+                self.on_reserved(listener_id, address);
+            }
             SwarmEvent::NewListenAddr { address, .. } => self.tell(Event::Listening(address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } if is_circuit(&address) => {}
             SwarmEvent::ExpiredListenAddr { address, .. } => self.tell(Event::StoppedListening(address)),
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => self.on_listener_closed(listener_id, reason),
             SwarmEvent::ListenerError { error, .. } => {
                 if let Some(count) = self.accept_failures.count() {
                     self.tell(Event::AcceptFailed { error: error.to_string(), count });
@@ -185,8 +202,33 @@ impl EventLoop {
         }
     }
 
+    /// A relay gave a place.
+    fn on_reserved(&mut self, listener: ListenerId, address: Multiaddr) {
+        if let Some(reply) = self.reserving.remove(&listener) {
+            let (losing, lost) = oneshot::channel();
+            match reply.send(Ok(Reservation { address: without_peer(address), lost })) {
+                Ok(()) => drop(self.reserved.insert(listener, losing)),
+                Err(_) => drop(self.swarm.remove_listener(listener)),
+            }
+        }
+    }
+
+    /// A relay gave no place, or took it back.
+    fn on_listener_closed(&mut self, listener: ListenerId, reason: io::Result<()>) {
+        let reason = reason.map_or_else(|error| innermost(&error), |()| "the connection to it was lost".into());
+        if let Some(reply) = self.reserving.remove(&listener) {
+            let _ = reply.send(Err(reason));
+        } else if let Some(losing) = self.reserved.remove(&listener) {
+            let _ = losing.send(reason);
+        }
+    }
+
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
-        let address = without_peer(endpoint.get_remote_address().clone());
+        // A client that comes through a relay has the relay's address.
+        let address = match endpoint {
+            ConnectedPoint::Listener { local_addr, .. } if is_circuit(local_addr) => local_addr.clone(),
+            other => without_peer(other.get_remote_address().clone()),
+        };
         if endpoint.is_dialer() && !self.swarm.behaviour().cluster.is_enabled() {
             // The registry asks only peers whose address it knows. An inbound connection comes from a port that nothing
             // listens on, so its address is of no use. A member finds actors in the directory of its cluster, and
@@ -276,6 +318,15 @@ impl EventLoop {
             self.on_event(event);
         }
     }
+}
+
+/// The words of the cause of an error, under all that wraps it.
+fn innermost(error: &io::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 /// The end of a connection in plain words.

@@ -33,7 +33,7 @@ type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs connections.
 #[derive(Clone, Default)]
-pub(super) struct FairExecutor {
+pub(crate) struct FairExecutor {
     /// The second thread, while connections run there.
     second: Arc<Mutex<Option<Second>>>,
 }

@@ -14,7 +14,7 @@ mod options;
 
 use std::{io, sync::Arc, time::Duration};
 
-use libp2p::{Multiaddr, PeerId, Stream, Swarm, core::upgrade::Version, identity::Keypair, swarm};
+use libp2p::{Multiaddr, PeerId, Stream, Swarm, core::upgrade::Version, identity::Keypair, relay, swarm};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
 };
 use behaviour::Behaviour;
 use event_loop::EventLoop;
-use executor::FairExecutor;
+pub(crate) use executor::FairExecutor;
 
 pub use dial_error::DialError;
 pub use discovery::is_mdns_port_taken;
@@ -109,12 +109,22 @@ pub struct Connection {
     pub closed: oneshot::Receiver<PeerText>,
 }
 
+/// A place on a relay, which is renewed for as long as the connection to the relay lasts.
+#[derive(Debug)]
+pub struct Reservation {
+    /// Where others reach this node through the relay, without the `/p2p/` part of this node.
+    pub address: Multiaddr,
+    /// Resolves to the reason when the place is lost.
+    pub lost: oneshot::Receiver<String>,
+}
+
 /// What a program asks of its node.
 enum Command {
     Listen { address: Multiaddr, reply: oneshot::Sender<io::Result<()>> },
     Dial { address: Multiaddr, expected: Option<PeerId>, reply: oneshot::Sender<Result<Connection, DialError>> },
     AskDirectory { peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, AskError>> },
     OpenStream { peer: PeerId, opening: Opening },
+    Reserve { address: Multiaddr, reply: oneshot::Sender<Result<Reservation, String>> },
     AddExternalAddress(Multiaddr),
     Disconnect(PeerId),
     Block(PeerId),
@@ -146,15 +156,17 @@ impl Node {
         let (is_private, asks_directories) = (options.secret.is_some(), options.asks_directories);
         let memory = Memory::new(options.max_memory);
         let signs = Arc::new(Signs::default());
+        let (circuits, relay) = options.uses_relays.then(|| relay::client::new(keypair.public().to_peer_id())).unzip();
         let transport = transport::new(
             keypair,
             options.listens,
             options.secret,
             (memory.clone(), signs.clone()),
             options.dial_from.clone(),
-        );
+            circuits,
+        )?;
         let silence = 2 * options.keep_alive_timeout;
-        let (behaviour, cluster) = Behaviour::new(keypair, options)?;
+        let (behaviour, cluster) = Behaviour::new(keypair, options, relay)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_executor(FairExecutor::default())
             // A request follows right behind the name of its protocol: one round trip, not two.
@@ -240,6 +252,16 @@ impl Node {
     /// stream is read.
     pub async fn open_stream(&self, peer: PeerId) -> Result<Stream, Ended> {
         self.ask(|opening| Command::OpenStream { peer, opening }).await.unwrap_or(Err(Ended::NotConnected))
+    }
+
+    /// Gets a place on a relay, at its address with its identity and `/p2p-circuit` at the end. Needs
+    /// [`Options::uses_relays`].
+    ///
+    /// # Errors
+    ///
+    /// Says why the relay gave none.
+    pub async fn reserve(&self, address: Multiaddr) -> Result<Reservation, String> {
+        self.ask(|reply| Command::Reserve { address, reply }).await.unwrap_or_else(|| Err("the node stopped".into()))
     }
 
     /// Others reach the node at this address too, as a router or a container's host forwards it. The node tells members

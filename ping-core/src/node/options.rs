@@ -51,6 +51,8 @@ pub struct Options {
     pub asks_directories: bool,
     /// The addresses of this machine to dial from, over TCP alone; the system's choice if there are none.
     pub dial_from: Vec<IpAddr>,
+    /// Whether the node reaches others, and can be reached, through relays.
+    pub uses_relays: bool,
     /// Gets the [`stream`](crate::stream)s that peers open; with `None`, the node accepts none.
     pub streams: Option<mpsc::UnboundedSender<Inbound>>,
     /// Learns which peers send pings, of those that Kameo carries.
@@ -72,6 +74,7 @@ impl Default for Options {
             cluster: None,
             asks_directories: false,
             dial_from: Vec::new(),
+            uses_relays: false,
             streams: None,
             tally: None,
         }

@@ -42,9 +42,10 @@ use libp2p::{
     identity::Keypair,
     multiaddr::Protocol,
     pnet::PreSharedKey,
+    relay,
 };
 
-use crate::hardening::Memory;
+use crate::{hardening::Memory, nat::is_circuit};
 use lazy::Lazy;
 
 pub(crate) use interfaces::interface_index;
@@ -139,7 +140,8 @@ impl Transport {
 
     fn speaks(self, address: &Multiaddr) -> bool {
         let parts: Vec<_> = without_zone(address).skip(1).collect();
-        Self::read(&parts).is_some_and(|(transport, ..)| transport == self)
+        // What leads through a relay begins with the address of the relay.
+        !is_circuit(address) && Self::read(&parts).is_some_and(|(transport, ..)| transport == self)
     }
 
     /// Whether a pre-shared key can make its connections private.
@@ -201,14 +203,15 @@ pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
 }
 
 /// All transports of a node, or, with a secret, those that it can make private. With a secret, the node reaches only
-/// nodes that have the same.
+/// nodes that have the same. With `circuits`, it reaches them through relays too.
 pub(crate) fn new(
     keypair: &Keypair,
     listens: bool,
     secret: Option<PreSharedKey>,
     (memory, signs): (Arc<Memory>, Arc<Signs>),
     sources: Vec<IpAddr>,
-) -> Connections {
+    circuits: Option<relay::client::Transport>,
+) -> io::Result<Connections> {
     let setup = Setup { keypair: keypair.clone(), listens, secret, memory, signs, sources };
     let none: Connections = OptionalTransport::<Connections>::none().boxed();
     let all = Transport::usable(secret.is_some()).fold(none, |all, transport| {
@@ -217,7 +220,17 @@ pub(crate) fn new(
         let either = all.or_transport(next);
         either.map(|connection, _| connection.into_inner()).map_err(|error| error.into_inner()).boxed()
     });
-    TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed()
+    let all = match circuits {
+        Some(circuits) => {
+            let upgrade = tcp::Upgrade::new(&setup)?;
+            let circuits = circuits.map_err(io::Error::other);
+            let secured = circuits.and_then(move |stream, endpoint| upgrade.run(stream, endpoint));
+            let either = secured.map_err(|error| error.into_inner()).or_transport(all);
+            either.map(|connection, _| connection.into_inner()).map_err(|error| error.into_inner()).boxed()
+        }
+        None => all,
+    };
+    Ok(TransportTimeout::new(all, HANDSHAKE_TIMEOUT).boxed())
 }
 
 #[cfg(test)]

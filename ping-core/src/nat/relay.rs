@@ -1,0 +1,235 @@
+//! A relay: a node that others find each other through when neither can be dialed (libp2p's circuit relay v2).
+//!
+//! It forwards bytes that it cannot read: the two ends secure their connection themselves. It hosts no actor.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::transport::ListenerId,
+    identity::Keypair,
+    ping, relay,
+    swarm::{self, NetworkBehaviour, SwarmEvent},
+};
+
+use crate::{
+    hardening::{ConnectionLimits, Limits, LogLimit, Memory},
+    node::FairExecutor,
+    transport::{self, Signs},
+};
+
+/// How long a place lasts. Its holder asks for it again at three quarters of this time.
+const RESERVATION_TIME: Duration = Duration::from_secs(60 * 60);
+
+/// How many circuits one IP address may begin in a [`WINDOW`].
+const MAX_CIRCUITS_PER_ADDRESS: u32 = 60;
+
+/// The time in which these are counted.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// How many connections a client and a server may have through the relay at a time, each.
+const MAX_CIRCUITS_PER_PEER: usize = 32;
+
+/// The options of a relay.
+#[derive(Clone, Debug)]
+pub struct RelayOptions {
+    /// Who may have a place; `None` for everyone.
+    pub allowed: Option<HashSet<PeerId>>,
+    /// How many servers may have a place.
+    pub reservations: usize,
+    /// How many circuits there may be at a time.
+    pub circuits: usize,
+    /// How many bytes a circuit may carry in each direction.
+    pub circuit_bytes: u64,
+    /// How long a circuit may last; at most some 136 years.
+    pub circuit_time: Duration,
+    /// How many connections there may be.
+    pub max_connections: u32,
+    /// How many bytes of memory peers may make the relay hold.
+    pub max_memory: usize,
+}
+
+/// What happens on a relay.
+#[derive(Debug)]
+pub enum RelayEvent {
+    /// It can be reached at this address.
+    Listening(Multiaddr),
+    /// It no longer can.
+    StoppedListening(Multiaddr),
+    /// A server got a place, or keeps it.
+    Reserved {
+        /// Who.
+        peer: PeerId,
+        /// Whether it had one before.
+        renewed: bool,
+    },
+    /// A server lost its place.
+    Unreserved(PeerId),
+    /// A server got no place. Reported at most once a second.
+    Denied {
+        /// Who.
+        peer: PeerId,
+        /// How often it has happened so far.
+        count: u64,
+    },
+    /// A client reached a server.
+    CircuitOpened {
+        /// The client.
+        client: PeerId,
+        /// The server.
+        server: PeerId,
+    },
+    /// That ended.
+    CircuitClosed {
+        /// The client.
+        client: PeerId,
+        /// The server.
+        server: PeerId,
+    },
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: ConnectionLimits,
+    relay: relay::Behaviour,
+    keep_alive: ping::Behaviour,
+}
+
+/// Who has a place.
+type Holders = Arc<Mutex<HashSet<PeerId>>>;
+
+/// A running relay.
+#[allow(missing_debug_implementations, reason = "the swarm has no Debug")]
+pub struct Relay {
+    swarm: Swarm<Behaviour>,
+    holders: Holders,
+    denials: LogLimit,
+    /// The circuits between two peers.
+    circuits: HashMap<(PeerId, PeerId), usize>,
+}
+
+impl Relay {
+    /// A relay with this identity, which listens nowhere yet. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When its transports cannot be set up.
+    pub fn new(keypair: &Keypair, options: RelayOptions) -> io::Result<Self> {
+        let peer = keypair.public().to_peer_id();
+        let memory = Memory::new(options.max_memory);
+        let signs = Arc::new(Signs::default());
+        let transport = transport::new(keypair, true, None, (memory, signs), Vec::new(), None)?;
+        let holders = Holders::default();
+        let behaviour = Behaviour {
+            limits: ConnectionLimits::new(Limits::listener(options.max_connections)),
+            relay: relay::Behaviour::new(peer, config(&options, holders.clone())),
+            keep_alive: ping::Behaviour::default(),
+        };
+        let config = swarm::Config::with_executor(FairExecutor::default());
+        let swarm = Swarm::new(transport, behaviour, peer, config);
+        Ok(Self { swarm, holders, denials: LogLimit::default(), circuits: HashMap::new() })
+    }
+
+    /// Starts to listen on an address.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses, or the address names no transport that the relay uses.
+    pub fn listen(&mut self, address: Multiaddr) -> io::Result<ListenerId> {
+        self.swarm.listen_on(address).map_err(io::Error::other)
+    }
+
+    /// Others reach the relay at this address. A server whose place is there tells it to its clients.
+    pub fn add_external_address(&mut self, address: Multiaddr) {
+        self.swarm.add_external_address(address);
+    }
+
+    /// How many circuits there are.
+    pub fn circuits(&self) -> usize {
+        self.circuits.values().sum()
+    }
+
+    /// Waits for the next event. The relay works only while this is awaited; dropping the future loses nothing.
+    pub async fn next(&mut self) -> RelayEvent {
+        loop {
+            let event = self.swarm.select_next_some().await;
+            if let Some(event) = self.on_event(event) {
+                return event;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) -> Option<RelayEvent> {
+        match event {
+            SwarmEvent::NewListenAddr { address, .. } => Some(RelayEvent::Listening(address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => Some(RelayEvent::StoppedListening(address)),
+            SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.on_relay_event(event),
+            _ => None,
+        }
+    }
+
+    fn on_relay_event(&mut self, event: relay::Event) -> Option<RelayEvent> {
+        match event {
+            relay::Event::ReservationReqAccepted { src_peer_id: peer, renewed } => {
+                lock(&self.holders).insert(peer);
+                Some(RelayEvent::Reserved { peer, renewed })
+            }
+            relay::Event::ReservationClosed { src_peer_id } | relay::Event::ReservationTimedOut { src_peer_id } => {
+                lock(&self.holders).remove(&src_peer_id);
+                Some(RelayEvent::Unreserved(src_peer_id))
+            }
+            relay::Event::ReservationReqDenied { src_peer_id: peer, .. } => {
+                self.denials.count().map(|count| RelayEvent::Denied { peer, count })
+            }
+            relay::Event::CircuitReqAccepted { src_peer_id: client, dst_peer_id: server } => {
+                *self.circuits.entry((client, server)).or_default() += 1;
+                Some(RelayEvent::CircuitOpened { client, server })
+            }
+            relay::Event::CircuitClosed { src_peer_id: client, dst_peer_id: server, .. } => {
+                if let Some(count) = self.circuits.get_mut(&(client, server)) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.circuits.remove(&(client, server));
+                    }
+                }
+                Some(RelayEvent::CircuitClosed { client, server })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn config(options: &RelayOptions, holders: Holders) -> relay::Config {
+    let RelayOptions { allowed, reservations, .. } = options.clone();
+    // libp2p denies a renewal when all places are taken, because it counts the one that is renewed. So it gets twice the
+    // places, and this decides.
+    let admits = move |peer: PeerId, _: &Multiaddr, _: Instant| {
+        let holders = lock(&holders);
+        allowed.as_ref().is_none_or(|allowed| allowed.contains(&peer))
+            && (holders.contains(&peer) || holders.len() < reservations)
+    };
+    let config = relay::Config {
+        max_reservations: 2 * options.reservations,
+        max_reservations_per_peer: 4,
+        reservation_duration: RESERVATION_TIME,
+        reservation_rate_limiters: vec![Box::new(admits)],
+        max_circuits: options.circuits,
+        max_circuits_per_peer: MAX_CIRCUITS_PER_PEER,
+        max_circuit_duration: options.circuit_time,
+        max_circuit_bytes: options.circuit_bytes,
+        circuit_src_rate_limiters: Vec::new(),
+    };
+    let limit = std::num::NonZeroU32::new(MAX_CIRCUITS_PER_ADDRESS).unwrap_or(std::num::NonZeroU32::MIN);
+    config.circuit_src_per_ip(limit, WINDOW)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing between the steps of a change can panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

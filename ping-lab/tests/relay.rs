@@ -1,0 +1,105 @@
+//! A relay, a server that has a place on it, and clients that reach the server by its ticket.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::Command;
+
+use ping_lab::{Port, Process, Server, client, file, ping, program};
+
+/// Starts a relay with these arguments, and returns it with its address for servers.
+fn relay(arguments: &[&str]) -> (Process, String) {
+    let mut command = Command::new(program("ping-server"));
+    command.args(["relay", "--json", "--stop-on-eof"]).args(arguments);
+    let relay = Process::start(&mut command);
+    let address = relay.event("listening")["connection_address"].as_str().unwrap().to_owned();
+    relay.event("ready");
+    (relay, address)
+}
+
+/// A relay on a port of loopback that the system chooses.
+fn any_relay(arguments: &[&str]) -> (Process, String) {
+    relay(&[&["--ephemeral", "--listen", "/ip4/127.0.0.1/tcp/0"], arguments].concat())
+}
+
+/// Starts a server that gets a place on a relay, and returns it with its ticket.
+fn relayed(address: &str, arguments: &[&str]) -> (Server, String) {
+    let server = Server::with(&[&["--relay-via", address], arguments].concat());
+    let ticket = server.process.event("ticket")["ticket"].as_str().unwrap().to_owned();
+    (server, ticket)
+}
+
+#[test]
+fn a_server_is_reached_through_a_relay_by_its_ticket_in_every_mode() {
+    let (relay, address) = any_relay(&[]);
+    let (server, ticket) = relayed(&address, &[]);
+    assert_eq!(relay.event("reserved")["peer_id"], server.peer.as_str());
+    for mode in ["ask", "tell", "stream", "stream-tell"] {
+        let run = ping(&ticket, &["-c", "100", "-P", "8", "--mode", mode]);
+        let result = run.json();
+        assert_eq!((run.code, &result["pings"]["received"]), (Some(0), &100.into()), "{mode}: {run}");
+        assert_eq!(result["server"]["peer_id"], server.peer.as_str(), "{run}");
+        assert!(result["server"]["address"].as_str().unwrap().ends_with("/p2p-circuit"), "{run}");
+        assert_eq!(relay.event("circuit_opened")["server"], server.peer.as_str());
+    }
+    let circuit = format!("{address}/p2p-circuit/p2p/{}", server.peer);
+    assert_eq!(ping(&circuit, &["-c", "1"]).code, Some(0));
+    let run = client(&["ticket", &ticket]);
+    assert!(
+        run.stdout.contains(&circuit[..circuit.rfind("/p2p/").unwrap()]) && run.stdout.contains(&server.peer),
+        "{run}"
+    );
+}
+
+#[test]
+fn a_damaged_ticket_is_refused_before_anything_is_dialed() {
+    let run = client(&["kping1aaaaaaaa"]);
+    assert_eq!(run.code, Some(2), "{run}");
+    assert!(run.stderr.contains("the ticket is damaged"), "{run}");
+}
+
+#[test]
+fn a_relay_gives_places_to_those_that_may_and_as_many_as_it_has() {
+    let other = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    let (relay_for_one, address) = any_relay(&["--relay-for", other]);
+    let denied = Server::with(&["--relay-via", &address]);
+    denied.process.log_with("holds no place for this server");
+    assert_eq!(relay_for_one.event("reservation_denied")["peer_id"], denied.peer.as_str());
+
+    let (_small, address) = any_relay(&["--reservations", "1"]);
+    let (first, ticket) = relayed(&address, &[]);
+    let second = Server::with(&["--relay-via", &address]);
+    second.process.log_with("holds no place for this server");
+    assert_eq!(ping(&ticket, &["-c", "3"]).code, Some(0));
+    // A place that is given up is the next one's.
+    drop(first);
+    second.process.event("ticket");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_relay_that_comes_back_is_used_again_and_every_ping_is_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = file(folder.path(), "relay.key");
+    let mut port = Port::claim();
+    let listen = format!("/ip4/127.0.0.1/tcp/{}", port.number);
+    port.free_tcp();
+    let start = || relay(&["--identity", &key, "--listen", &listen]);
+    let (first, address) = start();
+    let (server, ticket) = relayed(&address, &[]);
+    let mut command = Command::new(program("ping-client"));
+    command.args([&*ticket, "--json", "--retry", "-i", "10ms", "-c", "0", "-W", "10m"]);
+    let client = Process::start(&mut command);
+    server.process.two_pings();
+    first.signal("KILL");
+    drop(first);
+    assert_eq!(server.process.event("relay_lost")["relay"], address.rsplit('/').next().unwrap());
+    let _second = start();
+    server.process.event("relay_held");
+    client.log_with("Connected again");
+    server.process.two_pings();
+    client.signal("INT");
+    let result = client.result();
+    assert_eq!(result["reconnects"]["count"], 1, "{result}");
+    server.process.signal("TERM");
+    assert_eq!(result["pings"]["counted"], server.process.event("stopped")["total"], "{result}");
+}

@@ -1,0 +1,114 @@
+//! `--relay-via`: a place on each relay, for as long as the server runs; and the ticket that names them.
+
+use std::{future::pending, time::Duration};
+
+use libp2p::{Multiaddr, PeerId};
+use ping_core::{
+    Node, ServerAddress, Transport,
+    cluster::is_global,
+    nat::{Ticket, circuit, ticket::MAX_RELAYS},
+    node::Reservation,
+    transport::endpoint,
+};
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{debug, warn};
+
+/// How many relays one server may use.
+pub(crate) const MAX: usize = MAX_RELAYS;
+
+/// The pauses before a place is asked for again, from the first to the longest: a relay that is back has its servers
+/// soon.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+
+/// What becomes of a place on a relay.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// The server has it, at these addresses of the relay.
+    Held { relay: PeerId, addresses: Vec<Multiaddr> },
+    /// It is lost.
+    Lost { relay: PeerId, reason: String },
+}
+
+/// Asks one relay for a place again and again, and reports what becomes of it. Never ends while the node runs.
+pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, places: mpsc::UnboundedSender<Place>) {
+    let (first, longest) = PAUSES;
+    let (mut pause, mut has_warned) = (first, false);
+    loop {
+        match reserve(node, relay).await {
+            Ok((peer, addresses, reservation)) => {
+                (pause, has_warned) = (first, false);
+                let _ = places.send(Place::Held { relay: peer, addresses });
+                let reason = reservation.lost.await.unwrap_or_else(|_| "the node stopped".into());
+                let _ = places.send(Place::Lost { relay: peer, reason });
+            }
+            Err(reason) if !std::mem::replace(&mut has_warned, true) => {
+                warn!("Relay {relay} holds no place for this server: {reason}; trying again");
+            }
+            Err(reason) => debug!(%relay, reason, "no place yet"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Connects to a relay by the first transport that works, and gets a place there. Returns who it is, and where others
+/// reach it.
+async fn reserve(node: &Node, relay: &ServerAddress) -> Result<(PeerId, Vec<Multiaddr>, Reservation), String> {
+    let ips = relay.resolve().await.map_err(|error| error.to_string())?;
+    let mut failure = String::from("it has no address");
+    // TCP tells more when it fails.
+    for transport in relay.transports().iter().rev() {
+        for ip in &ips {
+            let address = relay.multiaddr_at(*ip, *transport);
+            let connection = match node.dial(address.clone(), relay.peer).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    failure = error.to_string();
+                    continue;
+                }
+            };
+            let reservation = node.reserve(circuit(&address, connection.peer)).await?;
+            // A client tries the other transports at the same port, too.
+            let addresses = Transport::ALL.iter().map(|transport| relay.multiaddr_at(*ip, *transport)).collect();
+            return Ok((connection.peer, addresses, reservation));
+        }
+    }
+    Err(failure)
+}
+
+/// The places that a server has, and the ticket that names them.
+#[derive(Debug)]
+pub(crate) struct Places {
+    peer: PeerId,
+    /// Where everyone reaches the server, as far as its addresses tell.
+    addresses: Vec<Multiaddr>,
+    held: Vec<(PeerId, Vec<Multiaddr>)>,
+    changes: mpsc::UnboundedReceiver<Place>,
+}
+
+impl Places {
+    /// The places of the server `peer` at these addresses, of which all that others than its neighbours reach are named.
+    pub(crate) fn new(peer: PeerId, addresses: &[Multiaddr], changes: mpsc::UnboundedReceiver<Place>) -> Self {
+        let is_public = |address: &&Multiaddr| endpoint(address).is_none_or(|(ip, ..)| is_global(ip));
+        Self { peer, addresses: addresses.iter().filter(is_public).cloned().collect(), held: Vec::new(), changes }
+    }
+
+    /// Waits for the next change. Never resolves once the node has stopped.
+    pub(crate) async fn next(&mut self) -> Place {
+        let Some(place) = self.changes.recv().await else { return pending().await };
+        match &place {
+            Place::Held { relay, addresses } => {
+                self.held.retain(|(known, _)| known != relay);
+                self.held.push((*relay, addresses.clone()));
+            }
+            Place::Lost { relay, .. } => self.held.retain(|(known, _)| known != relay),
+        }
+        place
+    }
+
+    /// The ticket, if the server has a place.
+    pub(crate) fn ticket(&self) -> Option<String> {
+        let ticket = Ticket { peer: self.peer, addresses: self.addresses.clone(), relays: self.held.clone() };
+        ticket.to_word().filter(|_| !self.held.is_empty())
+    }
+}
