@@ -221,6 +221,40 @@ fn a_cable_that_is_cut_is_noticed_once_and_the_run_goes_on_when_it_is_back() {
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
+fn a_short_silence_of_the_link_loses_no_ping_and_does_not_outlast_itself() {
+    if !has_nft() {
+        return;
+    }
+    for transport in ["tcp", "quic-v1"] {
+        let lan = Lan::new();
+        let server = lan.server(0, &[]);
+        let client = pinging(&lan, server.address(transport));
+        // Packets vanish on the way, which neither side notices.
+        let rule = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; \
+                    add rule inet cut in drop";
+        let before: u64 = number_of(&client.log_with("Sending PING"));
+        assert_eq!(nft(&lan.hosts[0], rule).code, Some(0));
+        // For three seconds, at ten pings a second. Nothing arrives before six, after which the connection is given up.
+        client.log_with(&format!("Sending PING #{}", before + 30));
+        assert_eq!(nft(&lan.hosts[0], "flush ruleset").code, Some(0));
+        client.log_with(&format!("Received PONG #{}", before + 60));
+        let result = result_of(client);
+        assert_eq!(
+            (lost(&result, "timed_out"), &result["reconnects"]["count"]),
+            (0, &0.into()),
+            "{transport}: {result}"
+        );
+        assert_eq!(lost(&result, "connection_lost"), 0, "{transport}: {result}");
+    }
+}
+
+/// The number of the ping in a line of the log.
+fn number_of(line: &str) -> u64 {
+    line.rsplit('#').next().unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
 fn packets_that_are_lost_cost_time_and_no_pings() {
     if !has_nft() {
         return;

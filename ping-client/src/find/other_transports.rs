@@ -24,7 +24,7 @@ impl Finder<'_> {
             return pending().await;
         }
         let ((answers_by, connection), ..) = select_all(attempts).await;
-        let Connection { peer, address, closed } = connection;
+        let Connection { peer, address, closed, .. } = connection;
         // This connection makes way for one over the transport that was asked for, if there can be one.
         self.node.disconnect(peer);
         let _ = closed.await;

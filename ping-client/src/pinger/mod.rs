@@ -3,6 +3,7 @@
 //! A [`Pinger`] sends pings and reports their outcomes. Each layer around another is one file:
 //! - `ask` and `stream` send them, over Kameo's messages or over one stream.
 //! - `open` opens one of these on a connection, and notices when the connection is gone.
+//! - `spare` makes another connection beside one that is silent.
 //! - `reconnect` opens another when the connection is lost.
 //! - `twins` notices that another machine with the same identity answers then.
 //! - `retry` resends what was lost with it.
@@ -14,6 +15,7 @@ mod payloads;
 mod questions;
 mod reconnect;
 mod retry;
+mod spare;
 mod spread;
 mod stream;
 mod twins;

@@ -8,7 +8,7 @@ use std::{
 use futures::FutureExt;
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
-use ping_core::{Connection, Node, PeerText, PingActor};
+use ping_core::{Connection, Node, PeerText, PingActor, nat::is_circuit};
 use tokio::{
     sync::{
         oneshot::{self, error::TryRecvError},
@@ -22,6 +22,7 @@ use super::{
     About, ActorHandle, Mode, Outcome, Pinger, PingerPlan, Progress, about,
     ask::AskPinger,
     questions::{RunState, no_answer},
+    spare::Spare,
     stream::StreamPinger,
     twins::Twins,
 };
@@ -67,6 +68,8 @@ pub(super) struct Connected<'a> {
     pub(super) pinger: Box<dyn Pinger + 'a>,
     pub(super) actor: ActorHandle,
     closed: oneshot::Receiver<PeerText>,
+    /// For what does not depend on one connection.
+    spare: Option<Spare<'a>>,
     pub(super) facts: Facts,
     pub(super) remembers_run: bool,
 }
@@ -215,7 +218,10 @@ impl<'a> Opener<'a> {
         let run = self.run.as_ref().map(|run| run.id);
         let remembers_run = self.run.as_mut().is_none_or(|run| !std::mem::take(&mut run.is_unreported));
         let actor = ActorHandle { actor, run, remembers_run: remembers_all };
-        Connected { pinger, actor, closed: connection.closed, facts, remembers_run }
+        // A stream is of one connection, and so is a place on a relay.
+        let can_move = self.can_reopen() && !facts.mode.streams() && !is_circuit(&connection.address);
+        let spare = can_move.then(|| Spare::new(self.node, &connection, self.plan.timeout));
+        Connected { pinger, actor, closed: connection.closed, spare, facts, remembers_run }
     }
 }
 
@@ -234,6 +240,9 @@ impl Connected<'_> {
             }
             Poll::Pending => {}
             ready => return ready,
+        }
+        if let Some(Poll::Ready(connection)) = self.spare.as_mut().map(|spare| spare.poll(context)) {
+            self.closed = connection.closed;
         }
         let reason = ready!(self.closed.poll_unpin(context)).unwrap_or_else(|_| "the node stopped".into());
         Poll::Ready(Err(Error::Lost { reason }))

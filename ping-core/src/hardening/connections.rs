@@ -3,7 +3,7 @@
 //! libp2p-connection-limits has no limit by address, and keeps an entry for every peer it has ever seen.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
@@ -15,8 +15,8 @@ use libp2p::{
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     multiaddr::Protocol,
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, ListenFailure, NetworkBehaviour, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished, dummy,
+        ConnectionClosed, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, ListenFailure, NetworkBehaviour,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished, dummy,
     },
 };
 
@@ -67,6 +67,8 @@ pub(crate) struct ConnectionLimits {
     inbound: u32,
     by_address: HashMap<IpAddr, u32>,
     by_peer: HashMap<PeerId, u32>,
+    /// Dials that may make one connection more than a peer may have.
+    spares: HashSet<ConnectionId>,
 }
 
 /// Where a connection comes from.
@@ -100,7 +102,12 @@ enum TooMany {
 impl ConnectionLimits {
     pub(crate) fn new(limits: Limits) -> Self {
         let (by_address, by_peer) = (HashMap::new(), HashMap::new());
-        Self { limits, pending: HashMap::new(), inbound: 0, by_address, by_peer }
+        Self { limits, pending: HashMap::new(), inbound: 0, by_address, by_peer, spares: HashSet::new() }
+    }
+
+    /// This dial may make one connection more than its peer may have.
+    pub(crate) fn allow_spare(&mut self, dial: ConnectionId) {
+        self.spares.insert(dial);
     }
 
     fn check_inbound(&self, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
@@ -131,11 +138,10 @@ impl ConnectionLimits {
         }
     }
 
-    fn check_peer(&self, peer: PeerId) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
+    fn check_peer(&self, peer: PeerId, spare: u32) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
+        let limit = self.limits.per_peer + spare;
         match self.by_peer.get(&peer) {
-            Some(&connections) if connections >= self.limits.per_peer => {
-                Err(ConnectionDenied::new(TooMany::WithPeer(self.limits.per_peer)))
-            }
+            Some(&connections) if connections >= limit => Err(ConnectionDenied::new(TooMany::WithPeer(limit))),
             _ => Ok(dummy::ConnectionHandler),
         }
     }
@@ -193,18 +199,19 @@ impl NetworkBehaviour for ConnectionLimits {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.pending.remove(&id);
         self.check_inbound(remote)?;
-        self.check_peer(peer)
+        self.check_peer(peer, 0)
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check_peer(peer)
+        let spare = self.spares.remove(&id);
+        self.check_peer(peer, u32::from(spare))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -227,6 +234,9 @@ impl NetworkBehaviour for ConnectionLimits {
             }
             FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
                 self.pending.remove(&connection_id);
+            }
+            FromSwarm::DialFailure(DialFailure { connection_id, .. }) => {
+                self.spares.remove(&connection_id);
             }
             _ => {}
         }

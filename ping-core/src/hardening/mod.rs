@@ -13,6 +13,7 @@
 
 mod answers;
 mod connections;
+mod lines;
 mod log_limit;
 mod memory;
 mod negotiation;
@@ -28,7 +29,7 @@ use std::{
 use kameo::{actor::ActorId, remote, remote::messaging::SwarmRequest};
 use libp2p::{
     Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
         CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
         NewExternalAddrOfPeer, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -52,6 +53,7 @@ use crate::{
     registry::{Outcome, Registry},
 };
 use connections::ip_address;
+use lines::Lines;
 use panics::{FromHandler, Isolated};
 
 /// Stands for an address that is not an IP address.
@@ -92,10 +94,12 @@ pub(crate) struct GuardedKameo {
     panics: LogLimit,
     /// Learns who sends pings.
     tally: Option<Tally>,
+    /// Several connections to one peer, if the node only dials.
+    lines: Option<Lines>,
 }
 
 impl GuardedKameo {
-    pub(crate) fn new(kameo: remote::Behaviour, registry: Registry, tally: Option<Tally>) -> Self {
+    pub(crate) fn new(kameo: remote::Behaviour, registry: Registry, tally: Option<Tally>, listens: bool) -> Self {
         Self {
             kameo,
             connected: HashSet::new(),
@@ -106,7 +110,13 @@ impl GuardedKameo {
             rejections: LogLimit::default(),
             panics: LogLimit::default(),
             tally,
+            lines: (!listens).then(Lines::default),
         }
+    }
+
+    /// From now on, requests to this peer go to this connection.
+    pub(crate) fn prefer(&mut self, peer: PeerId, id: ConnectionId) {
+        self.lines.iter_mut().for_each(|lines| lines.prefer(peer, id));
     }
 
     /// Tells the registry that a peer can be reached at this address.
@@ -149,7 +159,8 @@ impl GuardedKameo {
             warn!("Rejected a registry or link request from {peer} ({count} so far)");
         }
         if let Some(message) = passed {
-            self.kameo.on_connection_handler_event(peer, id, message);
+            let known = self.lines.as_ref().map_or(id, |lines| lines.known(&peer, id));
+            self.kameo.on_connection_handler_event(peer, known, message);
         }
     }
 
@@ -174,16 +185,26 @@ impl NetworkBehaviour for GuardedKameo {
                 }
             }
             FromSwarm::NewExternalAddrOfPeer(_) => return,
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
+            FromSwarm::ConnectionEstablished(
+                established @ ConnectionEstablished { peer_id, connection_id, endpoint, .. },
+            ) => {
                 self.connected.insert(peer_id);
                 self.dials.remove(&connection_id);
                 self.addresses.insert(connection_id, ip_address(endpoint.get_remote_address()).unwrap_or(NO_ADDRESS));
+                if self.lines.as_mut().is_some_and(|lines| !lines.on_established(&established)) {
+                    return;
+                }
             }
-            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, remaining_established, .. }) => {
+            FromSwarm::ConnectionClosed(
+                closed @ ConnectionClosed { peer_id, connection_id, remaining_established, .. },
+            ) => {
                 self.addresses.remove(&connection_id);
                 if remaining_established == 0 {
                     self.connected.remove(&peer_id);
                     self.registry.on_disconnected(&self.connected);
+                }
+                if let Some(lines) = &mut self.lines {
+                    return lines.on_closed(&mut self.kameo, &closed);
                 }
             }
             _ => {}
@@ -207,7 +228,12 @@ impl NetworkBehaviour for GuardedKameo {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.kameo.handle_established_inbound_connection(id, peer, local, remote).map(Isolated::new)
+        let handler = self.kameo.handle_established_inbound_connection(id, peer, local, remote)?;
+        if let Some(lines) = &self.lines {
+            let endpoint = ConnectedPoint::Listener { local_addr: local.clone(), send_back_addr: remote.clone() };
+            lines.hide(&mut self.kameo, peer, id, &endpoint);
+        }
+        Ok(Isolated::new(handler))
     }
 
     fn handle_pending_outbound_connection(
@@ -230,7 +256,12 @@ impl NetworkBehaviour for GuardedKameo {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.kameo.handle_established_outbound_connection(id, peer, address, role, port).map(Isolated::new)
+        let handler = self.kameo.handle_established_outbound_connection(id, peer, address, role, port)?;
+        if let Some(lines) = &self.lines {
+            let endpoint = ConnectedPoint::Dialer { address: address.clone(), role_override: role, port_use: port };
+            lines.hide(&mut self.kameo, peer, id, &endpoint);
+        }
+        Ok(Isolated::new(handler))
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
@@ -244,7 +275,13 @@ impl NetworkBehaviour for GuardedKameo {
         if let Some(action) = self.actions.pop_front() {
             return Poll::Ready(action);
         }
-        self.kameo.poll(context)
+        match (self.kameo.poll(context), &self.lines) {
+            (Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event }), Some(lines)) => {
+                let handler = lines.route(&peer_id, handler);
+                Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event })
+            }
+            (polled, _) => polled,
+        }
     }
 }
 

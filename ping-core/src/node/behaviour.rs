@@ -26,7 +26,7 @@ use crate::{
 pub(super) struct Behaviour {
     pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
-    limits: ConnectionLimits,
+    pub(super) limits: ConnectionLimits,
     pub(super) kameo: GuardedKameo,
     pub(super) streams: stream::behaviour::Behaviour,
     keep_alive: KeepAlive,
@@ -74,6 +74,7 @@ impl Behaviour {
                 remote::Behaviour::new(peer, messaging),
                 Registry::new(peer, handle.clone()),
                 options.tally,
+                options.listens,
             ),
             streams: stream::behaviour::Behaviour::new(options.streams),
             keep_alive: KeepAlive::new(keep_alive),

@@ -25,7 +25,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Command, Connection, DialError, Event, Reservation,
+    Command, Connection, DialError, DialReply, Event, Reservation,
     behaviour::{Behaviour, BehaviourEvent},
 };
 use crate::{
@@ -54,7 +54,9 @@ const SECOND_LOOK: Duration = Duration::from_millis(250);
 /// A dial in progress.
 struct Dial {
     expected: Option<PeerId>,
-    reply: oneshot::Sender<Result<Connection, DialError>>,
+    /// Whether it may make a connection beside another one.
+    is_spare: bool,
+    reply: DialReply,
 }
 
 pub(super) struct EventLoop {
@@ -126,7 +128,10 @@ impl EventLoop {
             Command::Listen { address, reply } => {
                 let _ = reply.send(self.swarm.listen_on(address).map(drop).map_err(io::Error::other));
             }
-            Command::Dial { address, expected, reply } => self.dial(address, Dial { expected, reply }),
+            Command::Dial { address, expected, is_spare, reply } => {
+                self.dial(address, Dial { expected, is_spare, reply });
+            }
+            Command::Close(id) => drop(self.swarm.close_connection(id)),
             Command::AskDirectory { peer, request, reply } => match self.swarm.behaviour_mut().asker.as_mut() {
                 Some(asker) => asker.ask(&peer, request, reply),
                 None => drop(reply.send(Err(AskError::Unsupported))),
@@ -157,6 +162,9 @@ impl EventLoop {
             None => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
         };
         let id = options.connection_id();
+        if dial.is_spare {
+            self.swarm.behaviour_mut().limits.allow_spare(id);
+        }
         match self.swarm.dial(options) {
             Ok(()) => drop(self.dials.insert(id, dial)),
             Err(error) => drop(dial.reply.send(Err(DialError::from_libp2p(&error, dial.expected)))),
@@ -237,9 +245,12 @@ impl EventLoop {
         }
         if let Some(dial) = self.dials.remove(&id) {
             let (closing, closed) = oneshot::channel();
-            if dial.reply.send(Ok(Connection { peer, address: address.clone(), closed })).is_err() {
+            if dial.reply.send(Ok(Connection { peer, address: address.clone(), id, closed })).is_err() {
                 self.swarm.close_connection(id);
             } else {
+                if dial.is_spare {
+                    self.swarm.behaviour_mut().kameo.prefer(peer, id);
+                }
                 self.closings.insert(id, closing);
             }
         }

@@ -12,9 +12,19 @@ mod keep_alive;
 mod mdns_query;
 mod options;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use libp2p::{Multiaddr, PeerId, Stream, Swarm, core::upgrade::Version, identity::Keypair, relay, swarm};
+use libp2p::{
+    Multiaddr, PeerId, Stream, Swarm,
+    core::upgrade::Version,
+    identity::Keypair,
+    relay,
+    swarm::{self, ConnectionId},
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -105,6 +115,8 @@ pub struct Connection {
     pub peer: PeerId,
     /// The address at which it was reached, without the `/p2p/` part.
     pub address: Multiaddr,
+    /// What this node calls it.
+    pub id: ConnectionId,
     /// Resolves to the reason when the connection closes.
     pub closed: oneshot::Receiver<PeerText>,
 }
@@ -118,10 +130,14 @@ pub struct Reservation {
     pub lost: oneshot::Receiver<String>,
 }
 
+/// Gets the outcome of a dial.
+type DialReply = oneshot::Sender<Result<Connection, DialError>>;
+
 /// What a program asks of its node.
 enum Command {
     Listen { address: Multiaddr, reply: oneshot::Sender<io::Result<()>> },
-    Dial { address: Multiaddr, expected: Option<PeerId>, reply: oneshot::Sender<Result<Connection, DialError>> },
+    Dial { address: Multiaddr, expected: Option<PeerId>, is_spare: bool, reply: DialReply },
+    Close(ConnectionId),
     AskDirectory { peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, AskError>> },
     OpenStream { peer: PeerId, opening: Opening },
     Reserve { address: Multiaddr, reply: oneshot::Sender<Result<Reservation, String>> },
@@ -137,6 +153,7 @@ pub struct Node {
     peer: PeerId,
     is_private: bool,
     memory: Arc<Memory>,
+    signs: Arc<Signs>,
     cluster: Option<Cluster>,
     asks_directories: bool,
     commands: mpsc::UnboundedSender<Command>,
@@ -176,13 +193,13 @@ impl Node {
         let swarm = Swarm::new(transport, behaviour, peer, config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
-        let task = tokio::spawn(EventLoop::new(swarm, events, (signs, silence)).run(inbox));
+        let task = tokio::spawn(EventLoop::new(swarm, events, (signs.clone(), silence)).run(inbox));
         let (ending, ended) = watch::channel(None);
         tokio::spawn(async move {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());
             ending.send_replace(Some(reason));
         });
-        Ok((Self { peer, is_private, memory, cluster, asks_directories, commands, ended }, outbox))
+        Ok((Self { peer, is_private, memory, signs, cluster, asks_directories, commands, ended }, outbox))
     }
 
     /// This node's own identity.
@@ -241,7 +258,31 @@ impl Node {
     ///
     /// Says why the one attempt failed; it is not repeated.
     pub async fn dial(&self, address: Multiaddr, expected: Option<PeerId>) -> Result<Connection, DialError> {
-        self.ask(|reply| Command::Dial { address, expected, reply }).await.unwrap_or(Err(DialError::Stopped))
+        self.ask(|reply| Command::Dial { address, expected, is_spare: false, reply })
+            .await
+            .unwrap_or(Err(DialError::Stopped))
+    }
+
+    /// Connects to a peer once more, beside the connection that there is. New requests to it go to the new connection,
+    /// and answers to earlier ones still arrive on the old one. For a node that only dials.
+    ///
+    /// # Errors
+    ///
+    /// As [`dial`](Self::dial).
+    pub async fn dial_spare(&self, address: Multiaddr, peer: PeerId) -> Result<Connection, DialError> {
+        self.ask(|reply| Command::Dial { address, expected: Some(peer), is_spare: true, reply })
+            .await
+            .unwrap_or(Err(DialError::Stopped))
+    }
+
+    /// Closes one connection.
+    pub fn close(&self, connection: ConnectionId) {
+        let _ = self.commands.send(Command::Close(connection));
+    }
+
+    /// When anything of a peer last arrived, on any of its connections.
+    pub fn last_sign(&self, peer: &PeerId) -> Option<Instant> {
+        self.signs.last(peer)
     }
 
     /// Opens a [`stream`](crate::stream) to a connected peer.

@@ -1,0 +1,128 @@
+//! Another connection beside one that is silent.
+//!
+//! A TCP connection that has lost its packets with the link repeats them ever more rarely, and so recovers up to seconds
+//! after the link does. New pings do not wait for that: as soon as the server answers on another connection, they go
+//! there, while those in flight still arrive on the old one.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::{LocalBoxFuture, pending},
+    stream::FuturesUnordered,
+};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use ping_core::{Connection, Node};
+use tokio::time::{Sleep, sleep, sleep_until};
+use tracing::{debug, info};
+
+/// After how long without any sign of life another connection is tried. The keep-alive asks for one every 100 ms.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// How long an attempt may stay unanswered before another one is made beside it, and how many there are at a time.
+const NEXT_ATTEMPT_AFTER: Duration = Duration::from_millis(300);
+const MAX_ATTEMPTS: usize = 32;
+
+/// How often it is looked whether the silent connection has recovered.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Watches one connection, and makes another beside it when it is silent.
+pub(super) struct Spare<'a> {
+    node: &'a Node,
+    peer: PeerId,
+    address: Multiaddr,
+    /// The connection that new pings take.
+    current: ConnectionId,
+    /// How long pings may be in flight.
+    drain_time: Duration,
+    state: State<'a>,
+}
+
+enum State<'a> {
+    /// Until the connection may have been silent for too long.
+    Watching(Pin<Box<Sleep>>),
+    /// `None` if the silent connection recovers.
+    Connecting(LocalBoxFuture<'a, Option<Connection>>),
+    /// Until no ping is in flight on the old connection.
+    Draining(ConnectionId, Pin<Box<Sleep>>),
+}
+
+impl<'a> Spare<'a> {
+    pub(super) fn new(node: &'a Node, connection: &Connection, drain_time: Duration) -> Self {
+        let Connection { peer, address, id, .. } = connection;
+        let state = State::Watching(Box::pin(sleep(SILENCE)));
+        Self { node, peer: *peer, address: address.clone(), current: *id, drain_time, state }
+    }
+
+    /// Waits until there is another connection, which new pings then take.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Connection> {
+        loop {
+            match &mut self.state {
+                State::Watching(timer) => {
+                    ready!(timer.poll_unpin(context));
+                    let last = self.node.last_sign(&self.peer).unwrap_or_else(Instant::now);
+                    let due = last + SILENCE;
+                    self.state = match due <= Instant::now() {
+                        true => State::Connecting(connect(self.node, self.peer, self.address.clone()).boxed_local()),
+                        false => State::Watching(Box::pin(sleep_until(due.into()))),
+                    };
+                }
+                State::Connecting(connecting) => match ready!(connecting.poll_unpin(context)) {
+                    Some(connection) => {
+                        info!("The connection is silent; new pings take another one beside it");
+                        let old = std::mem::replace(&mut self.current, connection.id);
+                        self.state = State::Draining(old, Box::pin(sleep(self.drain_time)));
+                        return Poll::Ready(connection);
+                    }
+                    None => self.state = State::Watching(Box::pin(sleep(SILENCE))),
+                },
+                State::Draining(old, timer) => {
+                    ready!(timer.poll_unpin(context));
+                    self.node.close(*old);
+                    self.state = State::Watching(Box::pin(sleep(SILENCE)));
+                }
+            }
+        }
+    }
+}
+
+/// Connects to the peer once more, unless there is a sign of life before.
+async fn connect(node: &Node, peer: PeerId, address: Multiaddr) -> Option<Connection> {
+    let recovered = async {
+        loop {
+            sleep(LOOK_EVERY).await;
+            if node.last_sign(&peer).is_some_and(|last| last.elapsed() < SILENCE) {
+                return;
+            }
+        }
+    };
+    let connecting = async {
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            if attempts.len() < MAX_ATTEMPTS {
+                attempts.push(node.dial_spare(address.clone(), peer));
+            }
+            let next = sleep(NEXT_ATTEMPT_AFTER);
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    Some(outcome) = attempts.next() => match outcome {
+                        Ok(connection) => return connection,
+                        Err(error) => debug!(%error, "no other connection yet"),
+                    },
+                    () = &mut next => break,
+                    else => pending().await,
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        connection = connecting => Some(connection),
+        () = recovered => None,
+    }
+}
