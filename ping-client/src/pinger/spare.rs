@@ -20,7 +20,8 @@ use ping_core::{Connection, Node};
 use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::{debug, info};
 
-/// After how long without any sign of life another connection is tried. The keep-alive asks for one every 100 ms.
+/// After how long without any sign of life another connection is tried at first. The keep-alive asks for one every
+/// 100 ms, but not before the last one was answered.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// How long an attempt may stay unanswered before another one is made beside it, and how many there are at a time.
@@ -39,14 +40,17 @@ pub(super) struct Spare<'a> {
     current: ConnectionId,
     /// How long pings may be in flight.
     drain_time: Duration,
+    /// After how long without any sign of life another connection is tried: [`SILENCE`], or twice the longest silence
+    /// that ended by itself, as it does on a link with long round trips.
+    silence: Duration,
     state: State<'a>,
 }
 
 enum State<'a> {
     /// Until the connection may have been silent for too long.
     Watching(Pin<Box<Sleep>>),
-    /// `None` if the silent connection recovers.
-    Connecting(LocalBoxFuture<'a, Option<Connection>>),
+    /// Since the last sign of life. `None` if the silent connection recovers.
+    Connecting(Instant, LocalBoxFuture<'a, Option<Connection>>),
     /// Until no ping is in flight on the old connection.
     Draining(ConnectionId, Pin<Box<Sleep>>),
 }
@@ -55,7 +59,7 @@ impl<'a> Spare<'a> {
     pub(super) fn new(node: &'a Node, connection: &Connection, drain_time: Duration) -> Self {
         let Connection { peer, address, id, .. } = connection;
         let state = State::Watching(Box::pin(sleep(SILENCE)));
-        Self { node, peer: *peer, address: address.clone(), current: *id, drain_time, state }
+        Self { node, peer: *peer, address: address.clone(), current: *id, drain_time, silence: SILENCE, state }
     }
 
     /// Waits until there is another connection, which new pings then take.
@@ -65,25 +69,30 @@ impl<'a> Spare<'a> {
                 State::Watching(timer) => {
                     ready!(timer.poll_unpin(context));
                     let last = self.node.last_sign(&self.peer).unwrap_or_else(Instant::now);
-                    let due = last + SILENCE;
+                    let due = last + self.silence;
                     self.state = match due <= Instant::now() {
-                        true => State::Connecting(connect(self.node, self.peer, self.address.clone()).boxed_local()),
+                        true => {
+                            State::Connecting(last, connect(self.node, self.peer, self.address.clone()).boxed_local())
+                        }
                         false => State::Watching(Box::pin(sleep_until(due.into()))),
                     };
                 }
-                State::Connecting(connecting) => match ready!(connecting.poll_unpin(context)) {
+                State::Connecting(last, connecting) => match ready!(connecting.poll_unpin(context)) {
                     Some(connection) => {
                         info!("The connection is silent; new pings take another one beside it");
                         let old = std::mem::replace(&mut self.current, connection.id);
                         self.state = State::Draining(old, Box::pin(sleep(self.drain_time)));
                         return Poll::Ready(connection);
                     }
-                    None => self.state = State::Watching(Box::pin(sleep(SILENCE))),
+                    None => {
+                        self.silence = self.silence.max(2 * last.elapsed());
+                        self.state = State::Watching(Box::pin(sleep(self.silence)));
+                    }
                 },
                 State::Draining(old, timer) => {
                     ready!(timer.poll_unpin(context));
                     self.node.close(*old);
-                    self.state = State::Watching(Box::pin(sleep(SILENCE)));
+                    self.state = State::Watching(Box::pin(sleep(self.silence)));
                 }
             }
         }
