@@ -1,21 +1,24 @@
 //! The command line.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+mod target;
+
+use std::{path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::BoolishValueParser,
     error::ErrorKind,
 };
-use libp2p::PeerId;
 use ping_core::{
     ServerAddress, Transport,
-    address::{self, IpVersion, ParseAddressError},
-    nat::{Ticket, ticket::TicketError},
+    address::{self, IpVersion},
+    nat::Ticket,
     program::{self, count, duration},
     protocol::{DEFAULT_NAME, MAX_PAYLOAD, MAX_STREAM_PAYLOAD},
     transport::addresses_of,
 };
 use tracing::Level;
+
+pub(crate) use target::{Target, server};
 
 use crate::{
     cluster::{MatrixArgs, MembersArgs},
@@ -197,34 +200,6 @@ Exit codes:
 
 Every option can also be set in the environment: --find-timeout 5s is KAMEO_PING_FIND_TIMEOUT=5s.";
 
-/// Where to find a server.
-#[derive(Clone, Debug)]
-pub(crate) enum Target {
-    At(ServerAddress),
-    /// Where mDNS finds it.
-    Peer(PeerId),
-    /// Where its ticket says, or the address of its place on a relay.
-    Ticket(Ticket),
-}
-
-impl FromStr for Target {
-    type Err = ParseAddressError;
-
-    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
-        if let Ok(peer) = text.parse() {
-            return Ok(Self::Peer(peer));
-        }
-        if let Some(ticket) = text.parse().ok().as_ref().and_then(Ticket::of_circuit) {
-            return Ok(Self::Ticket(ticket));
-        }
-        match text.parse::<Ticket>() {
-            Ok(ticket) => Ok(Self::Ticket(ticket)),
-            Err(TicketError::NoTicket) => text.parse().map(Self::At),
-            Err(error) => Err(ParseAddressError::new(error.to_string())),
-        }
-    }
-}
-
 /// What the client does besides pinging.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -339,11 +314,6 @@ impl Args {
     }
 }
 
-/// The address of a target, if it has one.
-pub(crate) fn server(target: &Target) -> Option<&ServerAddress> {
-    if let Target::At(server) = target { Some(server) } else { None }
-}
-
 fn names_quic(server: &ServerAddress) -> bool {
     server.transport == Some(Transport::Quic)
 }
@@ -447,14 +417,6 @@ mod tests {
         assert_eq!((args.count, args.rate), (Some(10_000), Some(2000.0)));
         assert_eq!(args.warmup.unwrap().count, Some(2000));
         assert_eq!(parse(&["--warmup", "2m"]).warmup.unwrap().duration, Some(Duration::from_secs(120)));
-    }
-
-    #[test]
-    fn a_target_is_an_address_or_a_peer_id() {
-        let peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
-        assert!(matches!(peer.parse(), Ok(Target::Peer(_))));
-        assert!(matches!("host".parse(), Ok(Target::At(_))));
-        assert!(parse(&[peer, "host"]).check().is_err());
     }
 
     #[test]

@@ -38,13 +38,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MULTIADDR", conflicts_with = "port", value_parser = multiaddr)]
     pub(crate) listen: Vec<Multiaddr>,
 
-    /// An address that others reach this server at, as a router or a container's host forwards it: an IP address or host
-    /// name, with or without a port, or a multiaddr (repeatable)
+    /// An address that others reach this server at, as a router or a container's host forwards it: an IP address or
+    /// host name, with or without a port, or a multiaddr (repeatable)
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) external_address: Vec<ServerAddress>,
 
     /// How long to wait for a port that an outgoing connection of another program holds (0s to 1h)
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration(Duration::ZERO..=Duration::from_secs(60 * 60)))]
+    #[arg(long, value_name = "TIME", default_value = "10s",
+        value_parser = duration(Duration::ZERO..=Duration::from_secs(60 * 60)))]
     pub(crate) bind_timeout: Duration,
 
     /// Name to register the actor under (1 to 255 bytes)

@@ -285,7 +285,8 @@ fn log(event: &ServerEvent<'_>) {
         }
         ServerEvent::RallyHit { actor, hit, after_ms: None } => info!("{actor}: hit {hit}"),
         ServerEvent::RallyDone { rounds, members, duration_s, rate_per_s } => {
-            info!(target: RESULT, "done: {rounds} rounds over {members} members in {duration_s:.3} s, {rate_per_s:.0} a second");
+            let how = format!("in {duration_s:.3} s, {rate_per_s:.0} a second");
+            info!(target: RESULT, "done: {rounds} rounds over {members} members {how}");
         }
         ServerEvent::Pings { count: 1, total, .. } => info!("Received PING (total: {total})"),
         ServerEvent::Pings { count, total, .. } => info!("Received {count} PINGs (total: {total})"),

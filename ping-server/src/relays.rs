@@ -87,7 +87,8 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// The places of the server `peer` at these addresses, of which all that others than its neighbours reach are named.
+    /// The places of the server `peer` at these addresses, of which all that others than its neighbours reach are
+    /// named.
     pub(crate) fn new(peer: PeerId, addresses: &[Multiaddr], changes: mpsc::UnboundedReceiver<Place>) -> Self {
         let is_public = |address: &&Multiaddr| endpoint(address).is_none_or(|(ip, ..)| is_global(ip));
         Self { peer, addresses: addresses.iter().filter(is_public).cloned().collect(), held: Vec::new(), changes }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, future::pending, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use futures::future::join_all;
 use kameo::{actor::ActorRef, remote};
-use libp2p::{PeerId, identity::Keypair, pnet::PreSharedKey};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, pnet::PreSharedKey};
 use ping_core::{
     Event, Node, Options, PingActor, ServerAddress,
     actor::{self, Count, Hosted, Tally, runs},
@@ -75,23 +75,11 @@ struct Server {
 
 impl Server {
     async fn start(args: &Args, keypair: &Keypair) -> Result<Self> {
-        let mut allowed = allowed(&args.allow)?;
-        // A relay that no client may be is still connected.
-        allowed.iter_mut().for_each(|allowed| allowed.extend(args.relay_via.iter().filter_map(|relay| relay.peer)));
-        if args.relay_via.len() > relays::MAX {
-            bail!("a server uses at most {} relays. Omit some of --relay-via.", relays::MAX);
-        }
+        let allowed = allowed_with_relays(args)?;
         let secret = args.secret.as_deref().map(secret::read).transpose();
         let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
         let plan = Plan::when_free(&args.listen, args.port, secret.is_some(), args.bind_timeout).await?;
-        let (state, count) = match &args.state {
-            Some(path) => {
-                let (state, count) = State::open(path)?;
-                info!("Storing the count in {}, starting at {}", path.display(), *count.watch().borrow());
-                (Some(state), count)
-            }
-            None => (None, Count::new()),
-        };
+        let (state, count) = restore(args)?;
         let (streams, opened) = mpsc::unbounded_channel();
         let tally = Tally::default();
         let is_reachable = plan.beyond_loopback();
@@ -119,14 +107,8 @@ impl Server {
         external.iter().for_each(|address| node.add_external_address(address.clone()));
         let reachable: Vec<_> = external.into_iter().chain(addresses.iter().cloned()).collect();
         reachable.iter().for_each(|address| reports.on_event(&Event::Listening(address.clone())));
-        if is_reachable && addresses.iter().all(listen::is_loopback) {
-            warn!("No network is up: only programs on this machine can reach the server");
-        }
-        if is_reachable && is_mdns_port_taken() {
-            warn!(
-                "Another program has UDP port 5353 for itself: clients do not find this server by mDNS, and need its \
-                 address"
-            );
+        if is_reachable {
+            warn_of_the_network(&addresses);
         }
         let (hitting, hits) = mpsc::unbounded_channel();
         let rally = match node.cluster() {
@@ -179,6 +161,38 @@ impl Server {
         };
         self.reports.finish(&mut self.events);
         outcome.and(stopped)
+    }
+}
+
+/// Who may connect: the clients that the user allows, and the relays. Fails if a file cannot be read, or there are too
+/// many relays.
+fn allowed_with_relays(args: &Args) -> Result<Option<HashSet<PeerId>>> {
+    if args.relay_via.len() > relays::MAX {
+        bail!("a server uses at most {} relays. Omit some of --relay-via.", relays::MAX);
+    }
+    let mut allowed = allowed(&args.allow)?;
+    allowed.iter_mut().for_each(|allowed| allowed.extend(args.relay_via.iter().filter_map(|relay| relay.peer)));
+    Ok(allowed)
+}
+
+/// What was counted before, if it is stored. Fails if it cannot be read.
+fn restore(args: &Args) -> Result<(Option<State>, Count)> {
+    let Some(path) = &args.state else { return Ok((None, Count::new())) };
+    let (state, count) = State::open(path)?;
+    info!("Storing the count in {}, starting at {}", path.display(), *count.watch().borrow());
+    Ok((Some(state), count))
+}
+
+/// Tells why others may not find a server that they should.
+fn warn_of_the_network(addresses: &[Multiaddr]) {
+    if addresses.iter().all(listen::is_loopback) {
+        warn!("No network is up: only programs on this machine can reach the server");
+    }
+    if is_mdns_port_taken() {
+        warn!(
+            "Another program has UDP port 5353 for itself: clients do not find this server by mDNS, and need its \
+             address"
+        );
     }
 }
 

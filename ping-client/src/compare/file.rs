@@ -88,7 +88,7 @@ impl ResultFile {
         let Version { schema } = serde_json::from_str(&text).map_err(|_| no_result())?;
         if schema != SCHEMA {
             return Err(anyhow!(
-                "{name} is a result of schema {schema}, and this program reads {SCHEMA}. Measure again with this version."
+                "{name} is a result of schema {schema}, and this program reads {SCHEMA}. Measure again."
             ));
         }
         let file: Self = serde_json::from_str(&text).map_err(|_| no_result())?;

@@ -60,8 +60,8 @@ pub(crate) struct CompareArgs {
 
 /// How the table says what the spread says of a difference.
 const METHOD: &str = "\
-spread: the intervals of each run are samples of its p50, p90, p99, mean and rate (batch means); \"within it\" if Welch's \
-t-test finds no difference of their means at 95 %.";
+spread: the intervals of each run are samples of its p50, p90, p99, mean and rate (batch means); \"within it\" if \
+Welch's t-test finds no difference of their means at 95 %.";
 
 /// Compares two results.
 pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {

@@ -19,8 +19,8 @@ const MAX_INTERVAL: Duration = Duration::from_millis(100);
 /// How many measurements are made for each ping of a slow run.
 const PER_PING: u32 = 10;
 
-/// How long to wait for one. A peer from which nothing at all arrives for twice this time is gone. A TCP connection with
-/// heavy loss has time to recover, and a link that is cut for ten seconds is noticed within the cut.
+/// How long to wait for one. A peer from which nothing at all arrives for twice this time is gone. A TCP connection
+/// with heavy loss has time to recover, and a link that is cut for ten seconds is noticed within the cut.
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many measurements make a median that an outlier does not spoil.

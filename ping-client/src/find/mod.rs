@@ -231,7 +231,8 @@ impl<'a> Finder<'a> {
     ) -> Result<Found, Error> {
         let mut connection = connect().await?;
         let connected = Instant::now();
-        debug!(target: STEP, "Connected to {} and secured, {}", connection.address, milliseconds(connected - address_known()));
+        let took = milliseconds(connected - address_known());
+        debug!(target: STEP, "Connected to {} and secured, {took}", connection.address);
         let looked_up = tokio::select! {
             actor = self.look_up(connection.peer, &connection.address) => actor,
             _ = &mut connection.closed => {
@@ -295,8 +296,8 @@ impl<'a> Finder<'a> {
         Ok(ips.into_iter().map(|ip| server.multiaddr_at(ip, transport)).collect())
     }
 
-    /// Dials these addresses, each a moment after the one before it, or as soon as that has failed (RFC 8305); the first
-    /// to answer wins. If none does, the error is the one that says most. `server` is what they are called then.
+    /// Dials these addresses, each a moment after the one before it, or as soon as that has failed (RFC 8305); the
+    /// first to answer wins. If none does, the error is the one that says most. `server` is what they are called then.
     async fn dial_all(
         &self,
         addresses: Vec<Multiaddr>,
@@ -324,8 +325,8 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// The same, and finds out whether a firewall is the cause of a failure. The system says the same of a firewall that
-    /// refuses packets as of a missing route, and to QUIC nothing.
+    /// The same, and finds out whether a firewall is the cause of a failure. The system says the same of a firewall
+    /// that refuses packets as of a missing route, and to QUIC nothing.
     async fn dial_or_explain(
         &self,
         addresses: Vec<Multiaddr>,
@@ -363,7 +364,8 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// The same address with the IP addresses of its host, if that is a name. Those of a name that does not resolve are none.
+/// The same address with the IP addresses of its host, if that is a name. Those of a name that does not resolve are
+/// none.
 async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
     let mut parts = address.iter();
     let name = match parts.next() {

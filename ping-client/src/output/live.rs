@@ -51,9 +51,14 @@ impl Live {
     /// The view of a run, if it is fast and there is a terminal to show it on.
     pub(super) fn on_terminal(pace: Pace, limit: Limit, is_quiet: bool) -> Option<Box<dyn Observer>> {
         let can_show = io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let live = Self {
+        let live = Self::new(limit, speaks_utf8());
+        (can_show && !is_quiet && !pace.is_slow()).then(|| Box::new(live) as Box<dyn Observer>)
+    }
+
+    fn new(limit: Limit, has_bars: bool) -> Self {
+        Self {
             limit,
-            has_bars: speaks_utf8(),
+            has_bars,
             started: None,
             last_pong: None,
             pongs: 0,
@@ -61,8 +66,7 @@ impl Live {
             frames: VecDeque::from([Window::new()]),
             medians: VecDeque::new(),
             ticks: 0,
-        };
-        (can_show && !is_quiet && !pace.is_slow()).then(|| Box::new(live) as Box<dyn Observer>)
+        }
     }
 
     fn line(&self, now: Instant, width: usize) -> String {
@@ -178,23 +182,9 @@ mod tests {
     use super::*;
     use crate::figures::tests::{answered, sending};
 
-    fn live(limit: Limit) -> Live {
-        Live {
-            limit,
-            has_bars: true,
-            started: None,
-            last_pong: None,
-            pongs: 0,
-            lost: 0,
-            frames: VecDeque::from([Window::new()]),
-            medians: VecDeque::new(),
-            ticks: 0,
-        }
-    }
-
     #[test]
     fn a_stall_is_told_while_it_lasts_and_the_line_fits_any_width() {
-        let mut live = live(Limit { count: Some(1000), duration: None });
+        let mut live = Live::new(Limit { count: Some(1000), duration: None }, true);
         let start = Instant::now();
         live.sending(sending(1, start));
         for n in 1..=100 {

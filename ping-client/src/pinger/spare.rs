@@ -1,8 +1,8 @@
 //! Another connection beside one that is silent.
 //!
-//! A TCP connection that has lost its packets with the link repeats them ever more rarely, and so recovers up to seconds
-//! after the link does. New pings do not wait for that: as soon as the server answers on another connection, they go
-//! there, while those in flight still arrive on the old one.
+//! A TCP connection that has lost its packets with the link repeats them ever more rarely, and so recovers up to
+//! seconds after the link does. New pings do not wait for that: as soon as the server answers on another connection,
+//! they go there, while those in flight still arrive on the old one.
 
 use std::{
     pin::Pin,

@@ -37,7 +37,8 @@ impl Host {
         Some(Self { id: process.id, started, seen })
     }
 
-    /// Whether this host has the same identity as an earlier one and ran while that was seen. Then both run now, or did.
+    /// Whether this host has the same identity as an earlier one and ran while that was seen. Then both run now, or
+    /// did.
     pub(crate) fn is_twin_of(&self, earlier: &Self) -> bool {
         self.id != earlier.id && self.started < earlier.seen
     }

@@ -2,10 +2,12 @@
 //!
 //! - `conclude`: what the client asks the actor after a run.
 //! - `warm_up`: the pings before those that are reported.
+//! - `introduce`: who was found, and how long that took.
 //! - `exit_code`: what the session's exit code says.
 
 mod conclude;
 mod exit_code;
+mod introduce;
 mod warm_up;
 
 use std::{
@@ -20,25 +22,24 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use futures::{FutureExt, stream::LocalBoxStream};
 use kameo::actor::RemoteActorRef;
-use libp2p::{PeerId, multiaddr::Protocol, pnet::PreSharedKey};
+use libp2p::{PeerId, pnet::PreSharedKey};
 use ping_core::{
     Connection, DialError, Event, Node, Options, PingActor, ServerAddress,
     keys::secret,
-    nat::is_circuit,
-    program::{RESULT, StopSignals, flush_log, last_words},
+    program::{StopSignals, flush_log, last_words},
 };
 use tokio::{
     sync::mpsc,
     time::{sleep_until, timeout},
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     demo,
     error::Error,
     figures::{
-        Clock, Clocks, KEEP_ALIVE_TIMEOUT, Load, Network, Phases, Server, ServerVersion, SessionResult,
-        keep_alive_interval, notes,
+        Clock, Clocks, KEEP_ALIVE_TIMEOUT, Load, Network, Server, ServerVersion, SessionResult, keep_alive_interval,
+        notes,
     },
     find::{Finder, Found, Place, Search, keep_asking, name_rivals},
     identity,
@@ -51,6 +52,7 @@ use crate::{
 pub(crate) use conclude::COUNT_TIMEOUT;
 use conclude::{conclude, note_end};
 pub(crate) use exit_code::exit_code;
+use introduce::{introduce, phases};
 use warm_up::warm_up;
 
 /// How long to wait, after a short run, for a few round trips of the network alone.
@@ -363,32 +365,6 @@ async fn runs<'a>(
     measured.clocks = Some(clock.stop());
     measured.end = result.end;
     measured
-}
-
-/// The steps until the actor was found.
-fn phases(found: &Found, started: Instant) -> Phases {
-    Phases {
-        find: Some(found.address_known - started),
-        connect: Some(found.connected - found.address_known),
-        lookup: Some(found.looked_up - found.connected),
-        ..Phases::default()
-    }
-}
-
-/// Reports who was found, and, where the user required no identity, whose was accepted.
-fn introduce(connection: &Connection, server: Option<&ServerAddress>, has_ticket: bool) {
-    let address = connection.address.clone().with(Protocol::P2p(connection.peer));
-    match server {
-        Some(ServerAddress { peer: Some(_), .. }) => info!("Connected to {address}"),
-        Some(_) => {
-            info!("Connected to {address}");
-            warn!(target: RESULT, "Accepted identity {} unchecked; to check it, use {address}", connection.peer);
-        }
-        None if has_ticket => {
-            info!("Connected {} {address}", if is_circuit(&address) { "through a relay:" } else { "directly:" })
-        }
-        None => info!("Found {address}; to check its identity, use {address}"),
-    }
 }
 
 /// Waits for the end of the time that the user gave the session, or for ever.

@@ -4,8 +4,8 @@
 //! one bit for each ping at or above that number. This is how RIFL makes remote calls happen exactly once
 //! ("Implementing Linearizability at Large Scale and Low Latency", Lee et al., 2015).
 //!
-//! Memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, [`MEMORY`] in all. A run is released when
-//! its client ends it, or when another begins and this one has been idle for [`FORGET_AFTER`], or longest of all
+//! Memory is bounded: [`MAX_RUNS`] runs with a window of [`WINDOW`] pings each, [`MEMORY`] in all. A run is released
+//! when its client ends it, or when another begins and this one has been idle for [`FORGET_AFTER`], or longest of all
 //! while there is no room. The largest is released when all together are too large. Pings of a run that was released
 //! are never counted, and the client is told.
 

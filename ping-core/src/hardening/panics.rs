@@ -23,8 +23,8 @@ thread_local! {
     static ISOLATED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How long a stream that a peer opened may take to name its protocol. libp2p gives it ten seconds, which pass on a link
-/// that is full, or a machine that is busy. A connection has at most 128 such streams, and they harm it alone.
+/// How long a stream that a peer opened may take to name its protocol. libp2p gives it ten seconds, which pass on a
+/// link that is full, or a machine that is busy. A connection has at most 128 such streams, and they harm it alone.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The library that the last panic came from.

@@ -207,8 +207,8 @@ impl Relay {
 
 fn config(options: &RelayOptions, holders: Holders) -> relay::Config {
     let RelayOptions { allowed, reservations, .. } = options.clone();
-    // libp2p denies a renewal when all places are taken, because it counts the one that is renewed. So it gets twice the
-    // places, and this decides.
+    // libp2p denies a renewal when all places are taken, because it counts the one that is renewed. So it gets twice
+    // the places, and this decides.
     let admits = move |peer: PeerId, _: &Multiaddr, _: Instant| {
         let holders = lock(&holders);
         allowed.as_ref().is_none_or(|allowed| allowed.contains(&peer))

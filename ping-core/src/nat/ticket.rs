@@ -8,9 +8,9 @@
 //! | 1, … | how many relays follow, and of each its Ed25519 key, how many addresses, and these |
 //! | 4 | the first bytes of the SHA-256 of all before |
 //!
-//! An address is a kind, a host and a port. The kind is 0 for IPv4, 1 for IPv6 and 2 for a name, and 16 more for QUIC. An
-//! IP address has 4 or 16 bytes; a name has one byte for its length, and its ASCII letters. The port has two bytes, the
-//! higher first.
+//! An address is a kind, a host and a port. The kind is 0 for IPv4, 1 for IPv6 and 2 for a name, and 16 more for QUIC.
+//! An IP address has 4 or 16 bytes; a name has one byte for its length, and its ASCII letters. The port has two bytes,
+//! the higher first.
 
 use std::{
     fmt,

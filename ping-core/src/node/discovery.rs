@@ -1,8 +1,8 @@
 //! mDNS, over IPv4 and IPv6, with an announcement that every receiver can read.
 //!
 //! libp2p's mDNS announces every address of a machine in packets that may be longer than the 4,096 bytes that it reads.
-//! So it learns of the best twenty alone: none of loopback or of a single link, which lead nobody here, and none of QUIC
-//! where TCP listens at the same address and port; who finds that tries both.
+//! So it learns of the best twenty alone: none of loopback or of a single link, which lead nobody here, and none of
+//! QUIC where TCP listens at the same address and port; who finds that tries both.
 
 use std::{
     io,

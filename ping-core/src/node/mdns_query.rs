@@ -1,8 +1,8 @@
 //! One mDNS question more: who of libp2p's nodes is on this network?
 //!
 //! libp2p's mDNS asks ever more rarely, and after the first answer once in five minutes. Who waits for a server that is
-//! about to start, or whose address has changed, asks again. All on the network hear the answers, so libp2p's mDNS reads
-//! them.
+//! about to start, or whose address has changed, asks again. All on the network hear the answers, so libp2p's mDNS
+//! reads them.
 
 use std::{
     collections::BTreeSet,

@@ -10,8 +10,8 @@ use crate::{actor::Tally, cluster, hardening::Limits, stream::Inbound};
 /// How often a node asks a peer for a sign of life by default.
 ///
 /// A peer whose machine or link died without a word is dropped after some twice the sum of this and
-/// [`KEEP_ALIVE_TIMEOUT`]: libp2p's ping protocol forgives the first failure, and nothing else may have arrived for twice
-/// that time.
+/// [`KEEP_ALIVE_TIMEOUT`]: libp2p's ping protocol forgives the first failure, and nothing else may have arrived for
+/// twice that time.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a node waits for a sign of life by default.
@@ -37,7 +37,8 @@ pub struct Options {
     pub max_memory: usize,
     /// How often the node asks a peer for a sign of life, and with it measures the round trip of the connection.
     pub keep_alive_interval: Duration,
-    /// How long the node waits for an answer to that. A peer from which nothing at all arrives for twice as long is gone.
+    /// How long the node waits for an answer to that. A peer from which nothing at all arrives for twice as long is
+    /// gone.
     pub keep_alive_timeout: Duration,
     /// How long an answer to a request may take before the request fails.
     pub request_timeout: Duration,

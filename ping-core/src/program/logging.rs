@@ -17,8 +17,8 @@ use super::LineQueue;
 /// How long a program that ends waits for the reader of its log.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The target of lines that are results: where a server is, and whose identity was not checked. `RUST_LOG` does not hide
-/// them.
+/// The target of lines that are results: where a server is, and whose identity was not checked. `RUST_LOG` does not
+/// hide them.
 pub const RESULT: &str = "result";
 
 /// The target of lines that tell the steps of a connection, at the level DEBUG.
@@ -40,8 +40,8 @@ static LOG: OnceLock<LineQueue> = OnceLock::new();
 
 /// Sends log lines to stderr, in colour only on a terminal that wants it.
 ///
-/// By default, `RUST_LOG` decides, and may name any module of this program and its libraries; without that, the level is
-/// INFO. A reader of stderr that pauses never blocks the program: lines that find no room are counted.
+/// By default, `RUST_LOG` decides, and may name any module of this program and its libraries; without that, the level
+/// is INFO. A reader of stderr that pauses never blocks the program: lines that find no room are counted.
 ///
 /// # Errors
 ///

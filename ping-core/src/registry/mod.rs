@@ -1,8 +1,8 @@
 //! Kameo's registry as other nodes see it: what they ask for is answered here, and never by Kameo.
 //!
-//! Kameo 0.22 trusts its peers. A record of one byte panics its registry, and its store accepts whatever is sent. So its
-//! own registry only looks up, and knows the actors of this node. What other nodes ask over the same protocol, which is
-//! Kademlia's, is answered out of three sources:
+//! Kameo 0.22 trusts its peers. A record of one byte panics its registry, and its store accepts whatever is sent. So
+//! its own registry only looks up, and knows the actors of this node. What other nodes ask over the same protocol,
+//! which is Kademlia's, is answered out of three sources:
 //! - the actors that this node has registered with Kameo;
 //! - the directory of the cluster, if this node is a member: a stock program that asks any member finds the actors of
 //!   all;

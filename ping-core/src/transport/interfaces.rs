@@ -75,8 +75,8 @@ impl Interfaces {
     }
 }
 
-/// The addresses of this machine's interface with this name, but for those of a single link; or of the one that has this
-/// address, that address alone.
+/// The addresses of this machine's interface with this name, but for those of a single link; or of the one that has
+/// this address, that address alone.
 ///
 /// # Errors
 ///

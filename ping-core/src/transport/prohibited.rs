@@ -1,14 +1,14 @@
 //! Whether a firewall sends packets back.
 //!
-//! The system reports a packet that a firewall refuses as it does one that no router can deliver: "no route to host". The
-//! ICMP message that came back tells them apart; a socket passes it on when asked to (ip(7), `IP_RECVERR`).
+//! The system reports a packet that a firewall refuses as it does one that no router can deliver: "no route to host".
+//! The ICMP message that came back tells them apart; a socket passes it on when asked to (ip(7), `IP_RECVERR`).
 
 use std::net::SocketAddr;
 
 use super::Transport;
 
-/// Whether a firewall on the way, or on the other machine, answers that it prohibits packets to this address. Takes some
-/// seconds if none does. Known on Linux only.
+/// Whether a firewall on the way, or on the other machine, answers that it prohibits packets to this address. Takes
+/// some seconds if none does. Known on Linux only.
 pub async fn is_prohibited(transport: Transport, destination: SocketAddr) -> bool {
     #[cfg(target_os = "linux")]
     return linux::is_prohibited(transport, destination).await.unwrap_or(false);

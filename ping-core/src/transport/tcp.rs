@@ -34,7 +34,8 @@ use super::{
 };
 use crate::hardening::{ConnectionMemory, Memory, Metered};
 
-/// How long an established TCP connection may take to be secured and multiplexed: two round trips of 3.2 s, and some more.
+/// How long an established TCP connection may take to be secured and multiplexed: two round trips of 3.2 s, and some
+/// more.
 ///
 /// Shorter than the whole handshake's limit, so that silence on a connection is told apart from no connection.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(9);

@@ -167,8 +167,8 @@ fn malformed(what: &str) -> io::Error {
 
 /// The byte stream under yamux, whose frames are counted as they are read.
 ///
-/// yamux and the swarm go on as long as there are frames, and thousands fit into one message of the layer below. So each
-/// frame takes from the budget that Tokio gives a task for one turn.
+/// yamux and the swarm go on as long as there are frames, and thousands fit into one message of the layer below. So
+/// each frame takes from the budget that Tokio gives a task for one turn.
 pub(super) struct Counted<C> {
     wire: C,
     unread: Unread,

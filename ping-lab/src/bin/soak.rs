@@ -2,12 +2,12 @@
 //! files grow.
 //!
 //! `soak [MINUTES [CLIENTS]]` (10 and 10,000) runs a server and two clients, one by TCP and a stream and one by QUIC
-//! and asks, on loopback, while one hostile peer after another attacks the server. After the first minute, or a tenth of
-//! the time if that is shorter, each has attacked once, and filled what is kept for reuse: it notes what the server and
-//! the clients hold then, and what they hold at the end, when the hostile peers have gone. Then CLIENTS clients connect
-//! and disconnect, half of them by QUIC. It exits with 1 if anything has grown by more than 5 %. The memory of a client
-//! may grow by 5 MB more: it depends on the worst moment of its run, because its allocator returns less to the system.
-//! Needs Linux.
+//! and asks, on loopback, while one hostile peer after another attacks the server. After the first minute, or a tenth
+//! of the time if that is shorter, each has attacked once, and filled what is kept for reuse: it notes what the server
+//! and the clients hold then, and what they hold at the end, when the hostile peers have gone. Then CLIENTS clients
+//! connect and disconnect, half of them by QUIC. It exits with 1 if anything has grown by more than 5 %. The memory of
+//! a client may grow by 5 MB more: it depends on the worst moment of its run, because its allocator returns less to the
+//! system. Needs Linux.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "it ends by panicking if it cannot go on")]
 
@@ -74,7 +74,8 @@ mod linux {
         }
     }
 
-    /// Prints what a process held before and after; returns whether it has not grown. A client may by `slack` megabytes.
+    /// Prints what a process held before and after; returns whether it has not grown. A client may by `slack`
+    /// megabytes.
     fn compare(name: &str, before: Holding, after: Holding, slack: f64) -> bool {
         let megabytes = |holding: Holding| holding.memory as f64 / 1e6;
         println!(

@@ -45,8 +45,8 @@ impl Report for Html {
         let mut body = table(&facts(result));
         section(&mut body, "Summary", &(table(&summary(result)) + &notes(result)));
         let name = if run[0].is_from_due { "Latency over the run" } else { "Round-trip time over the run" };
-        let key = "<p class=\"key\">The line is the median of each interval; the bands reach to p90, p99 and the highest. \
-                   Pings stand where they were due.</p>";
+        let key = "<p class=\"key\">The line is the median of each interval; the bands reach to p90, p99 and the \
+                   highest. Pings stand where they were due.</p>";
         for (title, plot, words) in [
             (name, over_time(&run), key),
             ("Percentiles", by_percentile(&run), ""),

@@ -34,8 +34,8 @@ pub(super) enum Scale {
 }
 
 impl Scale {
-    /// A scale from zero for times up to `max`; or a logarithmic one from `min`, if the highest would make the usual ones
-    /// too small to see.
+    /// A scale from zero for times up to `max`; or a logarithmic one from `min`, if the highest would make the usual
+    /// ones too small to see.
     pub(super) fn of_times(min: f64, usual: f64, max: f64) -> Self {
         let min = min.max(1e-6);
         match max > 20.0 * usual && usual > 0.0 {
@@ -177,7 +177,8 @@ impl Chart {
     pub(super) fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64), value: &str) {
         let value = escape(value);
         self.draw(format_args!(
-            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\"><title>{value}</title></rect>",
+            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\">\
+             <title>{value}</title></rect>",
             width.max(0.7),
             height.max(0.0),
         ));

@@ -212,9 +212,9 @@ impl Directory {
         guests.find(|guest| guest.peer == *peer).filter(|_| !self.members.contains_key(peer))
     }
 
-    /// The live members that have had time to be linked to others, and whose records do not show it: they name nobody as
-    /// a witness, or this node, which is not linked to them. Each with whether it names this node. Anyone can make up
-    /// members; such a one is gone, or was never there.
+    /// The live members that have had time to be linked to others, and whose records do not show it: they name nobody
+    /// as a witness, or this node, which is not linked to them. Each with whether it names this node. Anyone can make
+    /// up members; such a one is gone, or was never there.
     pub fn unwitnessed(&self, now: Instant) -> Vec<(PeerId, bool)> {
         let me = Witness::from(&self.me);
         let live = self.members.iter().filter(|(peer, member)| {

@@ -123,7 +123,8 @@ impl Behaviour {
         self.actions.push_back(ToSwarm::Dial { opts });
     }
 
-    /// Dials a member, unless that is going on, or it names no address that this node may dial. Returns whether it does.
+    /// Dials a member, unless that is going on, or it names no address that this node may dial. Returns whether it
+    /// does.
     fn dial(&mut self, peer: PeerId, purpose: Purpose, limit: Duration) -> bool {
         if let Purpose::Check = purpose
             && let Some(dial) = self.dials.dials.values_mut().find(|dial| dial.peer == Some(peer))
@@ -251,8 +252,8 @@ impl Behaviour {
         }
     }
 
-    /// A random other member that left no word that it leaves, by whether this node is linked to it and has lost it. Not
-    /// one that is suspected: whether it is there is being found out.
+    /// A random other member that left no word that it leaves, by whether this node is linked to it and has lost it.
+    /// Not one that is suspected: whether it is there is being found out.
     fn pick(&self, wanted: impl Fn(bool, bool) -> bool) -> Option<PeerId> {
         let directory = self.shared.directory();
         let others = directory.members().filter(|(peer, member)| {

@@ -64,8 +64,8 @@ impl Own {
         self.update_addresses()
     }
 
-    /// The addresses that others can use, best first: TCP, whose end is noticed at once, before QUIC. Loopback addresses
-    /// are named only where there are no others.
+    /// The addresses that others can use, best first: TCP, whose end is noticed at once, before QUIC. Loopback
+    /// addresses are named only where there are no others.
     fn update_addresses(&mut self) -> bool {
         let scope = |address: &Multiaddr| endpoint(address).map(|(ip, ..)| Scope::of(ip));
         let usable = |address: &&Multiaddr| {

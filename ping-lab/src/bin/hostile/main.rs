@@ -17,8 +17,8 @@
 //!   prints how many bytes were taken, and holds the connections as `mute` does.
 //! - `hostile flood ADDRESS` asks actors that do not exist, as fast as the server takes it, until its standard input
 //!   ends.
-//! - `hostile look-ups ADDRESS` and `hostile keep-alives ADDRESS` do the same with look-ups of a name, and with libp2p's
-//!   ping protocol.
+//! - `hostile look-ups ADDRESS` and `hostile keep-alives ADDRESS` do the same with look-ups of a name, and with
+//!   libp2p's ping protocol.
 //! - `hostile frames ADDRESS KIND` sends frames of yamux that no library sends, until its standard input ends. `frames`
 //!   lists the kinds.
 //! - `hostile garbage ADDRESS` sends the port what is not libp2p, until its standard input ends.
