@@ -4,7 +4,9 @@
 
 use std::process::Command;
 
-use ping_lab::{Port, Process, Server, client, file, ping, program};
+#[cfg(unix)]
+use ping_lab::{Port, file};
+use ping_lab::{Process, Server, client, ping, program};
 
 /// Starts a relay with these arguments, and returns it with its address for servers.
 fn relay(arguments: &[&str]) -> (Process, String) {
