@@ -91,6 +91,19 @@ impl Membership {
         }
     }
 
+    /// Tells that a member has the name of another one, which people then confuse.
+    pub(crate) fn warn_of_namesakes(&self, member: &MemberInfo) {
+        let members = self.cluster.members();
+        let other =
+            members.iter().find(|other| other.is_there() && other.node == member.node && other.peer != member.peer);
+        if let Some(other) = other {
+            warn!(
+                "Two members are called {}: {} and {}. Give one another --node",
+                member.node, other.peer, member.peer
+            );
+        }
+    }
+
     /// All members, as they are reported.
     pub(crate) fn members(&self) -> Vec<MemberInfo> {
         self.cluster.members()

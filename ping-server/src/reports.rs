@@ -4,7 +4,7 @@ use std::future::pending;
 
 use anyhow::Result;
 use libp2p::PeerId;
-use ping_core::{Event, actor::Tally};
+use ping_core::{Event, actor::Tally, cluster};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -121,7 +121,12 @@ impl Reports {
                     self.reporter.report(&event);
                 }
             }
-            Event::Cluster(event) => self.reporter.report(&membership::report(event)),
+            Event::Cluster(event) => {
+                self.reporter.report(&membership::report(event));
+                if let (cluster::Event::Joined(member), Some(membership)) = (event, &self.membership) {
+                    membership.warn_of_namesakes(member);
+                }
+            }
             Event::Discovered { .. } => {
                 self.membership.iter().for_each(|membership| membership.on_event(event));
             }
