@@ -86,8 +86,13 @@ fn a_ping_leaves_from_the_interface_that_is_named() {
         assert!(came["address"].as_str().unwrap().starts_with(from), "{arguments:?}: {came}");
         server.process.event("client_disconnected");
     }
+    // Also where the interface has no other address.
+    for host in &lan.hosts {
+        ip(&format!("-n {host} -4 addr flush dev eth0"));
+    }
+    assert_eq!(lan.client(1, &["-c", "1", "fe80::1%eth0"]).code, Some(0));
     let run = lan.client(1, &["10.98.0.1", "-I", "wlan7"]);
-    assert!(run.code == Some(2) && run.stderr.contains("eth0"), "{run}");
+    assert!(run.code == Some(2) && run.stderr.contains("there is no interface wlan7"), "{run}");
 }
 
 #[test]

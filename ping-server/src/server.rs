@@ -190,8 +190,8 @@ fn warn_of_the_network(addresses: &[Multiaddr]) {
     }
     if is_mdns_port_taken() {
         warn!(
-            "Another program has UDP port 5353 for itself: clients do not find this server by mDNS, and need its \
-             address"
+            "Another program has UDP port 5353 for itself: clients do not find this server by mDNS, and must be told \
+             where it is"
         );
     }
 }

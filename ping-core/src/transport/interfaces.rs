@@ -107,8 +107,18 @@ pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
     if let Ok(index) = name.parse() {
         return Ok(index);
     }
-    let found = if_addrs::get_if_addrs()?.into_iter().find(|it| it.name == name).and_then(|it| it.index);
-    found.ok_or_else(|| io::Error::other(format!("there is no interface {name}")))
+    index_of(name).ok_or_else(|| io::Error::other(format!("there is no interface {name}")))
+}
+
+#[cfg(target_os = "linux")]
+fn index_of(name: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(name).ok()
+}
+
+/// Where only interfaces with other addresses than link-local ones are listed.
+#[cfg(not(target_os = "linux"))]
+fn index_of(name: &str) -> Option<u32> {
+    if_addrs::get_if_addrs().ok()?.into_iter().find(|it| it.name == name)?.index
 }
 
 /// The address from which this machine reaches another one. No packet is sent to find out: connecting a UDP socket only
