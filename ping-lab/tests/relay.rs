@@ -40,6 +40,9 @@ fn a_server_is_reached_through_a_relay_by_its_ticket_in_every_mode() {
         let result = run.json();
         assert_eq!((run.code, &result["pings"]["received"]), (Some(0), &100.into()), "{mode}: {run}");
         assert_eq!(result["server"]["peer_id"], server.peer.as_str(), "{run}");
+        let path = &result["paths"][0];
+        assert_eq!((&path["kind"], &path["transport"]), (&"relayed".into(), &"tcp".into()), "{run}");
+        assert_eq!(path["pongs"], 100, "{run}");
         assert!(result["server"]["address"].as_str().unwrap().ends_with("/p2p-circuit"), "{run}");
         assert_eq!(relay.event("circuit_opened")["server"], server.peer.as_str());
     }

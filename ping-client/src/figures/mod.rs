@@ -21,7 +21,7 @@ use std::{
 
 use crate::{
     error::PingError,
-    pinger::Answer,
+    pinger::{Answer, Path},
     run::{Observer, Sample, Sending},
 };
 
@@ -59,10 +59,24 @@ pub(crate) struct Figures {
     pub(crate) rtt: Times,
     /// What happened over the run.
     pub(crate) series: Series,
+    /// The ways that pings took, one after the other.
+    pub(crate) paths: Vec<PathFigures>,
     /// When the first ping was sent, when the last one was, and when the last outcome was known.
     span: Option<(Instant, Instant, Instant)>,
     highest: u64,
 }
+
+/// What came back on one way.
+#[derive(Debug)]
+pub(crate) struct PathFigures {
+    pub(crate) path: Path,
+    /// When pings began to take it.
+    pub(crate) from: Duration,
+    pub(crate) times: Times,
+}
+
+/// How many changes of the way are remembered. After that, all count for the last one.
+const MAX_PATHS: usize = 20;
 
 impl Figures {
     pub(crate) fn new() -> Self {
@@ -78,6 +92,7 @@ impl Figures {
             failures: BTreeMap::new(),
             rtt: Times::new(),
             series: Series::new(),
+            paths: Vec::new(),
             span: None,
             highest: 0,
         }
@@ -142,6 +157,7 @@ impl Figures {
         self.server_total = self.server_total.max(answer.total);
         let time = sample.ended - sample.from;
         self.rtt.record(time);
+        self.paths.last_mut().into_iter().for_each(|path| path.times.record(time));
         let (due, ended) = (self.since_start(sample.due), self.since_start(sample.ended));
         self.series.answered(due, time, ended);
     }
@@ -180,6 +196,13 @@ impl Observer for Figures {
     fn late(&mut self, _: u64, answer: Answer) {
         self.late += 1;
         self.server_total = self.server_total.max(answer.total);
+    }
+
+    fn path(&mut self, now: Instant, path: Path) {
+        let is_new = self.paths.last().is_none_or(|last| last.path != path);
+        if is_new && self.paths.len() < MAX_PATHS {
+            self.paths.push(PathFigures { path, from: self.since_start(now), times: Times::new() });
+        }
     }
 
     fn outage(&mut self, from: Instant, to: Instant) {

@@ -1,6 +1,9 @@
 //! The result for programs: one JSON object, whose fields `docs/json.md` and `docs/result.schema.json` describe.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -9,8 +12,10 @@ use super::{
     html::{Point, outages, points},
 };
 use crate::{
-    figures::{Figures, Load as RunLoad, Phases as RunPhases, ServerVersion, SessionResult, Summary, Times},
-    pinger::Mode,
+    figures::{
+        Figures, Load as RunLoad, PathFigures, Phases as RunPhases, ServerVersion, SessionResult, Summary, Times,
+    },
+    pinger::{Mode, PathKind},
     run::Pace,
     units::ms,
 };
@@ -49,6 +54,7 @@ pub(super) struct Object<'a> {
     client_busy: Option<f64>,
     server_total: Option<u64>,
     reconnects: Reconnects,
+    paths: Vec<Path>,
     over_time: Vec<Point>,
     gates_failed: &'a [String],
     warnings: &'a [String],
@@ -136,6 +142,17 @@ struct Reconnects {
     down_s: f64,
     /// When there was no connection, in seconds since the first ping.
     outages_s: Vec<(f64, f64)>,
+}
+
+#[derive(Serialize)]
+struct Path {
+    kind: PathKind,
+    transport: Option<String>,
+    from_ms: f64,
+    to_ms: f64,
+    pongs: u64,
+    /// The median.
+    rtt_ms: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -256,6 +273,7 @@ impl<'a> From<&'a SessionResult> for Object<'a> {
                 down_s: counters.down.as_secs_f64(),
                 outages_s: outages(&figures.series),
             },
+            paths: paths(figures),
             over_time: points(&figures.series.at_most(MAX_INTERVALS)),
             gates_failed: &result.gates,
             warnings: &result.notes,
@@ -301,6 +319,20 @@ fn pings(result: &SessionResult) -> Pings {
         resent: result.retries.then_some(result.counters.resent),
         busy: result.counters.busy,
     }
+}
+
+/// The ways that pings took, each until the next one began.
+fn paths(figures: &Figures) -> Vec<Path> {
+    let ends = figures.paths.iter().skip(1).map(|next| next.from).chain([figures.duration()]);
+    let path = |(it, to): (&PathFigures, Duration)| Path {
+        kind: it.path.kind,
+        transport: it.path.transport_name(),
+        from_ms: ms(it.from),
+        to_ms: ms(to.max(it.from)),
+        pongs: it.times.count(),
+        rtt_ms: it.times.summary().map(|summary| ms(summary.p50)),
+    };
+    figures.paths.iter().zip(ends).map(path).collect()
 }
 
 /// One for each cause of lost pings, and one for what ended the run early.

@@ -30,7 +30,7 @@ pub(crate) use table::{table_of_numbers, table_of_words};
 
 use crate::{
     figures::{Figures, SessionResult},
-    pinger::Answer,
+    pinger::{self, Answer},
     run::{Limit, Observer, Pace, Sample, Sending},
     units::milliseconds,
 };
@@ -234,6 +234,10 @@ impl Observer for Recorder<'_> {
 
     fn outage(&mut self, from: Instant, to: Instant) {
         self.figures.outage(from, to);
+    }
+
+    fn path(&mut self, now: Instant, path: pinger::Path) {
+        self.figures.path(now, path);
     }
 
     fn tick_every(&self) -> Option<Duration> {

@@ -13,8 +13,8 @@ use super::Report;
 use ping_core::program::print_line;
 
 use crate::{
-    figures::{Figures, Phases, SessionResult, Times},
-    pinger::{Counters, Mode},
+    figures::{Figures, PathFigures, Phases, SessionResult, Times},
+    pinger::{Counters, Mode, Path, PathKind},
     run::Pace,
     units::{counted, digits, loss, milliseconds},
 };
@@ -41,6 +41,7 @@ impl Report for Text {
         causes(result, out)?;
         server_counts(result, out)?;
         times(result, out)?;
+        paths(&result.figures, out)?;
         if let Some(total) = result.figures.server_total {
             writeln!(out, "server's total: {total}")?;
         }
@@ -147,6 +148,22 @@ fn times(result: &SessionResult, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "payload: {} sent, {} sent back", per_second(there), per_second(back))?;
     }
     Ok(())
+}
+
+/// The ways that the pings took, if there is more to say than that it was direct.
+fn paths(figures: &Figures, out: &mut dyn Write) -> io::Result<()> {
+    let is_plain = matches!(&figures.paths[..], [] | [PathFigures { path: Path { kind: PathKind::Direct, .. }, .. }]);
+    if is_plain {
+        return Ok(());
+    }
+    let text = |it: &PathFigures| {
+        let kind = if it.path.kind == PathKind::Direct { "direct" } else { "through a relay" };
+        let by = it.path.transport.map(|transport| format!(" by {transport}")).unwrap_or_default();
+        let median =
+            it.times.summary().map(|summary| format!(", p50 {}", milliseconds(summary.p50))).unwrap_or_default();
+        format!("{kind}{by} from {:.2} s, {}{median}", it.from.as_secs_f64(), counted(it.times.count(), "pong"))
+    };
+    writeln!(out, "paths: {}", figures.paths.iter().map(text).collect::<Vec<_>>().join(" · "))
 }
 
 fn phases(phases: &Phases, mode: Mode, out: &mut dyn Write) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! A [`Pinger`] sends pings and reports their outcomes. Each layer around another is one file:
 //! - `ask` and `stream` send them, over Kameo's messages or over one stream.
 //! - `open` opens one of these on a connection, and notices when the connection is gone.
+//! - `path`: whether they take a relay.
 //! - `spare` makes another connection beside one that is silent.
 //! - `reconnect` opens another when the connection is lost.
 //! - `twins` notices that another machine with the same identity answers then.
@@ -11,6 +12,7 @@
 
 mod ask;
 mod open;
+mod path;
 mod payloads;
 mod questions;
 mod reconnect;
@@ -32,6 +34,7 @@ use serde::Serialize;
 use crate::error::{Error, PingError};
 
 pub(crate) use open::{Facts, Opener};
+pub(crate) use path::{Path, PathKind};
 pub(crate) use questions::{About, about, count_of_run, end_run};
 pub(crate) use reconnect::Reconnect;
 pub(crate) use retry::Retry;
@@ -139,6 +142,11 @@ pub(crate) trait Pinger {
     ///
     /// When the pinger can no longer be used.
     fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>>;
+
+    /// The way that pings take now, if there is one for all of them.
+    fn path(&self) -> Option<Path> {
+        None
+    }
 
     /// Whether there is a connection.
     fn is_connected(&self) -> bool {

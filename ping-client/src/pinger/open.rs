@@ -8,7 +8,7 @@ use std::{
 use futures::FutureExt;
 use kameo::actor::RemoteActorRef;
 use libp2p::PeerId;
-use ping_core::{Connection, Node, PeerText, PingActor, nat::is_circuit};
+use ping_core::{Connection, Node, PeerText, PingActor};
 use tokio::{
     sync::{
         oneshot::{self, error::TryRecvError},
@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    About, ActorHandle, Mode, Outcome, Pinger, PingerPlan, Progress, about,
+    About, ActorHandle, Mode, Outcome, Path, PathKind, Pinger, PingerPlan, Progress, about,
     ask::AskPinger,
     questions::{RunState, no_answer},
     spare::Spare,
@@ -68,6 +68,7 @@ pub(super) struct Connected<'a> {
     pub(super) pinger: Box<dyn Pinger + 'a>,
     pub(super) actor: ActorHandle,
     closed: oneshot::Receiver<PeerText>,
+    pub(super) path: Path,
     /// For what does not depend on one connection.
     spare: Option<Spare<'a>>,
     pub(super) facts: Facts,
@@ -219,9 +220,11 @@ impl<'a> Opener<'a> {
         let remembers_run = self.run.as_mut().is_none_or(|run| !std::mem::take(&mut run.is_unreported));
         let actor = ActorHandle { actor, run, remembers_run: remembers_all };
         // A stream is of one connection, and so is a place on a relay.
-        let can_move = self.can_reopen() && !facts.mode.streams() && !is_circuit(&connection.address);
+        let can_move =
+            self.can_reopen() && !facts.mode.streams() && Path::of(&connection.address).kind == PathKind::Direct;
         let spare = can_move.then(|| Spare::new(self.node, &connection, self.plan.timeout));
-        Connected { pinger, actor, closed: connection.closed, spare, facts, remembers_run }
+        let path = Path::of(&connection.address);
+        Connected { pinger, actor, closed: connection.closed, path, spare, facts, remembers_run }
     }
 }
 

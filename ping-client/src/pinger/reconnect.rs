@@ -12,7 +12,7 @@ use ping_core::{Connection, PeerText, PingActor};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::{ActorHandle, Counters, Facts, Opener, Outcome, Pinger, Progress, open::Connected};
+use super::{ActorHandle, Counters, Facts, Opener, Outcome, Path, Pinger, Progress, open::Connected};
 use crate::error::{Error, PingError};
 
 /// A connection that is lost sooner was of little use.
@@ -178,6 +178,10 @@ impl Pinger for Reconnect<'_> {
 
     fn is_connected(&self) -> bool {
         matches!(self.state, State::Up(..))
+    }
+
+    fn path(&self) -> Option<Path> {
+        if let State::Up(connected, _) = &self.state { Some(connected.path) } else { None }
     }
 
     fn give_up(&mut self, sequence: u64) {

@@ -11,7 +11,7 @@ use ping_core::actor::runs::WINDOW;
 use tokio::time::{Sleep, sleep};
 use tracing::warn;
 
-use super::{ActorHandle, Answer, Counters, Outcome, Pinger, Progress, stream::SETTLE_STEP};
+use super::{ActorHandle, Answer, Counters, Outcome, Path, Pinger, Progress, stream::SETTLE_STEP};
 use crate::error::{Error, PingError};
 
 /// How long to wait before a ping is resent on the same connection: something is wrong with its server.
@@ -141,6 +141,10 @@ impl<P: Pinger> Pinger for Retry<P> {
 
     fn is_connected(&self) -> bool {
         self.pinger.is_connected()
+    }
+
+    fn path(&self) -> Option<Path> {
+        self.pinger.path()
     }
 
     fn give_up(&mut self, sequence: u64) {

@@ -75,6 +75,7 @@ pub(crate) async fn run(
     let in_flight = InFlight::new(timeout);
     let mut ticks = Ticks::each(observer.tick_every());
     let mut run = Run { pinger, observer, schedule, after, timeout, in_flight, resolved: vec![], lost_since: None };
+    run.note_path(Instant::now());
     // One timer for all pings: they have the same timeout, so the one that was sent first expires first.
     let mut expiry = pin!(OptionFuture::from(None));
     let mut is_armed = false;
@@ -208,6 +209,10 @@ impl Run<'_> {
         }
     }
 
+    fn note_path(&mut self, now: Instant) {
+        self.pinger.path().into_iter().for_each(|path| self.observer.path(now, path));
+    }
+
     /// Reports an outage when it is over. It began with the last sign of life, which the pinger knows.
     fn note_outage(&mut self, now: Instant) {
         match (self.pinger.is_connected(), self.lost_since) {
@@ -216,6 +221,7 @@ impl Run<'_> {
                 self.lost_since = None;
                 let down = self.pinger.counters().down.saturating_sub(before);
                 self.observer.outage(now.checked_sub(down).unwrap_or(now), now);
+                self.note_path(now);
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::pinger::{Answer, Outcome};
+use crate::pinger::{Answer, Outcome, Path};
 
 /// One ping and what became of it.
 #[derive(Clone, Debug)]
@@ -47,6 +47,9 @@ pub(crate) trait Observer {
 
     /// There was no connection from one moment to another.
     fn outage(&mut self, _from: Instant, _to: Instant) {}
+
+    /// From now on, pings take this way.
+    fn path(&mut self, _now: Instant, _path: Path) {}
 
     /// How often it wants a [`tick`](Self::tick), if at all.
     fn tick_every(&self) -> Option<Duration> {

@@ -1,0 +1,50 @@
+//! The way that pings take: directly, or through a relay.
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use ping_core::{Transport, nat::is_circuit, transport::endpoint};
+use serde::Serialize;
+
+/// Whether a relay is on the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PathKind {
+    Direct,
+    Relayed,
+}
+
+/// The way that pings take.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Path {
+    pub(crate) kind: PathKind,
+    /// The transport, through a relay that of the connection to the relay.
+    pub(crate) transport: Option<Transport>,
+}
+
+impl Path {
+    /// The way of a connection at this address.
+    pub(crate) fn of(address: &Multiaddr) -> Self {
+        let kind = if is_circuit(address) { PathKind::Relayed } else { PathKind::Direct };
+        let first: Multiaddr = address.iter().take_while(|part| !matches!(part, Protocol::P2p(_))).collect();
+        Self { kind, transport: endpoint(&first).map(|(.., transport)| transport) }
+    }
+
+    /// The transport as options and JSON name it.
+    pub(crate) fn transport_name(&self) -> Option<String> {
+        self.transport.map(|transport| transport.to_string().to_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_circuit_is_no_direct_way() {
+        let path = |text: &str| Path::of(&text.parse().unwrap());
+        let relay = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        let direct = path("/ip4/192.0.2.1/udp/1/quic-v1");
+        assert_eq!((direct.kind, direct.transport), (PathKind::Direct, Some(Transport::Quic)));
+        let relayed = path(&format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit"));
+        assert_eq!((relayed.kind, relayed.transport_name().as_deref()), (PathKind::Relayed, Some("tcp")));
+    }
+}
