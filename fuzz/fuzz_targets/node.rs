@@ -155,11 +155,13 @@ impl World {
         let (node, address, honest, peer) = runtime.block_on(async {
             let (streams, opened) = tokio::sync::mpsc::unbounded_channel();
             let limits = Limits::listener(200);
-            let options = Options { listens: true, limits, streams: Some(streams), ..Options::default() };
+            let tally = actor::Tally::default();
+            let told = Some(tally.clone());
+            let options = Options { listens: true, limits, streams: Some(streams), tally: told, ..Options::default() };
             let (node, mut events) = Node::start(&Keypair::generate_ed25519(), options).expect("a node");
             node.listen("/ip4/127.0.0.1/tcp/0".parse().expect("an address")).await.expect("a port");
             let hosted = actor::host(actor::Count::new(), Some("ping_actor")).await.expect("a new name");
-            tokio::spawn(stream::accept(opened, hosted.actor.clone()));
+            tokio::spawn(stream::accept(opened, hosted.actor.clone(), tally));
             let Some(Event::Listening(address)) = events.recv().await else { panic!("it does not listen") };
             tokio::spawn(async move {
                 let _hosted = hosted;
