@@ -30,6 +30,6 @@ pub(super) fn introduce(connection: &Connection, server: Option<&ServerAddress>,
         None if has_ticket => {
             info!("Connected {} {address}", if is_circuit(&address) { "through a relay:" } else { "directly:" })
         }
-        None => info!("Found {address}; to check its identity, use {address}"),
+        None => info!("Found {address}; to check its identity, give this address to --server"),
     }
 }
