@@ -1,13 +1,11 @@
 //! The command line.
 
+mod search;
 mod target;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{
-    ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::BoolishValueParser,
-    error::ErrorKind,
-};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use ping_core::{
     ServerAddress, Transport,
     address::{self, IpVersion},
@@ -18,6 +16,7 @@ use ping_core::{
 };
 use tracing::Level;
 
+pub(crate) use search::SearchArgs;
 pub(crate) use target::{Target, server};
 
 use crate::{
@@ -144,7 +143,7 @@ pub(crate) struct Args {
         help_heading = LOAD, conflicts_with_all = ["rate", "interval"])]
     pub(crate) parallel: Option<u32>,
 
-    /// Send so many pings a second (0.001 to 10000000)
+    /// Send this many pings a second (0.001 to 10000000)
     ///
     /// On a fixed schedule, whether or not earlier pings are answered; latency counts from the scheduled time.
     #[arg(long, value_name = "PER_SECOND", value_parser = rate, help_heading = LOAD, conflicts_with = "interval")]
@@ -198,7 +197,7 @@ Exit codes:
   2  there was no server to ping, or this program failed
   3  a gate failed: --max-loss, --max-p99 and the like
 
-Every option can also be set in the environment: --find-timeout 5s is KAMEO_PING_FIND_TIMEOUT=5s.";
+Each of these options can also be set in the environment: --find-timeout 5s is KAMEO_PING_FIND_TIMEOUT=5s.";
 
 /// What the client does besides pinging.
 #[derive(Debug, Subcommand)]
@@ -231,7 +230,7 @@ pub(crate) enum Command {
 impl Args {
     /// Reads the command line. If something is wrong with it, says so and ends the process.
     pub(crate) fn read() -> Self {
-        let matches = from_environment(Self::command()).get_matches();
+        let matches = program::from_environment(Self::command(), ENVIRONMENT).get_matches();
         // What does not match was reported by `get_matches`.
         let args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if let Err(wrong) = args.check() {
@@ -318,22 +317,8 @@ fn names_quic(server: &ServerAddress) -> bool {
     server.transport == Some(Transport::Quic)
 }
 
-/// Lets every option of a command, and of its subcommands, come from the environment too.
-fn from_environment(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| match arg.get_long() {
-        Some(long) => {
-            let name = format!("KAMEO_PING_{}", long.replace(['-', '.'], "_").to_uppercase());
-            let arg = arg.env(clap::builder::OsStr::from(name)).hide_env(true);
-            // A flag is set by 1, true or yes.
-            if matches!(arg.get_action(), ArgAction::SetTrue) {
-                arg.value_parser(BoolishValueParser::new())
-            } else {
-                arg
-            }
-        }
-        None => arg,
-    })
-}
+/// The variable of an option is its name after this prefix.
+const ENVIRONMENT: &str = "KAMEO_PING_";
 
 /// Heading of the load options in the help.
 const LOAD: &str = "Load";
@@ -407,7 +392,7 @@ mod tests {
 
     #[test]
     fn the_short_help_fits_a_screen() {
-        let help = from_environment(Args::command()).term_width(80).render_help().to_string();
+        let help = program::from_environment(Args::command(), ENVIRONMENT).term_width(80).render_help().to_string();
         assert!(help.lines().count() <= 40, "{help}");
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, ErrorKind, Write},
-    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -11,17 +10,17 @@ use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use libp2p::{PeerId, multiaddr::Protocol};
 use ping_core::{
-    Node, Options, PeerText, address,
+    Node, Options, PeerText,
     cluster::own,
     node::is_mdns_port_taken,
     program::{StopSignals, duration},
-    protocol::DEFAULT_NAME,
 };
 use serde::Serialize;
 use tokio::time::timeout;
 use tracing::warn;
 
 use crate::{
+    args::SearchArgs,
     find::{Finder, Found, Search},
     identity,
     output::table_of_words,
@@ -42,21 +41,8 @@ pub(crate) struct ListArgs {
         value_parser = duration(Duration::from_millis(100)..=Duration::from_secs(60)))]
     time: Duration,
 
-    /// Name that the actors are registered under (1 to 255 bytes)
-    #[arg(long, default_value = DEFAULT_NAME, value_parser = address::parse_name)]
-    name: String,
-
-    /// File with this client's Ed25519 key, created on first use [default: a new identity each time]
-    #[arg(long, value_name = "FILE")]
-    identity: Option<PathBuf>,
-
-    /// File with the pre-shared key of a private network
-    #[arg(long, value_name = "FILE")]
-    secret: Option<PathBuf>,
-
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 /// A server that was found.
@@ -80,25 +66,25 @@ struct Object {
 pub(crate) fn list(args: &ListArgs) -> Result<ExitCode> {
     block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
-        let own = identity::load(args.identity.as_deref())?;
+        let own = identity::load(args.search.identity.as_deref())?;
         if is_mdns_port_taken() {
             warn!("Another program has UDP port 5353 for itself, so mDNS finds nothing");
         }
-        let secret = secret(args.secret.as_deref())?;
+        let secret = secret(args.search.secret.as_deref())?;
         let options = Options { mdns: true, secret, asks_directories: true, ..Options::default() };
         let (node, events) = Node::start(&own.keypair, options).context("cannot start the node")?;
         let mut entries = Vec::new();
         {
-            let finder = Finder::new(&node, &args.name, args.time);
+            let finder = Finder::new(&node, &args.search.name, args.time);
             let mut search = Search::new(&finder, events);
             tokio::select! {
-                _ = timeout(args.time, find(&node, &mut search, &args.name, &mut entries)) => {}
+                _ = timeout(args.time, find(&node, &mut search, &args.search.name, &mut entries)) => {}
                 () = signals.next() => {}
             }
         }
         node.stop().await;
         entries.sort_by(|one, other| one.addresses.cmp(&other.addresses));
-        print(entries, args.json)
+        print(entries, args.search.json)
     })
 }
 

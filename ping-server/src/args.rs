@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, builder::BoolishValueParser, value_parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use libp2p::Multiaddr;
 use ping_core::{
     ServerAddress, address,
     hardening::Limits,
-    program::{Verbosity, duration, long_version},
+    program::{self, Verbosity, duration, long_version},
     protocol::{DEFAULT_NAME, DEFAULT_PORT},
 };
 
@@ -128,19 +128,7 @@ impl Args {
     /// Reads the command line, and of the environment what it does not say. If something is wrong with it, says so and
     /// ends the process.
     pub(crate) fn read() -> Self {
-        let command = Self::command().mut_args(|arg| match arg.get_long() {
-            Some(long) => {
-                let name = format!("KAMEO_PING_SERVER_{}", long.replace('-', "_").to_uppercase());
-                let arg = arg.env(clap::builder::OsStr::from(name)).hide_env(true);
-                // A flag is set by 1, true or yes.
-                if matches!(arg.get_action(), ArgAction::SetTrue) {
-                    arg.value_parser(BoolishValueParser::new())
-                } else {
-                    arg
-                }
-            }
-            None => arg,
-        });
+        let command = program::from_environment(Self::command(), "KAMEO_PING_SERVER_");
         // What does not match was reported by `get_matches`.
         Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
     }

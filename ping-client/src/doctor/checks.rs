@@ -190,7 +190,7 @@ impl<'a> Checks<'a> {
 
     /// The process that hosts the peer's actor.
     async fn host(&self, peer: PeerId) -> Option<Host> {
-        let finder = Finder::new(self.node, &self.args.name, STEP_TIMEOUT);
+        let finder = Finder::new(self.node, &self.args.search.name, STEP_TIMEOUT);
         let (actor, _) = timeout(STEP_TIMEOUT, finder.look_up_once(peer)).await.ok()?.ok()?;
         host_of(&actor).await
     }
@@ -260,12 +260,12 @@ impl<'a> Checks<'a> {
             return None;
         }
         let began = Instant::now();
-        let finder = Finder::new(self.node, &self.args.name, STEP_TIMEOUT);
+        let finder = Finder::new(self.node, &self.args.search.name, STEP_TIMEOUT);
         let found = finder.within_limit(finder.look_up_once(peer), || Error::NoLookUp { peer }).await;
         let took = Some(began.elapsed());
         match found {
             Ok((actor, _)) => {
-                self.add("registry", Outcome::Passed, took, format!("names {} on this peer", self.args.name));
+                self.add("registry", Outcome::Passed, took, format!("names {} on this peer", self.args.search.name));
                 Some(actor)
             }
             Err(error) => {

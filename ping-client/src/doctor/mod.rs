@@ -9,18 +9,15 @@ mod name_servers;
 use std::{
     fmt,
     io::{self, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
-use ping_core::{
-    Node, Options, ServerAddress, address, node::is_mdns_port_taken, program::StopSignals, protocol::DEFAULT_NAME,
-};
+use ping_core::{Node, Options, ServerAddress, node::is_mdns_port_taken, program::StopSignals};
 use serde::Serialize;
 
-use crate::{identity, output::table_of_words, runtime::block_on, session::secret};
+use crate::{args::SearchArgs, identity, output::table_of_words, runtime::block_on, session::secret};
 use checks::Checks;
 
 /// The arguments of `doctor`.
@@ -30,21 +27,8 @@ pub(crate) struct DoctorArgs {
     #[arg(value_name = "ADDRESS")]
     server: ServerAddress,
 
-    /// Name that the actor is registered under (1 to 255 bytes)
-    #[arg(long, default_value = DEFAULT_NAME, value_parser = address::parse_name)]
-    name: String,
-
-    /// File with this client's Ed25519 key, created on first use [default: a new identity each time]
-    #[arg(long, value_name = "FILE")]
-    identity: Option<PathBuf>,
-
-    /// File with the pre-shared key of the server's private network
-    #[arg(long, value_name = "FILE")]
-    secret: Option<PathBuf>,
-
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 /// What became of a step.
@@ -90,8 +74,8 @@ struct Object<'a> {
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
     block_on(async {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
-        let own = identity::load(args.identity.as_deref())?;
-        let secret = secret(args.secret.as_deref())?;
+        let own = identity::load(args.search.identity.as_deref())?;
+        let secret = secret(args.search.secret.as_deref())?;
         // Asked before this program shares the port.
         let is_port_taken = is_mdns_port_taken();
         let options = Options { mdns: true, secret, ..Options::default() };
@@ -114,7 +98,7 @@ fn works(steps: &[Check]) -> bool {
 
 fn print(args: &DoctorArgs, steps: &[Check]) -> Result<ExitCode> {
     let works = works(steps);
-    let text = if args.json {
+    let text = if args.search.json {
         let object = Object { target: args.server.to_string(), works, steps };
         // Text and numbers always have a form in JSON.
         serde_json::to_string(&object).unwrap_or_default() + "\n"

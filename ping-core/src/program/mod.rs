@@ -1,6 +1,7 @@
 //! What every program needs: logging, output that never blocks, and the signals that stop it.
 
 mod duration;
+mod environment;
 mod host;
 mod line_queue;
 mod logging;
@@ -10,6 +11,7 @@ mod small_file;
 mod version;
 
 pub use duration::duration;
+pub use environment::from_environment;
 pub use host::{host_name, system};
 pub use line_queue::LineQueue;
 pub use logging::{RESULT, STEP, Verbosity, flush_log, init_logging, last_words, print_line, set_status};
