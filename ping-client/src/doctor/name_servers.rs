@@ -28,7 +28,7 @@ const PORT: u16 = 53;
 
 /// What a name server answered.
 pub(super) enum Answer {
-    /// So many addresses.
+    /// The number of addresses.
     Addresses(usize),
     /// That there is no such name, or another error.
     Error(ResponseCode),

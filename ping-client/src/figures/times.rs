@@ -74,7 +74,7 @@ impl Times {
         })
     }
 
-    /// Bounds of at most so many buckets that hold all times, each the same factor wider than the one before. The
+    /// Bounds of at most the given number of buckets that hold all times, each the same factor wider than the one before. The
     /// factor is large enough for three digits to tell two bounds apart.
     pub(crate) fn log_bounds(&self, buckets: usize) -> Vec<Duration> {
         // The ends of the histogram's own buckets lie up to 0.1 % beyond what was measured.

@@ -19,7 +19,7 @@ pub fn is_circuit(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
-/// The address of whoever has a place on the relay `relay`, which can be reached at `address`.
+/// The circuit address of a peer with a reservation on the relay `relay`, which can be reached at `address`.
 pub fn circuit(address: &Multiaddr, relay: PeerId) -> Multiaddr {
     address.clone().with(Protocol::P2p(relay)).with(Protocol::P2pCircuit)
 }

@@ -98,7 +98,7 @@ pub(crate) struct Run {
     pub(crate) rates: Vec<(f64, f64, f64)>,
     pub(crate) outages: Vec<(f64, f64)>,
     pub(crate) p50: Option<f64>,
-    /// Percentages, and the milliseconds that so many of the pongs do not exceed.
+    /// Percentages, and the milliseconds that this share of the pongs does not exceed.
     pub(crate) percentiles: Vec<(f64, f64)>,
     /// How many pongs there are.
     pub(crate) count: u64,
