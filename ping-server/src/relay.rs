@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, value_parser};
-use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, identity::Keypair};
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use ping_core::{
     ServerAddress,
     hardening::Limits,
@@ -105,9 +105,9 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
     let has_external = !external.is_empty();
     external.into_iter().for_each(|address| relay.add_external_address(address));
 
-    let mut starting: HashSet<ListenerId> = HashSet::new();
+    let listeners = addresses.len();
     for address in addresses {
-        starting.insert(relay.listen(address.clone()).with_context(|| format!("cannot listen on {address}"))?);
+        relay.listen(address.clone()).with_context(|| format!("cannot listen on {address}"))?;
     }
     let peer = keypair.public().to_peer_id();
     let mut listening = Vec::new();
@@ -133,7 +133,7 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
         }
         report(&reporter, peer, &event);
         // Each listener reports its first address at once.
-        if !is_ready && listening.len() >= starting.len() {
+        if !is_ready && listening.len() >= listeners {
             is_ready = true;
             reporter.report(&ServerEvent::RelayReady { peer_id: PeerIdText(peer) });
             if !args.json {

@@ -12,7 +12,6 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::transport::ListenerId,
     identity::Keypair,
     ping, relay,
     swarm::{self, NetworkBehaviour, SwarmEvent},
@@ -141,8 +140,8 @@ impl Relay {
     /// # Errors
     ///
     /// When the system refuses, or the address names no transport that the relay uses.
-    pub fn listen(&mut self, address: Multiaddr) -> io::Result<ListenerId> {
-        self.swarm.listen_on(address).map_err(io::Error::other)
+    pub fn listen(&mut self, address: Multiaddr) -> io::Result<()> {
+        self.swarm.listen_on(address).map(drop).map_err(io::Error::other)
     }
 
     /// Others reach the relay at this address. A server whose place is there tells it to its clients.
