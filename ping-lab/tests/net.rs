@@ -196,8 +196,8 @@ fn has_nft() -> bool {
 }
 
 /// A client that pings without end and logs what it does.
-fn pinging(lan: &Lan, address: &str) -> Process {
-    let arguments = ["-i", "100ms", "-c", "0", "--server", address];
+fn pinging(lan: &Lan, address: &str, mode: &str) -> Process {
+    let arguments = ["-i", "100ms", "-c", "0", "--mode", mode, "--server", address];
     let client = Process::start(&mut lan.client_command(1, &arguments));
     client.log_with("Received PONG");
     client
@@ -209,7 +209,7 @@ fn a_cable_that_is_cut_is_noticed_once_and_the_run_goes_on_when_it_is_back() {
     for transport in ["tcp", "quic-v1"] {
         let lan = Lan::new();
         let server = lan.server(0, &[]);
-        let client = pinging(&lan, server.address(transport));
+        let client = pinging(&lan, server.address(transport), "ask");
         ip(&format!("-n {} link set eth0 down", lan.hosts[0]));
         client.log_with("reconnecting");
         ip(&format!("-n {} link set eth0 up", lan.hosts[0]));
@@ -230,10 +230,10 @@ fn a_short_silence_of_the_link_loses_no_ping_and_does_not_outlast_itself() {
     if !has_nft() {
         return;
     }
-    for transport in ["tcp", "quic-v1"] {
+    for (transport, mode) in [("tcp", "ask"), ("tcp", "stream"), ("quic-v1", "ask"), ("quic-v1", "stream")] {
         let lan = Lan::new();
         let server = lan.server(0, &[]);
-        let client = pinging(&lan, server.address(transport));
+        let client = pinging(&lan, server.address(transport), mode);
         // Packets vanish on the way, which neither side notices.
         let rule = "add table inet cut; add chain inet cut in { type filter hook input priority 0; }; \
                     add rule inet cut in drop";
@@ -247,9 +247,9 @@ fn a_short_silence_of_the_link_loses_no_ping_and_does_not_outlast_itself() {
         assert_eq!(
             (lost(&result, "timed_out"), &result["reconnects"]["count"]),
             (0, &0.into()),
-            "{transport}: {result}"
+            "{transport}, {mode}: {result}"
         );
-        assert_eq!(lost(&result, "connection_lost"), 0, "{transport}: {result}");
+        assert_eq!(lost(&result, "connection_lost"), 0, "{transport}, {mode}: {result}");
     }
 }
 
@@ -320,7 +320,7 @@ fn a_name_is_resolved_afresh_when_its_server_has_moved() {
         };
         let server = at("10.98.0.1");
         let suffix = if transport == "udp" { "/quic-v1" } else { "" };
-        let client = pinging(&lan, &format!("/dns4/moving.example/{transport}/36341{suffix}"));
+        let client = pinging(&lan, &format!("/dns4/moving.example/{transport}/36341{suffix}"), "ask");
         server.process.signal("KILL");
         drop(server);
         hosts.say("10.98.0.3 moving.example\n");

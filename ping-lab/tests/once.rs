@@ -118,6 +118,25 @@ fn pings_that_are_given_up_while_the_server_rests_do_not_end_the_run() {
 }
 
 #[test]
+fn a_server_that_rests_until_its_connection_is_given_up_counts_each_ping_once() {
+    for transport in ["tcp", "quic"] {
+        for mode in ["ask", "stream"] {
+            let server = Server::start();
+            let arguments = ["--retry", "-i", "20ms", "-W", "5min", "-c", "0", "--mode", mode];
+            let client = Process::start(&mut client_command(server.address(transport), &arguments));
+            server.process.two_pings();
+            server.process.signal("STOP");
+            client.log_with("reconnecting");
+            server.process.signal("CONT");
+            client.log_with("Connected again");
+            server.process.two_pings();
+            let result = result_of(client);
+            check(&result, total_of(&server), &format!("{transport}, {mode}"));
+        }
+    }
+}
+
+#[test]
 fn what_was_counted_in_the_warm_up_is_not_among_the_pings() {
     let server = Server::start();
     for mode in ["ask", "stream"] {

@@ -28,6 +28,7 @@ use std::{
 };
 
 use kameo::actor::RemoteActorRef;
+use libp2p::swarm::ConnectionId;
 use ping_core::{PeerText, PingActor, protocol::RunId};
 use serde::Serialize;
 
@@ -167,6 +168,10 @@ pub(crate) trait Pinger {
 
     /// No ping below this number will be sent again.
     fn settle_below(&mut self, _floor: u64) {}
+
+    /// Sends on another connection to the same server from now on. Answers still arrive on the one before. Kameo's
+    /// messages need nothing for that: the node puts them on the new connection.
+    fn move_to(&mut self, _connection: ConnectionId) {}
 
     /// The connection is of no use: do as when it is lost.
     fn drop_connection(&mut self, reason: PeerText) -> Result<Progress, Error> {

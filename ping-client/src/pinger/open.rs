@@ -7,7 +7,7 @@ use std::{
 
 use futures::FutureExt;
 use kameo::actor::RemoteActorRef;
-use libp2p::PeerId;
+use libp2p::{PeerId, swarm::ConnectionId};
 use ping_core::{Connection, Node, PeerText, PingActor};
 use tokio::{
     sync::{
@@ -118,7 +118,7 @@ impl<'a> Opener<'a> {
         actor: RemoteActorRef<PingActor>,
         mut connection: Connection,
     ) -> Result<Connected<'a>, Error> {
-        let error = match self.open(&actor, connection.peer).await {
+        let error = match self.open(&actor, connection.peer, connection.id).await {
             Ok(opened) => return Ok(self.connected(opened, actor, connection)),
             Err(error) => error,
         };
@@ -139,7 +139,8 @@ impl<'a> Opener<'a> {
             let finder = Finder::new(self.node, self.name, self.find_timeout);
             let Found { actor, mut connection, .. } = finder.again(&place).await?;
             let twins = self.twins.clone();
-            let opening = async { tokio::join!(self.open(&actor, connection.peer), twins.is_another(&actor)) };
+            let opening =
+                async { tokio::join!(self.open(&actor, connection.peer, connection.id), twins.is_another(&actor)) };
             let opened = tokio::select! {
                 (opened, is_another) = opening => {
                     self.warn_of_twins(is_another, &connection);
@@ -177,6 +178,7 @@ impl<'a> Opener<'a> {
         &mut self,
         actor: &RemoteActorRef<PingActor>,
         peer: PeerId,
+        connection: ConnectionId,
     ) -> Result<(Box<dyn Pinger + 'a>, Facts), Error> {
         if let Some(run) = &mut self.run {
             run.join(actor).await?;
@@ -184,7 +186,7 @@ impl<'a> Opener<'a> {
         let run = self.run.as_ref().map(|run| run.id);
         let (mode, size) = (self.plan.mode, self.plan.size);
         if mode.streams() {
-            match StreamPinger::open(self.node, peer, mode == Mode::StreamTell, size, run).await {
+            match StreamPinger::open(self.node, (peer, connection), mode == Mode::StreamTell, size, run).await {
                 Ok((pinger, total)) => {
                     self.plan.mode = if mode == Mode::Auto { Mode::Stream } else { mode };
                     let facts = Facts { mode: self.plan.mode, total: Some(total), about: About::Unknown };
@@ -219,9 +221,8 @@ impl<'a> Opener<'a> {
         let run = self.run.as_ref().map(|run| run.id);
         let remembers_run = self.run.as_mut().is_none_or(|run| !std::mem::take(&mut run.is_unreported));
         let actor = ActorHandle { actor, run, remembers_run: remembers_all };
-        // A stream is of one connection, and so is a place on a relay.
-        let can_move =
-            self.can_reopen() && !facts.mode.streams() && Path::of(&connection.address).kind == PathKind::Direct;
+        // A circuit is of one connection to its relay.
+        let can_move = self.can_reopen() && Path::of(&connection.address).kind == PathKind::Direct;
         let spare = can_move.then(|| Spare::new(self.node, &connection, self.plan.timeout));
         let path = Path::of(&connection.address);
         Connected { pinger, actor, closed: connection.closed, path, spare, facts, remembers_run }
@@ -246,6 +247,8 @@ impl Connected<'_> {
         }
         if let Some(Poll::Ready(connection)) = self.spare.as_mut().map(|spare| spare.poll(context)) {
             self.closed = connection.closed;
+            self.pinger.move_to(connection.id);
+            context.waker().wake_by_ref();
         }
         let reason = ready!(self.closed.poll_unpin(context)).unwrap_or_else(|_| "the node stopped".into());
         Poll::Ready(Err(Error::Lost { reason }))

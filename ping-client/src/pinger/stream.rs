@@ -1,11 +1,13 @@
 //! `--mode stream` and `stream-tell`: one long-lived stream for all pings.
 
 use std::{
+    mem,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use libp2p::PeerId;
+use futures::{FutureExt, future::LocalBoxFuture};
+use libp2p::{PeerId, swarm::ConnectionId};
 use ping_core::{
     Node, PeerText,
     protocol::RunId,
@@ -25,45 +27,121 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many pings are settled before the actor is told. Its window is a hundred times as wide.
 pub(super) const SETTLE_STEP: u64 = 1024;
 
-/// Pings on one stream.
-pub(super) struct StreamPinger {
+/// Pings on one stream, or, while they move to another connection, on two.
+pub(super) struct StreamPinger<'a> {
+    node: &'a Node,
+    peer: PeerId,
+    run: Option<RunId>,
     client: Client,
+    /// The stream on the connection before, while pings are in flight there, and the last of them.
+    old: Option<(Client, u64)>,
+    /// The stream that pings will move to.
+    opening: Option<LocalBoxFuture<'a, Result<(Client, u64), Error>>>,
     tells: bool,
     payloads: Payloads,
+    last_sequence: u64,
     /// What the actor was last told of settled pings.
     settled_below: u64,
     /// The client's outcomes, kept to reuse the allocation.
     resolved: Vec<Resolved>,
 }
 
-impl StreamPinger {
-    /// Opens the stream. Returns with it how many pings the actor has counted so far. Fails if the server does not
-    /// speak the protocol, or does not serve the stream.
+impl<'a> StreamPinger<'a> {
+    /// Opens the stream on this connection to the peer. Returns with it how many pings the actor has counted so far.
+    /// Fails if the server does not speak the protocol, or does not serve the stream.
     pub(super) async fn open(
-        node: &Node,
-        peer: PeerId,
+        node: &'a Node,
+        (peer, connection): (PeerId, ConnectionId),
         tells: bool,
         size: u64,
         run: Option<RunId>,
     ) -> Result<(Self, u64), Error> {
-        let open = async { Client::open(node.open_stream(peer).await?, run).await };
-        let (client, total) = match timeout(OPEN_TIMEOUT, open).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(Ended::Unsupported)) => return Err(Error::NoStream { peer }),
-            Ok(Err(ended)) => return Err(into_error(&ended)),
-            Err(_) => return Err(Error::StreamEnded { reason: "the server did not start to serve it".into() }),
+        let (client, total) = open(node, (peer, connection), run).await?;
+        let pinger = Self {
+            node,
+            peer,
+            run,
+            client,
+            old: None,
+            opening: None,
+            tells,
+            payloads: Payloads::new(size),
+            last_sequence: 0,
+            settled_below: 0,
+            resolved: Vec::new(),
         };
-        Ok((Self { client, tells, payloads: Payloads::new(size), settled_below: 0, resolved: Vec::new() }, total))
+        Ok((pinger, total))
+    }
+
+    /// The stream that a ping was sent on.
+    fn client_of(&mut self, sequence: u64) -> &mut Client {
+        match &mut self.old {
+            Some((old, last)) if sequence <= *last => old,
+            _ => &mut self.client,
+        }
+    }
+
+    fn poll_opening(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+        let Some(Poll::Ready(opened)) = self.opening.as_mut().map(|opening| opening.poll_unpin(context)) else {
+            return Ok(());
+        };
+        self.opening = None;
+        let (mut client, _) = opened?;
+        if self.settled_below > 0 {
+            client.settle_below(self.settled_below);
+        }
+        let old = mem::replace(&mut self.client, client);
+        // What was in flight even before the last move has had its time.
+        self.old = Some((old, self.last_sequence));
+        Ok(())
+    }
+
+    /// Polls the stream before, until nothing is in flight there any more.
+    fn poll_old(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+        let Some((old, _)) = &mut self.old else { return Ok(()) };
+        let polled = old.poll(context, &mut self.resolved);
+        if old.in_flight() == 0 {
+            self.old = None;
+        } else if let Poll::Ready(Err(ended)) = polled {
+            return Err(into_error(&ended));
+        }
+        Ok(())
+    }
+
+    fn poll_clients(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_opening(context)?;
+        self.poll_old(context)?;
+        match self.client.poll(context, &mut self.resolved) {
+            Poll::Pending if self.resolved.is_empty() => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
+            polled => polled.map_err(|ended| into_error(&ended)),
+        }
     }
 }
 
-impl Pinger for StreamPinger {
+/// Opens a stream on this connection to the peer.
+async fn open(
+    node: &Node,
+    (peer, connection): (PeerId, ConnectionId),
+    run: Option<RunId>,
+) -> Result<(Client, u64), Error> {
+    let open = async { Client::open(node.open_stream(peer, connection).await?, run).await };
+    match timeout(OPEN_TIMEOUT, open).await {
+        Ok(Err(Ended::Unsupported)) => Err(Error::NoStream { peer }),
+        Ok(opened) => opened.map_err(|ended| into_error(&ended)),
+        Err(_) => Err(Error::StreamEnded { reason: "the server did not start to serve it".into() }),
+    }
+}
+
+impl Pinger for StreamPinger<'_> {
     fn has_room(&self) -> bool {
-        self.client.in_flight() < WIDTH
+        let on_old = self.old.as_ref().map_or(0, |(old, _)| old.in_flight());
+        self.client.in_flight() + on_old < WIDTH
     }
 
     fn send(&mut self, sequence: u64) {
         let payload = self.payloads.of(sequence);
+        self.last_sequence = self.last_sequence.max(sequence);
         if self.tells {
             self.client.tell(sequence, payload);
         } else {
@@ -72,24 +150,24 @@ impl Pinger for StreamPinger {
     }
 
     fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
-        let polled = ready!(self.client.poll(context, &mut self.resolved));
+        let polled = ready!(self.poll_clients(context));
         // Pongs may arrive together with the end.
         resolved.extend(self.resolved.drain(..).map(|ping| match ping {
             Resolved::Pong { id, total } => (id, Ok(Answer { total: Some(total) })),
             Resolved::Told { id } => (id, Ok(Answer { total: None })),
             Resolved::Damaged { id } => (id, Err(PingError::Damaged { sequence: id })),
         }));
-        Poll::Ready(polled.map(|()| Progress::Resolved).map_err(|ended| into_error(&ended)))
+        Poll::Ready(polled.map(|()| Progress::Resolved))
     }
 
     fn give_up(&mut self, sequence: u64) {
-        self.client.give_up(sequence);
+        self.client_of(sequence).give_up(sequence);
     }
 
     fn forget(&mut self, sequence: u64) {
         // A told ping is acknowledged in order, and takes up room until then.
         if !self.tells {
-            self.client.forget(sequence);
+            self.client_of(sequence).forget(sequence);
         }
     }
 
@@ -98,6 +176,10 @@ impl Pinger for StreamPinger {
             self.client.settle_below(floor);
             self.settled_below = floor;
         }
+    }
+
+    fn move_to(&mut self, connection: ConnectionId) {
+        self.opening = Some(open(self.node, (self.peer, connection), self.run).boxed_local());
     }
 }
 

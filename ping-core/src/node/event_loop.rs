@@ -136,7 +136,9 @@ impl EventLoop {
                 Some(asker) => asker.ask(&peer, request, reply),
                 None => drop(reply.send(Err(AskError::Unsupported))),
             },
-            Command::OpenStream { peer, opening } => self.swarm.behaviour_mut().streams.open(peer, opening),
+            Command::OpenStream { peer, connection, opening } => {
+                self.swarm.behaviour_mut().streams.open(peer, connection, opening);
+            }
             Command::Reserve { address, reply } => match self.swarm.listen_on(address) {
                 Ok(listener) => drop(self.reserving.insert(listener, reply)),
                 Err(error) => drop(reply.send(Err(error.to_string()))),

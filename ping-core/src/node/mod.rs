@@ -139,7 +139,7 @@ enum Command {
     Dial { address: Multiaddr, expected: Option<PeerId>, is_spare: bool, reply: DialReply },
     Close(ConnectionId),
     AskDirectory { peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, AskError>> },
-    OpenStream { peer: PeerId, opening: Opening },
+    OpenStream { peer: PeerId, connection: ConnectionId, opening: Opening },
     Reserve { address: Multiaddr, reply: oneshot::Sender<Result<Reservation, String>> },
     AddExternalAddress(Multiaddr),
     Disconnect(PeerId),
@@ -285,14 +285,14 @@ impl Node {
         self.signs.last(peer)
     }
 
-    /// Opens a [`stream`](crate::stream) to a connected peer.
+    /// Opens a [`stream`](crate::stream) to a peer on this connection.
     ///
     /// # Errors
     ///
-    /// When there is no connection, or it fails. That the peer does not speak the protocol may show only when the
+    /// When the connection is gone, or fails. That the peer does not speak the protocol may show only when the
     /// stream is read.
-    pub async fn open_stream(&self, peer: PeerId) -> Result<Stream, Ended> {
-        self.ask(|opening| Command::OpenStream { peer, opening }).await.unwrap_or(Err(Ended::NotConnected))
+    pub async fn open_stream(&self, peer: PeerId, connection: ConnectionId) -> Result<Stream, Ended> {
+        self.ask(|opening| Command::OpenStream { peer, connection, opening }).await.unwrap_or(Err(Ended::NotConnected))
     }
 
     /// Gets a place on a relay, at its address with its identity and `/p2p-circuit` at the end. Needs

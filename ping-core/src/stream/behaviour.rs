@@ -56,7 +56,7 @@ pub(crate) type Accepting = Option<mpsc::UnboundedSender<Inbound>>;
 /// Opens and accepts streams.
 pub(crate) struct Behaviour {
     accepting: Accepting,
-    openings: VecDeque<(PeerId, Opening)>,
+    openings: VecDeque<(PeerId, ConnectionId, Opening)>,
     waker: Option<Waker>,
     /// Streams above the limit, on all connections.
     rejections: Arc<Mutex<LogLimit>>,
@@ -67,9 +67,9 @@ impl Behaviour {
         Self { accepting, openings: VecDeque::new(), waker: None, rejections: Arc::default() }
     }
 
-    /// Opens a stream to a connected peer. If there is no connection, `opening` is dropped.
-    pub(crate) fn open(&mut self, peer: PeerId, opening: Opening) {
-        self.openings.push_back((peer, opening));
+    /// Opens a stream to a peer. If the connection is gone, `opening` is dropped.
+    pub(crate) fn open(&mut self, peer: PeerId, connection: ConnectionId, opening: Opening) {
+        self.openings.push_back((peer, connection, opening));
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -119,8 +119,9 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        if let Some((peer_id, event)) = self.openings.pop_front() {
-            return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::Any, event });
+        if let Some((peer_id, connection, event)) = self.openings.pop_front() {
+            let handler = NotifyHandler::One(connection);
+            return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event });
         }
         self.waker = Some(context.waker().clone());
         Poll::Pending
