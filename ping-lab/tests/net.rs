@@ -38,6 +38,16 @@ fn a_server_is_found_by_mdns_from_the_same_host_and_from_another() {
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
+fn servers_find_each_other_by_mdns_and_make_a_cluster() {
+    let lan = Lan::new();
+    let member = |host: usize, node: &str| lan.server(host, &["--node", node, "--join", "mdns"]);
+    let (alpha, beta) = (member(0, "alpha"), member(1, "beta"));
+    assert_eq!(alpha.process.event("member_joined")["node"], "beta");
+    assert_eq!(beta.process.event("member_joined")["node"], "alpha");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
 fn of_several_servers_one_is_taken_and_the_others_are_named() {
     let lan = Lan::new();
     let servers = [lan.server(0, &[]), lan.server(1, &[]), lan.server(1, &["--port", "0"])];
