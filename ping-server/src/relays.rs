@@ -1,7 +1,8 @@
 //! `--relay-via`: a place on each relay, for as long as the server runs; and the ticket that names them.
 
-use std::{future::pending, time::Duration};
+use std::{convert::Infallible, future::pending, time::Duration};
 
+use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     Node, ServerAddress, Transport,
@@ -20,6 +21,9 @@ pub(crate) const MAX: usize = MAX_RELAYS;
 /// soon.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
+/// The pause before a relay is asked again where this node is seen.
+const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(15);
+
 /// What becomes of a place on a relay.
 #[derive(Debug)]
 pub(crate) enum Place {
@@ -35,10 +39,14 @@ pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, places: mpsc:
     let (mut pause, mut has_warned) = (first, false);
     loop {
         match reserve(node, relay).await {
-            Ok((peer, addresses, reservation)) => {
+            Ok((peer, used, addresses, reservation)) => {
                 (pause, has_warned) = (first, false);
+                let others: Vec<_> = addresses.iter().filter(|address| **address != used).cloned().collect();
                 let _ = places.send(Place::Held { relay: peer, addresses });
-                let reason = reservation.lost.await.unwrap_or_else(|_| "the node stopped".into());
+                let reason = tokio::select! {
+                    reason = reservation.lost => reason.unwrap_or_else(|_| "the node stopped".into()),
+                    never = be_seen(node, peer, &others) => match never {},
+                };
                 let _ = places.send(Place::Lost { relay: peer, reason });
             }
             Err(reason) if !std::mem::replace(&mut has_warned, true) => {
@@ -51,9 +59,28 @@ pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, places: mpsc:
     }
 }
 
-/// Connects to a relay by the first transport that works, and gets a place there. Returns who it is, and where others
-/// reach it.
-async fn reserve(node: &Node, relay: &ServerAddress) -> Result<(PeerId, Vec<Multiaddr>, Reservation), String> {
+/// Keeps a connection to the relay at each of these addresses, so that it tells this node where others see it over each
+/// transport.
+async fn be_seen(node: &Node, relay: PeerId, addresses: &[Multiaddr]) -> Infallible {
+    let by_address = addresses.iter().map(|address| async move {
+        loop {
+            match node.dial(address.clone(), Some(relay)).await {
+                Ok(connection) => drop(connection.closed.await),
+                Err(error) => debug!(%relay, %error, "the relay cannot say where this node is seen"),
+            }
+            sleep(SEEN_AGAIN_AFTER).await;
+        }
+    });
+    join_all(by_address).await;
+    pending().await
+}
+
+/// Connects to a relay by the first transport that works, and gets a place there. Returns who it is, the address that
+/// works, and all at which others reach it.
+async fn reserve(
+    node: &Node,
+    relay: &ServerAddress,
+) -> Result<(PeerId, Multiaddr, Vec<Multiaddr>, Reservation), String> {
     let ips = relay.resolve().await.map_err(|error| error.to_string())?;
     let mut failure = String::from("it has no address");
     // TCP tells more when it fails.
@@ -70,7 +97,7 @@ async fn reserve(node: &Node, relay: &ServerAddress) -> Result<(PeerId, Vec<Mult
             let reservation = node.reserve(circuit(&address, connection.peer)).await?;
             // A client tries the other transports at the same port, too.
             let addresses = Transport::ALL.iter().map(|transport| relay.multiaddr_at(*ip, *transport)).collect();
-            return Ok((connection.peer, addresses, reservation));
+            return Ok((connection.peer, address, addresses, reservation));
         }
     }
     Err(failure)

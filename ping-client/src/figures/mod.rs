@@ -157,7 +157,9 @@ impl Figures {
         self.server_total = self.server_total.max(answer.total);
         let time = sample.ended - sample.from;
         self.rtt.record(time);
-        self.paths.last_mut().into_iter().for_each(|path| path.times.record(time));
+        let sent = self.since_start(sample.sent);
+        let taken = self.paths.iter().rposition(|path| path.from <= sent).unwrap_or_default();
+        self.paths.get_mut(taken).into_iter().for_each(|path| path.times.record(time));
         let (due, ended) = (self.since_start(sample.due), self.since_start(sample.ended));
         self.series.answered(due, time, ended);
     }

@@ -157,7 +157,7 @@ fn paths(figures: &Figures, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     let text = |it: &PathFigures| {
-        let kind = if it.path.kind == PathKind::Direct { "direct" } else { "through a relay" };
+        let kind = it.path.kind.name();
         let by = it.path.transport.map(|transport| format!(" by {transport}")).unwrap_or_default();
         let median =
             it.times.summary().map(|summary| format!(", p50 {}", milliseconds(summary.p50))).unwrap_or_default();

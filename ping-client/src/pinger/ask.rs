@@ -7,6 +7,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use kameo::actor::RemoteActorRef;
+use libp2p::swarm::ConnectionId;
 use ping_core::{
     PingActor,
     protocol::{Echo, MAX_IN_FLIGHT, Once, Ping, RunId, Verdict},
@@ -42,6 +43,9 @@ pub(super) struct AskPinger {
     settled_below: u64,
     busy: u64,
     in_flight: FuturesUnordered<BoxFuture<'static, Resolved>>,
+    last_sequence: u64,
+    /// The last ping before pings moved to another connection, and how many up to it are in flight.
+    before_move: (u64, usize),
     /// Whether Kameo says that the connection is gone. The layer around learns it within a moment; until then, every
     /// further ping would fail at once.
     is_lost: bool,
@@ -71,6 +75,8 @@ impl AskPinger {
             settled_below: 0,
             busy: 0,
             in_flight: FuturesUnordered::new(),
+            last_sequence: 0,
+            before_move: (0, 0),
             is_lost: false,
         })
     }
@@ -91,6 +97,7 @@ impl Pinger for AskPinger {
     }
 
     fn send(&mut self, sequence: u64) {
+        self.last_sequence = self.last_sequence.max(sequence);
         let (actor, tells, timeout) = (self.actor.clone(), self.tells, self.timeout);
         let message = self.message(sequence);
         let ping = async move {
@@ -113,10 +120,21 @@ impl Pinger for AskPinger {
     fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
         while let Poll::Ready(Some((sequence, busy, outcome))) = self.in_flight.poll_next_unpin(context) {
             self.busy += busy;
+            let (last, in_flight) = &mut self.before_move;
+            *in_flight = in_flight.saturating_sub(usize::from(sequence <= *last));
             self.is_lost |= outcome == Err(PingError::ConnectionLost);
             resolved.push((sequence, outcome));
         }
         if resolved.is_empty() { Poll::Pending } else { Poll::Ready(Ok(Progress::Resolved)) }
+    }
+
+    fn has_drained(&self) -> bool {
+        self.before_move.1 == 0
+    }
+
+    /// The node puts Kameo's messages on the new connection.
+    fn move_to(&mut self, _: ConnectionId) {
+        self.before_move = (self.last_sequence, self.in_flight.len());
     }
 
     /// The next pings say it.

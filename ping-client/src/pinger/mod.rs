@@ -4,6 +4,7 @@
 //! - `ask` and `stream` send them, over Kameo's messages or over one stream.
 //! - `open` opens one of these on a connection, and notices when the connection is gone.
 //! - `path`: whether they take a relay.
+//! - `direct` leaves a relay as soon as there is a direct connection.
 //! - `spare` makes another connection beside one that is silent.
 //! - `reconnect` opens another when the connection is lost.
 //! - `twins` notices that another machine with the same identity answers then.
@@ -11,6 +12,7 @@
 //! - `spread` spreads pings over several of these.
 
 mod ask;
+mod direct;
 mod open;
 mod path;
 mod payloads;
@@ -169,9 +171,18 @@ pub(crate) trait Pinger {
     /// No ping below this number will be sent again.
     fn settle_below(&mut self, _floor: u64) {}
 
-    /// Sends on another connection to the same server from now on. Answers still arrive on the one before. Kameo's
-    /// messages need nothing for that: the node puts them on the new connection.
+    /// Sends on another connection to the same server from now on. Answers still arrive on the one before.
     fn move_to(&mut self, _connection: ConnectionId) {}
+
+    /// Whether pings still take the connection before.
+    fn is_moving(&self) -> bool {
+        false
+    }
+
+    /// Whether everything is answered that was in flight when pings moved to another connection.
+    fn has_drained(&self) -> bool {
+        true
+    }
 
     /// The connection is of no use: do as when it is lost.
     fn drop_connection(&mut self, reason: PeerText) -> Result<Progress, Error> {

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use super::{
     About, ActorHandle, Mode, Outcome, Path, PathKind, Pinger, PingerPlan, Progress, about,
     ask::AskPinger,
+    direct::Direct,
     questions::{RunState, no_answer},
     spare::Spare,
     stream::StreamPinger,
@@ -69,8 +70,12 @@ pub(super) struct Connected<'a> {
     pub(super) actor: ActorHandle,
     closed: oneshot::Receiver<PeerText>,
     pub(super) path: Path,
+    /// The way that pings take once they have moved.
+    next_path: Path,
     /// For what does not depend on one connection.
     spare: Option<Spare<'a>>,
+    /// Of a connection through a relay.
+    direct: Option<Direct<'a>>,
     pub(super) facts: Facts,
     pub(super) remembers_run: bool,
 }
@@ -221,11 +226,22 @@ impl<'a> Opener<'a> {
         let run = self.run.as_ref().map(|run| run.id);
         let remembers_run = self.run.as_mut().is_none_or(|run| !std::mem::take(&mut run.is_unreported));
         let actor = ActorHandle { actor, run, remembers_run: remembers_all };
-        // A circuit is of one connection to its relay.
-        let can_move = self.can_reopen() && Path::of(&connection.address).kind == PathKind::Direct;
-        let spare = can_move.then(|| Spare::new(self.node, &connection, self.plan.timeout));
         let path = Path::of(&connection.address);
-        Connected { pinger, actor, closed: connection.closed, path, spare, facts, remembers_run }
+        let is_relayed = path.kind == PathKind::Relayed;
+        // A circuit is of one connection to its relay.
+        let spare = (self.can_reopen() && !is_relayed).then(|| Spare::new(self.node, &connection, self.plan.timeout));
+        let direct = is_relayed.then(|| Direct::new(self.node, &connection, self.plan.timeout));
+        Connected {
+            pinger,
+            actor,
+            closed: connection.closed,
+            path,
+            next_path: path,
+            spare,
+            direct,
+            facts,
+            remembers_run,
+        }
     }
 }
 
@@ -236,7 +252,11 @@ impl Connected<'_> {
         context: &mut Context<'_>,
         resolved: &mut Vec<(u64, Outcome)>,
     ) -> Poll<Result<Progress, Error>> {
-        match self.pinger.poll(context, resolved) {
+        let polled = self.pinger.poll(context, resolved);
+        if !self.pinger.is_moving() {
+            self.path = self.next_path;
+        }
+        match polled {
             Poll::Ready(Err(Error::Lost { reason })) => {
                 // What the pinger noticed first, the connection can often explain.
                 let reason = self.closed.try_recv().unwrap_or(reason);
@@ -245,10 +265,19 @@ impl Connected<'_> {
             Poll::Pending => {}
             ready => return ready,
         }
+        let has_drained = self.pinger.has_drained();
+        if let Some(Poll::Ready((connection, path))) =
+            self.direct.as_mut().map(|direct| direct.poll(context, has_drained))
+        {
+            self.closed = connection.closed;
+            self.next_path = path;
+            self.pinger.move_to(connection.id);
+            return Poll::Ready(Ok(Progress::Resolved));
+        }
         if let Some(Poll::Ready(connection)) = self.spare.as_mut().map(|spare| spare.poll(context)) {
             self.closed = connection.closed;
             self.pinger.move_to(connection.id);
-            context.waker().wake_by_ref();
+            return Poll::Ready(Ok(Progress::Resolved));
         }
         let reason = ready!(self.closed.poll_unpin(context)).unwrap_or_else(|_| "the node stopped".into());
         Poll::Ready(Err(Error::Lost { reason }))

@@ -1,15 +1,30 @@
 //! The way that pings take: directly, or through a relay.
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use ping_core::{Transport, nat::is_circuit, transport::endpoint};
+use ping_core::{Transport, cluster::is_global, nat::is_circuit, transport::endpoint};
 use serde::Serialize;
 
 /// Whether a relay is on the way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PathKind {
+    /// To an address at which the server is reached.
     Direct,
+    /// Directly, after both routers were opened for each other.
+    Punched,
+    /// Through a relay.
     Relayed,
+}
+
+impl PathKind {
+    /// As text names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Punched => "hole punched",
+            Self::Relayed => "through a relay",
+        }
+    }
 }
 
 /// The way that pings take.
@@ -26,6 +41,14 @@ impl Path {
         let kind = if is_circuit(address) { PathKind::Relayed } else { PathKind::Direct };
         let first: Multiaddr = address.iter().take_while(|part| !matches!(part, Protocol::P2p(_))).collect();
         Self { kind, transport: endpoint(&first).map(|(.., transport)| transport) }
+    }
+
+    /// The way of a connection that was made beside one through a relay.
+    pub(crate) fn beside_relayed(address: &Multiaddr) -> Self {
+        let path = Self::of(address);
+        let is_global = endpoint(address).is_some_and(|(ip, ..)| is_global(ip));
+        // No router is between the two in one local network.
+        if is_global { Self { kind: PathKind::Punched, ..path } } else { path }
     }
 
     /// The transport as options and JSON name it.

@@ -178,6 +178,14 @@ impl Pinger for StreamPinger<'_> {
         }
     }
 
+    fn is_moving(&self) -> bool {
+        self.opening.is_some()
+    }
+
+    fn has_drained(&self) -> bool {
+        self.opening.is_none() && self.old.is_none()
+    }
+
     fn move_to(&mut self, connection: ConnectionId) {
         self.opening = Some(open(self.node, (self.peer, connection), self.run).boxed_local());
     }

@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 
 use crate::{
     error::{Error, PingError},
-    pinger::{Outcome, Pinger, Progress},
+    pinger::{Outcome, Path, Pinger, Progress},
 };
 use in_flight::{InFlight, Ping, State};
 use schedule::wait_until;
@@ -74,7 +74,8 @@ pub(crate) async fn run(
 ) -> RunResult {
     let in_flight = InFlight::new(timeout);
     let mut ticks = Ticks::each(observer.tick_every());
-    let mut run = Run { pinger, observer, schedule, after, timeout, in_flight, resolved: vec![], lost_since: None };
+    let mut run =
+        Run { pinger, observer, schedule, after, timeout, in_flight, resolved: vec![], lost_since: None, path: None };
     run.note_path(Instant::now());
     // One timer for all pings: they have the same timeout, so the one that was sent first expires first.
     let mut expiry = pin!(OptionFuture::from(None));
@@ -109,6 +110,7 @@ pub(crate) async fn run(
         let is_lost = progress.as_ref().map_or(true, |progress| *progress == Progress::Lost);
         run.settle(now, is_lost);
         run.note_outage(now);
+        run.note_path(now);
         if let Err(error) = progress {
             break End::Failed(error);
         }
@@ -136,6 +138,8 @@ struct Run<'a> {
     resolved: Vec<(u64, Outcome)>,
     /// Since when there is no connection, and for how long there was none before.
     lost_since: Option<(Instant, Duration)>,
+    /// The way that pings took last.
+    path: Option<Path>,
 }
 
 impl Run<'_> {
@@ -210,7 +214,10 @@ impl Run<'_> {
     }
 
     fn note_path(&mut self, now: Instant) {
-        self.pinger.path().into_iter().for_each(|path| self.observer.path(now, path));
+        if let Some(path) = self.pinger.path().filter(|path| self.path != Some(*path)) {
+            self.path = Some(path);
+            self.observer.path(now, path);
+        }
     }
 
     /// Reports an outage when it is over. It began with the last sign of life, which the pinger knows.
@@ -221,7 +228,6 @@ impl Run<'_> {
                 self.lost_since = None;
                 let down = self.pinger.counters().down.saturating_sub(before);
                 self.observer.outage(now.checked_sub(down).unwrap_or(now), now);
-                self.note_path(now);
             }
             _ => {}
         }

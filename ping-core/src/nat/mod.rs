@@ -2,14 +2,16 @@
 //!
 //! - [`relay`]: a node that forwards connections between others (libp2p's circuit relay v2).
 //! - [`ticket`]: the word.
+//! - `punch`: what two nodes tell each other through a relay to connect without it (libp2p's DCUtR).
 //!
 //! A node with [`Options::uses_relays`](crate::Options::uses_relays) dials through relays, and can
 //! [reserve](crate::Node::reserve) a place on one. The connection inside a circuit is secured end to end.
 
+pub(crate) mod punch;
 pub mod relay;
 pub mod ticket;
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, identify, identity::Keypair, multiaddr::Protocol};
 
 pub use relay::{Relay, RelayEvent, RelayOptions};
 pub use ticket::Ticket;
@@ -22,4 +24,10 @@ pub fn is_circuit(address: &Multiaddr) -> bool {
 /// The circuit address of a peer with a reservation on the relay `relay`, which can be reached at `address`.
 pub fn circuit(address: &Multiaddr, relay: PeerId) -> Multiaddr {
     address.clone().with(Protocol::P2p(relay)).with(Protocol::P2pCircuit)
+}
+
+/// How a node learns at which address another sees it (libp2p's identify). It says of itself no more than it must.
+pub(crate) fn identify(keypair: &Keypair) -> identify::Behaviour {
+    let config = identify::Config::new("/kameo-ping/1".into(), keypair.public());
+    identify::Behaviour::new(config.with_hide_listen_addrs(true).with_cache_size(0))
 }

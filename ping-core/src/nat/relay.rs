@@ -11,7 +11,7 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm,
+    Multiaddr, PeerId, Swarm, identify,
     identity::Keypair,
     ping, relay,
     swarm::{self, NetworkBehaviour, SwarmEvent},
@@ -19,6 +19,7 @@ use libp2p::{
 
 use crate::{
     hardening::{ConnectionLimits, Limits, LogLimit, Memory},
+    nat,
     node::FairExecutor,
     transport::{self, Signs},
 };
@@ -98,6 +99,8 @@ struct Behaviour {
     limits: ConnectionLimits,
     relay: relay::Behaviour,
     keep_alive: ping::Behaviour,
+    /// Tells others at which address the relay sees them.
+    identify: identify::Behaviour,
 }
 
 /// Who has a place.
@@ -129,6 +132,7 @@ impl Relay {
             limits: ConnectionLimits::new(Limits::listener(options.max_connections)),
             relay: relay::Behaviour::new(peer, config(&options, holders.clone())),
             keep_alive: ping::Behaviour::default(),
+            identify: nat::identify(keypair),
         };
         let config = swarm::Config::with_executor(FairExecutor::default());
         let swarm = Swarm::new(transport, behaviour, peer, config);

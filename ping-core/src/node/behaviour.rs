@@ -5,6 +5,7 @@ use std::io;
 use kameo::remote;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
+    identify,
     identity::Keypair,
     ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
@@ -14,9 +15,10 @@ use super::{discovery::Discovery, keep_alive::KeepAlive, options::Options};
 use crate::{
     cluster::{self, Cluster},
     hardening::{ConnectionLimits, GuardedKameo},
-    protocol::{MAX_IN_FLIGHT, MAX_REQUEST_SIZE},
+    nat::{self, punch::PROTOCOL},
+    protocol::{MAX_IN_FLIGHT, MAX_REQUEST_SIZE, STREAM_PROTOCOL},
     registry::Registry,
-    stream,
+    stream::{self, behaviour::Accepting},
 };
 
 /// The protocols of one node.
@@ -34,6 +36,8 @@ pub(super) struct Behaviour {
     pub(super) cluster: Toggle<cluster::Behaviour>,
     pub(super) asker: Toggle<cluster::Asker>,
     relay: Toggle<relay::client::Behaviour>,
+    identify: Toggle<identify::Behaviour>,
+    pub(super) punch: Toggle<stream::behaviour::Behaviour>,
 }
 
 impl Behaviour {
@@ -46,6 +50,7 @@ impl Behaviour {
         key: &Keypair,
         options: Options,
         relay: Option<relay::client::Behaviour>,
+        punches: Accepting,
     ) -> io::Result<(Self, Option<Cluster>)> {
         let peer = key.public().to_peer_id();
         let messaging = remote::messaging::Config::default()
@@ -76,12 +81,14 @@ impl Behaviour {
                 options.tally,
                 options.listens,
             ),
-            streams: stream::behaviour::Behaviour::new(options.streams),
+            streams: stream::behaviour::Behaviour::new(STREAM_PROTOCOL, options.streams),
             keep_alive: KeepAlive::new(keep_alive),
             mdns: mdns.into(),
             cluster: cluster.into(),
             asker: options.asks_directories.then(cluster::Asker::new).into(),
             relay: relay.into(),
+            identify: punches.is_some().then(|| nat::identify(key)).into(),
+            punch: punches.map(|punches| stream::behaviour::Behaviour::new(PROTOCOL, Some(punches))).into(),
         };
         Ok((behaviour, handle))
     }

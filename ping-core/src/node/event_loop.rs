@@ -8,11 +8,15 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, pending},
+    stream::FuturesUnordered,
+};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::{ConnectedPoint, transport::ListenerId},
-    mdns, ping,
+    core::{ConnectedPoint, Endpoint, transport::ListenerId},
+    identify, mdns, ping,
     swarm::{
         ConnectionError, ConnectionId, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -27,6 +31,7 @@ use tracing::debug;
 use super::{
     Command, Connection, DialError, DialReply, Event, Reservation,
     behaviour::{Behaviour, BehaviourEvent},
+    punching::{Punching, Step},
 };
 use crate::{
     PeerText, address::without_peer, cluster::AskError, hardening::LogLimit, nat::is_circuit, transport::Signs,
@@ -56,6 +61,8 @@ struct Dial {
     expected: Option<PeerId>,
     /// Whether it may make a connection beside another one.
     is_spare: bool,
+    /// What this side acts as when both sides dial each other at once.
+    role: Endpoint,
     reply: DialReply,
 }
 
@@ -81,6 +88,8 @@ pub(super) struct EventLoop {
     reserving: HashMap<ListenerId, oneshot::Sender<Result<Reservation, String>>>,
     /// Gets the reason when a place is lost.
     reserved: HashMap<ListenerId, oneshot::Sender<String>>,
+    /// Of a node that uses relays: how it does without them.
+    punching: Option<Punching>,
 }
 
 impl EventLoop {
@@ -89,6 +98,7 @@ impl EventLoop {
         swarm: Swarm<Behaviour>,
         events: mpsc::UnboundedSender<Event>,
         (signs, silence): (Arc<Signs>, Duration),
+        punching: Option<Punching>,
     ) -> Self {
         Self {
             swarm,
@@ -104,6 +114,7 @@ impl EventLoop {
             accept_failures: LogLimit::default(),
             reserving: HashMap::new(),
             reserved: HashMap::new(),
+            punching,
         }
     }
 
@@ -112,6 +123,7 @@ impl EventLoop {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some((peer, connection)) = self.suspects.next() => self.look_again(peer, connection),
+                step = next_step(&mut self.punching) => self.on_step(step),
                 command = inbox.recv() => match command {
                     Some(Command::Stop) | None => break,
                     Some(command) => self.on_command(command),
@@ -129,8 +141,12 @@ impl EventLoop {
                 let _ = reply.send(self.swarm.listen_on(address).map(drop).map_err(io::Error::other));
             }
             Command::Dial { address, expected, is_spare, reply } => {
-                self.dial(address, Dial { expected, is_spare, reply });
+                self.dial(address, Dial { expected, is_spare, role: Endpoint::Dialer, reply });
             }
+            Command::AwaitDirect { peer, reply } => match &mut self.punching {
+                Some(punching) => punching.wait(peer, reply),
+                None => drop(reply.send(Err("this node uses no relays".into()))),
+            },
             Command::Close(id) => drop(self.swarm.close_connection(id)),
             Command::AskDirectory { peer, request, reply } => match self.swarm.behaviour_mut().asker.as_mut() {
                 Some(asker) => asker.ask(&peer, request, reply),
@@ -155,13 +171,18 @@ impl EventLoop {
     }
 
     fn dial(&mut self, address: Multiaddr, dial: Dial) {
+        // What a relay sees must be the port that a peer can reach.
+        let reuses_port = self.punching.is_some();
         let options = match dial.expected {
-            Some(peer) => DialOpts::peer_id(peer)
-                .addresses(vec![address])
-                .condition(PeerCondition::Always)
-                .allocate_new_port()
-                .build(),
-            None => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
+            Some(peer) => {
+                let options = DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::Always);
+                let options = if reuses_port { options } else { options.allocate_new_port() };
+                if dial.role.is_listener() { options.override_role().build() } else { options.build() }
+            }
+            None => {
+                let options = DialOpts::unknown_peer_id().address(address);
+                if reuses_port { options.build() } else { options.allocate_new_port().build() }
+            }
         };
         let id = options.connection_id();
         if dial.is_spare {
@@ -208,6 +229,11 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(event)) => self.on_keep_alive(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(peers))) => self.on_discovered(peers),
             SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => self.tell(Event::Cluster(event)),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                connection_id, info, ..
+            })) => {
+                self.punching.iter_mut().for_each(|it| it.on_observed(connection_id, info.observed_addr.clone()));
+            }
             other => debug!(event = ?other, "swarm"),
         }
     }
@@ -239,7 +265,9 @@ impl EventLoop {
             ConnectedPoint::Listener { local_addr, .. } if is_circuit(local_addr) => local_addr.clone(),
             other => without_peer(other.get_remote_address().clone()),
         };
-        if endpoint.is_dialer() && !self.swarm.behaviour().cluster.is_enabled() {
+        self.punching.iter_mut().for_each(|punching| punching.on_connected(peer, id, endpoint));
+        let is_dialer = matches!(endpoint, ConnectedPoint::Dialer { role_override: Endpoint::Dialer, .. });
+        if is_dialer && !self.swarm.behaviour().cluster.is_enabled() {
             // The registry asks only peers whose address it knows. An inbound connection comes from a port that nothing
             // listens on, so its address is of no use. A member finds actors in the directory of its cluster, and
             // needs to ask nobody.
@@ -269,6 +297,7 @@ impl EventLoop {
             (None, None) => "it was closed".into(),
         };
         debug!(%peer, %reason, "connection closed");
+        self.punching.iter_mut().for_each(|punching| punching.on_closed(id));
         if let Some(closing) = self.closings.remove(&id) {
             let _ = closing.send(reason);
         }
@@ -305,6 +334,28 @@ impl EventLoop {
         }
     }
 
+    /// Goes on with a direct connection beside one through a relay.
+    fn on_step(&mut self, step: Step) {
+        let Some(punching) = &mut self.punching else { return };
+        match step {
+            Step::Propose { via, attempt } => punching.propose(&mut self.swarm, via, attempt),
+            Step::Answer(proposal) => punching.answer(&self.swarm, proposal),
+            Step::Exchanged { peer, role, outcome } => {
+                for (address, reply) in punching.dials(peer, role, outcome) {
+                    self.dial(address, Dial { expected: Some(peer), is_spare: true, role, reply });
+                }
+            }
+            // A peer that dials this node decides what to do with the connection.
+            Step::Dialed { role: Endpoint::Listener, .. } => {}
+            Step::Dialed { peer, outcome, .. } => {
+                if let Some(unneeded) = punching.on_dialed(peer, outcome) {
+                    self.swarm.close_connection(unneeded);
+                }
+            }
+            Step::GiveUp(peer) => punching.give_up(peer),
+        }
+    }
+
     fn on_discovered(&mut self, peers: Vec<(PeerId, Multiaddr)>) {
         for (peer, address) in peers {
             self.tell(Event::Discovered { peer, address });
@@ -330,6 +381,14 @@ impl EventLoop {
             let event = self.swarm.select_next_some().await;
             self.on_event(event);
         }
+    }
+}
+
+/// The next step towards a direct connection, of a node that uses relays.
+async fn next_step(punching: &mut Option<Punching>) -> Step {
+    match punching {
+        Some(punching) => punching.next().await,
+        None => pending().await,
     }
 }
 

@@ -11,6 +11,7 @@ mod executor;
 mod keep_alive;
 mod mdns_query;
 mod options;
+mod punching;
 
 use std::{
     io,
@@ -40,6 +41,7 @@ use crate::{
 use behaviour::Behaviour;
 use event_loop::EventLoop;
 pub(crate) use executor::FairExecutor;
+use punching::{DirectReply, Punching};
 
 pub use dial_error::DialError;
 pub use discovery::is_mdns_port_taken;
@@ -137,6 +139,7 @@ type DialReply = oneshot::Sender<Result<Connection, DialError>>;
 enum Command {
     Listen { address: Multiaddr, reply: oneshot::Sender<io::Result<()>> },
     Dial { address: Multiaddr, expected: Option<PeerId>, is_spare: bool, reply: DialReply },
+    AwaitDirect { peer: PeerId, reply: DirectReply },
     Close(ConnectionId),
     AskDirectory { peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, AskError>> },
     OpenStream { peer: PeerId, connection: ConnectionId, opening: Opening },
@@ -183,7 +186,8 @@ impl Node {
             circuits,
         )?;
         let silence = 2 * options.keep_alive_timeout;
-        let (behaviour, cluster) = Behaviour::new(keypair, options, relay)?;
+        let (proposing, proposals) = relay.is_some().then(mpsc::unbounded_channel).unzip();
+        let (behaviour, cluster) = Behaviour::new(keypair, options, relay, proposing)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_executor(FairExecutor::default())
             // A request follows right behind the name of its protocol: one round trip, not two.
@@ -193,7 +197,8 @@ impl Node {
         let swarm = Swarm::new(transport, behaviour, peer, config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
-        let task = tokio::spawn(EventLoop::new(swarm, events, (signs.clone(), silence)).run(inbox));
+        let punching = proposals.map(Punching::new);
+        let task = tokio::spawn(EventLoop::new(swarm, events, (signs.clone(), silence), punching).run(inbox));
         let (ending, ended) = watch::channel(None);
         tokio::spawn(async move {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());
@@ -273,6 +278,17 @@ impl Node {
         self.ask(|reply| Command::Dial { address, expected: Some(peer), is_spare: true, reply })
             .await
             .unwrap_or(Err(DialError::Stopped))
+    }
+
+    /// Waits until there is a direct connection to a peer that this node has reached through a relay. New requests to
+    /// it go to that connection then, and answers to earlier ones still arrive through the relay. Needs
+    /// [`Options::uses_relays`].
+    ///
+    /// # Errors
+    ///
+    /// Says why there is none, after some seconds.
+    pub async fn direct(&self, peer: PeerId) -> Result<Connection, String> {
+        self.ask(|reply| Command::AwaitDirect { peer, reply }).await.unwrap_or_else(|| Err("the node stopped".into()))
     }
 
     /// Closes one connection.

@@ -27,18 +27,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::warn;
 
 use super::Ended;
-use crate::{
-    hardening::LogLimit,
-    protocol::{MAX_STREAMS, STREAM_PROTOCOL},
-};
+use crate::{hardening::LogLimit, protocol::MAX_STREAMS};
 
 /// A stream that a peer opened.
 pub struct Inbound {
     /// Who opened it.
     pub peer: PeerId,
-    pub(super) stream: Stream,
+    pub(crate) stream: Stream,
     /// The place of the stream among those that its connection may have.
-    pub(super) place: OwnedSemaphorePermit,
+    pub(crate) place: OwnedSemaphorePermit,
 }
 
 impl fmt::Debug for Inbound {
@@ -53,8 +50,9 @@ pub(crate) type Opening = oneshot::Sender<Result<Stream, Ended>>;
 /// Gets the streams that peers open, if the node accepts any.
 pub(crate) type Accepting = Option<mpsc::UnboundedSender<Inbound>>;
 
-/// Opens and accepts streams.
+/// Opens and accepts the streams of one protocol.
 pub(crate) struct Behaviour {
+    protocol: StreamProtocol,
     accepting: Accepting,
     openings: VecDeque<(PeerId, ConnectionId, Opening)>,
     waker: Option<Waker>,
@@ -63,8 +61,8 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(accepting: Accepting) -> Self {
-        Self { accepting, openings: VecDeque::new(), waker: None, rejections: Arc::default() }
+    pub(crate) fn new(protocol: StreamProtocol, accepting: Accepting) -> Self {
+        Self { protocol, accepting, openings: VecDeque::new(), waker: None, rejections: Arc::default() }
     }
 
     /// Opens a stream to a peer. If the connection is gone, `opening` is dropped.
@@ -78,6 +76,7 @@ impl Behaviour {
     fn handler(&self, peer: PeerId) -> Handler {
         let (accepting, rejections) = (self.accepting.clone(), self.rejections.clone());
         Handler {
+            protocol: self.protocol.clone(),
             peer,
             accepting,
             rejections,
@@ -152,6 +151,7 @@ impl InboundUpgrade<Stream> for Accept {
 
 /// Opens and accepts the streams of one connection.
 pub(crate) struct Handler {
+    protocol: StreamProtocol,
     peer: PeerId,
     accepting: Accepting,
     places: Arc<Semaphore>,
@@ -176,7 +176,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = Opening;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(Accept(self.accepting.as_ref().map(|_| STREAM_PROTOCOL)), ())
+        SubstreamProtocol::new(Accept(self.accepting.as_ref().map(|_| self.protocol.clone())), ())
     }
 
     fn poll(
@@ -186,7 +186,7 @@ impl ConnectionHandler for Handler {
         // A connection polls its handlers after each event from the behaviour, so nothing needs to wake it.
         match self.openings.pop_front() {
             Some(opening) => {
-                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(STREAM_PROTOCOL), opening);
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(self.protocol.clone()), opening);
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
             }
             None => Poll::Pending,

@@ -12,7 +12,7 @@ use futures::{AsyncRead, AsyncWrite, future::Either};
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
-        ConnectedPoint, UpgradeInfo,
+        ConnectedPoint, Endpoint, UpgradeInfo,
         muxing::StreamMuxerBox,
         upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
     },
@@ -147,7 +147,11 @@ impl Upgrade {
         endpoint: &ConnectedPoint,
         memory: Arc<ConnectionMemory>,
     ) -> io::Result<(PeerId, StreamMuxerBox)> {
-        if endpoint.is_dialer() { self.dial(stream, memory).await } else { self.accept(stream, memory).await }
+        match endpoint {
+            ConnectedPoint::Dialer { role_override: Endpoint::Dialer, .. } => self.dial(stream, memory).await,
+            // Of two sides that dial each other at once, one acts as if it had been dialed.
+            _ => self.accept(stream, memory).await,
+        }
     }
 
     async fn dial(self, stream: impl Wire, memory: Arc<ConnectionMemory>) -> io::Result<(PeerId, StreamMuxerBox)> {

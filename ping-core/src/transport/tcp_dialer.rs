@@ -1,25 +1,35 @@
 //! TCP connections that leave from a certain address, or over a certain interface.
 //!
-//! libp2p's transport lets the system choose both. A link-local address needs its interface, which `/ip6zone` names.
+//! libp2p's transport lets the system choose both. A link-local address needs its interface, which `/ip6zone` names. A
+//! router that is to let a peer in has to see all connections leave from one port, also of a node that does not listen.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
 use libp2p::{
     Multiaddr,
-    core::transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+    core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
     multiaddr::Protocol,
     tcp,
 };
-use tokio::net::TcpSocket;
+use tokio::{net::TcpSocket, time::timeout};
 
 use super::{endpoint, interface_index};
 use crate::address::without_peer;
+
+/// How long a connection may take to be accepted that leaves from a port which others are to find open: three packets
+/// of the system, after 0, 1 and 3 s. The next attempt from that port has to wait for it.
+const REUSED_TIMEOUT: Duration = Duration::from_millis(4500);
 
 type Inner = tcp::tokio::Transport;
 
@@ -28,11 +38,16 @@ pub(super) struct TcpDialer {
     inner: Inner,
     /// The addresses to dial from, of one version of IP or both; the system's choice for a version without one.
     sources: Vec<IpAddr>,
+    /// Whether connections can leave from a port that this node listens on.
+    listens: bool,
+    /// Of a node that does not listen, the ports from which all connections leave that reuse one, for IPv4 and IPv6;
+    /// 0 before the first.
+    ports: Arc<[AtomicU16; 2]>,
 }
 
 impl TcpDialer {
     pub(super) fn new(sources: Vec<IpAddr>) -> Self {
-        Self { inner: Inner::new(tcp::Config::default()), sources }
+        Self { inner: Inner::new(tcp::Config::default()), sources, listens: false, ports: Arc::default() }
     }
 
     /// The address to dial from to this one. Fails if the user chose the other version of IP alone.
@@ -43,6 +58,27 @@ impl TcpDialer {
             source => Ok(source),
         }
     }
+
+    /// A socket for a connection to this address.
+    fn socket(&self, destination: IpAddr, reuses_port: bool) -> io::Result<TcpSocket> {
+        let (socket, unspecified) = match destination {
+            IpAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+            IpAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
+        };
+        socket.set_nodelay(true)?;
+        let source = self.source(destination)?;
+        if reuses_port {
+            socket.set_reuseaddr(true)?;
+            #[cfg(unix)]
+            socket.set_reuseport(true)?;
+            let port = &self.ports[usize::from(destination.is_ipv6())];
+            socket.bind((source.unwrap_or(unspecified), port.load(Ordering::Relaxed)).into())?;
+            port.store(socket.local_addr()?.port(), Ordering::Relaxed);
+        } else if let Some(source) = source {
+            socket.bind((source, 0).into())?;
+        }
+        Ok(socket)
+    }
 }
 
 impl libp2p::Transport for TcpDialer {
@@ -52,7 +88,9 @@ impl libp2p::Transport for TcpDialer {
     type Dial = BoxFuture<'static, io::Result<Self::Output>>;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
-        self.inner.listen_on(id, address)
+        self.inner.listen_on(id, address)?;
+        self.listens = true;
+        Ok(())
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
@@ -61,15 +99,27 @@ impl libp2p::Transport for TcpDialer {
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
         let zone = zone(&address);
-        if zone.is_none() && self.sources.is_empty() {
-            return Ok(self.inner.dial(address, options)?.boxed());
+        let reuses_port = options.port_use == PortUse::Reuse && !self.listens;
+        if zone.is_none() && self.sources.is_empty() && !reuses_port {
+            let limit = if options.role.is_listener() { REUSED_TIMEOUT } else { Duration::MAX };
+            let dial = self.inner.dial(address, options)?;
+            return Ok(within(limit, dial).boxed());
         }
         // The identity at the end is checked later.
         let Some((ip, port, _)) = endpoint(&without_peer(address.clone())) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
-        let source = self.source(ip);
-        Ok(async move { connect(source?, ip, port, zone).await.map(tcp::tokio::TcpStream) }.boxed())
+        let limit = if reuses_port { REUSED_TIMEOUT } else { Duration::MAX };
+        let (socket, ports) = (self.socket(ip, reuses_port), self.ports.clone());
+        let connect = async move {
+            let connected = connect(socket?, ip, port, zone).await;
+            // An earlier connection between the same two ports is not over for the system.
+            if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+                ports[usize::from(ip.is_ipv6())].store(0, Ordering::Relaxed);
+            }
+            connected.map(tcp::tokio::TcpStream)
+        };
+        Ok(within(limit, connect).boxed())
     }
 
     fn poll(
@@ -88,20 +138,15 @@ fn zone(address: &Multiaddr) -> Option<String> {
     }
 }
 
-async fn connect(
-    source: Option<IpAddr>,
-    ip: IpAddr,
-    port: u16,
-    zone: Option<String>,
-) -> io::Result<tokio::net::TcpStream> {
+async fn within<T>(limit: Duration, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn connect(socket: TcpSocket, ip: IpAddr, port: u16, zone: Option<String>) -> io::Result<tokio::net::TcpStream> {
     let scope = zone.map(|zone| interface_index(&zone)).transpose()?.unwrap_or(0);
-    let (socket, destination) = match ip {
-        IpAddr::V4(ip) => (TcpSocket::new_v4()?, SocketAddr::from((ip, port))),
-        IpAddr::V6(ip) => (TcpSocket::new_v6()?, SocketAddrV6::new(ip, port, 0, scope).into()),
+    let destination = match ip {
+        IpAddr::V4(ip) => SocketAddr::from((ip, port)),
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope).into(),
     };
-    socket.set_nodelay(true)?;
-    if let Some(source) = source {
-        socket.bind((source, 0).into())?;
-    }
     socket.connect(destination).await
 }

@@ -18,6 +18,7 @@ use libp2p::{
         muxing::StreamMuxerBox,
         transport::{ListenerId, TransportEvent},
     },
+    identity::Keypair,
     tls::certificate,
 };
 use quinn::{
@@ -87,12 +88,16 @@ type Event = TransportEvent<Upgrade, io::Error>;
 /// A socket that connections are accepted on.
 pub(super) struct Listener {
     id: ListenerId,
-    endpoint: Endpoint,
-    local: SocketAddr,
+    pub(super) endpoint: Endpoint,
+    /// The socket, for packets that open the way for a peer.
+    pub(super) socket: UdpSocket,
+    pub(super) local: SocketAddr,
+    /// Proves this node's identity to those that it dials.
+    pub(super) keypair: Keypair,
     /// What every connection is accepted with, but for its window.
     config: ServerConfig,
-    memory: Arc<Memory>,
-    signs: Arc<Signs>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) signs: Arc<Signs>,
     accept: BoxFuture<'static, Option<Incoming>>,
     /// The addresses of this machine, if it listens on all of them.
     interfaces: Option<IfWatcher>,
@@ -126,6 +131,7 @@ impl Listener {
         }
         let mut config = ServerConfig::with_crypto(crypto);
         config.migration(false);
+        let same = socket.try_clone()?;
         let endpoint = Endpoint::new(endpoint_config, Some(config.clone()), socket, Arc::new(TokioRuntime))?;
         let interfaces = local.ip().is_unspecified().then(IfWatcher::new).transpose()?;
         let listen_addr = multiaddr(local.ip(), local.port());
@@ -134,7 +140,9 @@ impl Listener {
             id,
             accept: accept(&endpoint),
             endpoint,
+            socket: same,
             local,
+            keypair: setup.keypair.clone(),
             config,
             memory: setup.memory.clone(),
             signs: setup.signs.clone(),
@@ -247,7 +255,7 @@ fn accept(endpoint: &Endpoint) -> BoxFuture<'static, Option<Incoming>> {
 }
 
 /// The limits of a connection with a window of this size.
-fn transport_config(window: u32) -> TransportConfig {
+pub(super) fn transport_config(window: u32) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -268,7 +276,7 @@ fn multiaddr(ip: IpAddr, port: u16) -> Multiaddr {
 }
 
 /// The identity that the peer proved by its certificate.
-fn identity(connection: &quinn::Connection) -> io::Result<PeerId> {
+pub(super) fn identity(connection: &quinn::Connection) -> io::Result<PeerId> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the peer proved no identity");
     let proof = connection.peer_identity().ok_or_else(invalid)?;
     let certificates = proof.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| invalid())?;

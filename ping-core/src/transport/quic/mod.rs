@@ -5,8 +5,10 @@
 //!
 //! - `listener` accepts connections, from addresses that were checked when there are many.
 //! - `connection` carries streams, with as much room as they use and the account of memory has.
+//! - `from_listener` dials from the port of a listener, and opens the way for a peer that dials it.
 
 mod connection;
+mod from_listener;
 mod listener;
 
 use std::{
@@ -18,12 +20,12 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream::SelectAll};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::SelectAll};
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
         muxing::StreamMuxerBox,
-        transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+        transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
     },
     multiaddr::Protocol,
     quic, tls,
@@ -31,7 +33,7 @@ use libp2p::{
 use quinn::crypto::rustls::QuicServerConfig;
 
 use super::{Connections, Kind, Setup, endpoint};
-use crate::{hardening::Metered, protocol::MAX_IN_FLIGHT};
+use crate::{address::without_peer, hardening::Metered, protocol::MAX_IN_FLIGHT};
 use listener::{Listener, Upgrade};
 
 /// How many streams a peer may have open. A request's stream lives a little longer than the request.
@@ -96,7 +98,7 @@ impl Transport for Both {
     type Output = (PeerId, StreamMuxerBox);
     type Error = io::Error;
     type ListenerUpgrade = Upgrade;
-    type Dial = <Connections as Transport>::Dial;
+    type Dial = BoxFuture<'static, io::Result<Self::Output>>;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
         let unsupported = || TransportError::MultiaddrNotSupported(address.clone());
@@ -113,7 +115,17 @@ impl Transport for Both {
     }
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
-        self.dialer.dial(address, options)
+        let remote = endpoint(&without_peer(address.clone())).map(|(ip, port, _)| SocketAddr::new(ip, port));
+        let is_listener = options.role.is_listener();
+        let listener = self.listeners.iter().find(|listener| remote.is_some_and(|remote| listener.reaches(remote)));
+        match (remote, listener) {
+            (Some(remote), Some(listener)) if is_listener => Ok(listener.open_way(remote)),
+            (Some(remote), Some(listener)) if options.port_use == PortUse::Reuse => {
+                listener.dial(remote).map_err(TransportError::Other)
+            }
+            _ if is_listener => Err(TransportError::MultiaddrNotSupported(address)),
+            _ => Ok(self.dialer.dial(address, options)?.boxed()),
+        }
     }
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, io::Error>> {

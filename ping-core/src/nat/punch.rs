@@ -1,0 +1,180 @@
+//! What two nodes tell each other through a relay, to connect without it.
+//!
+//! A router lets in what answers a packet that left. So both sides send a packet to the other at the same time, from
+//! the port at which a relay sees them. The server, which was reached through the relay, proposes it; the client answers;
+//! the server says when. Then the client dials, and the server opens its router's way for it (libp2p's DCUtR,
+//! <https://github.com/libp2p/specs/blob/master/relay/DCUtR.md>).
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::{Multiaddr, StreamProtocol};
+use prost::Message;
+use tokio::time::{sleep, timeout};
+
+use crate::{cluster::is_global, transport::endpoint};
+
+/// The protocol of this exchange.
+pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/dcutr");
+
+/// How many addresses each side may name, so that no peer can make a node dial many others.
+const MAX_ADDRESSES: usize = 8;
+
+/// The size of the largest message: what the specification says.
+const MAX_MESSAGE_SIZE: usize = 4096;
+
+/// How long the exchange may take: two round trips of 3.2 s, and some more.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(9);
+
+#[derive(Clone, PartialEq, Message)]
+struct HolePunch {
+    #[prost(enumeration = "Kind", required, tag = "1")]
+    kind: i32,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    addresses: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, prost::Enumeration)]
+#[repr(i32)]
+enum Kind {
+    Connect = 100,
+    Sync = 300,
+}
+
+/// Proposes to connect directly. Returns where the other side is reached, when it is time to open the way there.
+///
+/// # Errors
+///
+/// When the other side does not want to, or does not speak the protocol.
+pub(crate) async fn propose(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    own: &[Multiaddr],
+) -> io::Result<Vec<Multiaddr>> {
+    let exchange = async {
+        send(&mut stream, Kind::Connect, own).await?;
+        let sent = Instant::now();
+        let theirs = receive(&mut stream, Kind::Connect).await?;
+        let round_trip = sent.elapsed();
+        send(&mut stream, Kind::Sync, &[]).await?;
+        // When the other side has this.
+        sleep(round_trip / 2).await;
+        Ok(theirs)
+    };
+    timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+/// Answers such a proposal. Returns where the other side is reached, when it is time to dial it.
+///
+/// # Errors
+///
+/// When the other side says something else.
+pub(crate) async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    own: &[Multiaddr],
+) -> io::Result<Vec<Multiaddr>> {
+    let exchange = async {
+        let theirs = receive(&mut stream, Kind::Connect).await?;
+        send(&mut stream, Kind::Connect, own).await?;
+        receive(&mut stream, Kind::Sync).await?;
+        Ok(theirs)
+    };
+    timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+/// Those of these addresses that a node may dial because a peer says so: of the Internet, or of a network that this
+/// machine is in itself, `is_neighbour`.
+pub(crate) fn dialable(addresses: Vec<Multiaddr>, is_neighbour: impl Fn(IpAddr) -> bool) -> Vec<Multiaddr> {
+    let may_dial = |address: &Multiaddr| {
+        endpoint(address).is_some_and(|(ip, port, _)| {
+            port != 0 && (is_global(ip) || (!ip.is_loopback() && !ip.is_multicast() && is_neighbour(ip)))
+        })
+    };
+    let distinct: BTreeSet<_> = addresses.into_iter().filter(may_dial).collect();
+    distinct.into_iter().take(MAX_ADDRESSES).collect()
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), kind: Kind, addresses: &[Multiaddr]) -> io::Result<()> {
+    let addresses = addresses.iter().take(MAX_ADDRESSES).map(Multiaddr::to_vec).collect();
+    let message = HolePunch { kind: kind.into(), addresses }.encode_length_delimited_to_vec();
+    stream.write_all(&message).await?;
+    stream.flush().await
+}
+
+/// Reads a message of this kind, and the addresses in it.
+async fn receive(stream: &mut (impl AsyncRead + Unpin), kind: Kind) -> io::Result<Vec<Multiaddr>> {
+    let mut length = 0;
+    for shift in [0, 7] {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await?;
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        if byte[0] < 0x80 {
+            break;
+        }
+    }
+    if length > MAX_MESSAGE_SIZE {
+        return Err(invalid("the message is too long"));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await?;
+    let message = HolePunch::decode(&*bytes).map_err(|_| invalid("the message is malformed"))?;
+    if message.kind != i32::from(kind) {
+        return Err(invalid("the message is of another kind"));
+    }
+    Ok(message.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok()).collect())
+}
+
+fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::io::Cursor;
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<Multiaddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn each_side_learns_where_the_other_is_reached() {
+        let (server, client) = tokio::io::duplex(1024);
+        let servers = addresses(&["/ip4/198.51.100.1/tcp/1", "/ip4/198.51.100.1/udp/1/quic-v1"]);
+        let clients = addresses(&["/ip6/2001:db8::2/tcp/2"]);
+        let (proposed, answered) = tokio::join!(propose(server.compat(), &servers), answer(client.compat(), &clients));
+        assert_eq!((proposed.unwrap(), answered.unwrap()), (clients, servers));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_proposal_is_an_error() {
+        let sync = HolePunch { kind: Kind::Sync.into(), addresses: Vec::new() }.encode_length_delimited_to_vec();
+        for bytes in [&[][..], &[3, 1], &[0xff, 0xff, 1], &[2, 0xff, 0xff], &sync] {
+            assert!(receive(&mut Cursor::new(bytes), Kind::Connect).await.is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_cannot_make_a_node_dial_hosts_that_are_none_of_its_business() {
+        let bad = addresses(&[
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/10.1.2.3/tcp/1",
+            "/ip4/224.0.0.1/udp/1/quic-v1",
+            "/ip6/::1/tcp/1",
+            "/ip4/198.51.100.1/tcp/0",
+            "/ip4/198.51.100.1/tcp/1/ws",
+            "/dns4/example.com/tcp/1",
+        ]);
+        assert_eq!(dialable(bad.clone(), |_| false), []);
+        let neighbours = dialable(bad, |ip| ip.to_string().starts_with("10.") || ip.is_loopback());
+        assert_eq!(neighbours, addresses(&["/ip4/10.1.2.3/tcp/1"]));
+        let many = (1..50).map(|port| format!("/ip4/198.51.100.1/tcp/{port}").parse().unwrap()).collect();
+        assert_eq!(dialable(many, |_| false).len(), MAX_ADDRESSES);
+    }
+}
