@@ -23,6 +23,7 @@ use crate::{
     cluster::{MatrixArgs, MembersArgs},
     compare::CompareArgs,
     doctor::DoctorArgs,
+    find::{PathChoice, Route},
     gates::GateArgs,
     list::ListArgs,
     output::OutputArgs,
@@ -72,6 +73,10 @@ pub(crate) struct Args {
     /// Ping from this interface or address of this machine, by TCP
     #[arg(short = 'I', long, value_name = "NAME|ADDRESS", hide_short_help = true)]
     pub(crate) interface: Option<String>,
+
+    /// Which paths to take to a server that a ticket names
+    #[arg(long, value_name = "PATH", default_value = "any", hide_short_help = true)]
+    path: PathChoice,
 
     /// Ping every member of the cluster that the server belongs to that hosts the actor, side by side
     #[arg(long, conflicts_with_all = ["demo", "csv", "report", "json_stream"], hide_short_help = true)]
@@ -252,6 +257,12 @@ impl Args {
         if is_several && self.targets().any(|target| server(target).is_none()) {
             return Err("a peer id or a ticket cannot be pinged beside others; give addresses".into());
         }
+        if self.path != PathChoice::Any && self.route().is_none() {
+            return Err("--path needs a ticket".into());
+        }
+        if self.route().is_some_and(|route| route.ticket.relays.is_empty() && route.ticket.addresses.is_empty()) {
+            return Err("the ticket names no address that these options allow".into());
+        }
         for server in self.targets().filter_map(server) {
             let transport = server.transport.or(self.transport);
             if let Some(transport) = transport.filter(|it| self.secret.is_some() && !it.takes_secret()) {
@@ -291,6 +302,16 @@ impl Args {
     /// Where the servers are, as far as the command line says so.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
         self.targets.iter().chain(&self.server)
+    }
+
+    /// The ways of a ticket that the options allow, if a ticket is given.
+    pub(crate) fn route(&self) -> Option<Route> {
+        let ticket = self.targets().find_map(|it| if let Target::Ticket(it) = it { Some(it.clone()) } else { None })?;
+        let mut ticket = ticket.only(self.transport, self.ip_version());
+        if self.path == PathChoice::Relay {
+            ticket.addresses.clear();
+        }
+        Some(Route { ticket, choice: self.path })
     }
 
     /// The only version of IP to use, if the user wants one.

@@ -3,10 +3,11 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use libp2p::PeerId;
-use ping_core::{ServerAddress, Transport, address::IpVersion, nat::Ticket, transport::addresses_of};
+use ping_core::{ServerAddress, Transport, address::IpVersion, transport::addresses_of};
 
 use crate::{
     args::{Args, Target, server},
+    find::Route,
     gates::GateArgs,
     output::OutputArgs,
     pinger::PingerPlan,
@@ -50,8 +51,8 @@ pub(crate) struct SeveralPlan {
 pub(crate) struct FindPlan {
     /// The server; `None` for one on the local network.
     pub(crate) server: Option<ServerAddress>,
-    /// The ticket of the server, if the user gave that instead.
-    pub(crate) ticket: Option<Ticket>,
+    /// The ways that the server's ticket names, if the user gave that instead.
+    pub(crate) route: Option<Route>,
     /// Whom to look for on the local network, and how to reach it.
     pub(crate) wanted: Wanted,
     /// The addresses of this machine to dial from; the system's choice if there are none.
@@ -90,7 +91,7 @@ impl From<Args> for Plan {
         let limit = limit(&args);
         let mut servers: Vec<_> =
             args.targets().filter_map(server).map(|server| as_wanted(server.clone(), &args)).collect();
-        let ticket = args.targets().find_map(|it| if let Target::Ticket(it) = it { Some(it.clone()) } else { None });
+        let route = args.route();
         let peer = args.targets().find_map(|target| if let Target::Peer(peer) = target { Some(*peer) } else { None });
         // The command line was checked: there is such an interface.
         let from = args.interface.as_deref().and_then(|name| addresses_of(name).ok()).unwrap_or_default();
@@ -113,7 +114,7 @@ impl From<Args> for Plan {
             deadline: args.deadline,
             find: FindPlan {
                 server,
-                ticket,
+                route,
                 wanted,
                 from,
                 demo: args.demo,

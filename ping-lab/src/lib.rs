@@ -5,7 +5,7 @@
 //! - [`Server`] is a ping-server that is ready; [`Lasting`] is one that can be killed and started again.
 //! - [`ping`] and [`client`] run a ping-client to its end; [`start_client`] starts one that goes on.
 //! - [`Port`] is a port that nobody else gets; [`Relay`] is a TCP connection that can fall silent or break.
-//! - [`lan`] makes networks of namespaces, on Linux.
+//! - [`lan`] and [`nat`] make networks of namespaces, on Linux.
 //!
 //! Every wait is for an event, with a deadline that only a failure reaches.
 
@@ -14,6 +14,8 @@
 mod client;
 #[cfg(target_os = "linux")]
 pub mod lan;
+#[cfg(target_os = "linux")]
+pub mod nat;
 mod port;
 mod process;
 mod programs;

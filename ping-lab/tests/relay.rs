@@ -60,6 +60,9 @@ fn a_damaged_ticket_is_refused_before_anything_is_dialed() {
     let run = client(&["kping1aaaaaaaa"]);
     assert_eq!(run.code, Some(2), "{run}");
     assert!(run.stderr.contains("the ticket is damaged"), "{run}");
+    let run = client(&["127.0.0.1", "--path", "direct"]);
+    assert_eq!(run.code, Some(2), "{run}");
+    assert!(run.stderr.contains("--path needs a ticket"), "{run}");
 }
 
 #[test]

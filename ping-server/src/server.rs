@@ -88,6 +88,7 @@ impl Server {
             cluster: Some(cluster::Options { node: node_name.clone() }),
             tally: Some(tally.clone()),
             uses_relays: !args.relay_via.is_empty(),
+            leaves_relays: !args.relay_via.is_empty(),
             ..options(args, allowed, secret, is_reachable, streams)
         };
         let (node, mut events) = Node::start(keypair, options).context("cannot start the node")?;

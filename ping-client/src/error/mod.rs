@@ -55,6 +55,8 @@ pub(crate) enum Error {
     NoDirectory { peer: PeerId, error: AskError },
     /// No member of the cluster hosts such an actor.
     NoMemberHosts { name: String },
+    /// No direct path was found, and a relay was not wanted.
+    NoDirectPath { peer: PeerId, reason: String },
     /// The result could not be written.
     Output { kind: io::ErrorKind, reason: String },
     /// This program failed, or the library `culprit` in it.
@@ -98,6 +100,7 @@ impl Error {
             | Self::Interrupted { .. }
             | Self::NoDirectory { error: AskError::Unsupported, .. }
             | Self::NoMemberHosts { .. }
+            | Self::NoDirectPath { .. }
             | Self::Output { .. }
             | Self::Bug { .. } => true,
             Self::Dial { error, .. } => {
@@ -158,6 +161,7 @@ impl Error {
             Self::Interrupted { .. } => "interrupted",
             Self::NoDirectory { .. } => "no_directory",
             Self::NoMemberHosts { .. } => "no_such_actor",
+            Self::NoDirectPath { .. } => "no_direct_path",
             Self::Output { .. } => "output",
             Self::Bug { .. } => "bug",
         }
@@ -189,6 +193,7 @@ impl Error {
             Self::NoSuchActor { .. } | Self::NoMemberHosts { .. } => {
                 "Set --name to the name that ping-server was started with.".into()
             }
+            Self::NoDirectPath { .. } => "Omit --path direct to ping through the relay.".into(),
             Self::ActorElsewhere { owner, .. } => format!("Use the connection address of {owner}."),
             Self::OtherType { .. } => "Set --name to the name of a PingActor.".into(),
             Self::Unsupported { limit: 0, .. } => "Omit --size, or use a ping-server of this version.".into(),
@@ -288,6 +293,7 @@ impl fmt::Display for Error {
             }
             Self::Interrupted { last: None } => write!(f, "interrupted before the server was found"),
             Self::NoDirectory { peer, error } => write!(f, "the server {peer} does not list its cluster: {error}"),
+            Self::NoDirectPath { peer, reason } => write!(f, "no direct path to {peer}: {reason}"),
             Self::NoMemberHosts { name } => write!(f, "no member of the cluster hosts an actor named '{name}'"),
             Self::Output { reason, .. } => write!(f, "cannot write the result: {reason}"),
             Self::Bug { reason, culprit: None } => write!(f, "ping-client itself failed: {reason}"),

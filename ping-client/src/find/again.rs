@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::PeerId;
-use ping_core::{Connection, DialError, ServerAddress, nat::Ticket};
+use ping_core::{Connection, DialError, ServerAddress};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::{
-    Finder, Found,
+    Finder, Found, Route,
     mdns::{Announced, keep_asking},
 };
 use crate::{backoff::Backoff, error::Error};
@@ -27,7 +27,7 @@ pub(crate) enum Place {
     /// Where the user said. A name is resolved each time.
     Address(ServerAddress),
     /// Where its ticket says.
-    Ticket(Ticket),
+    Ticket(Route),
     /// At one of the addresses that it announces on the local network.
     Announced(PeerId, Announced),
 }
@@ -38,7 +38,7 @@ impl Finder<'_> {
     pub(crate) async fn again(&self, place: &Place) -> Result<Found, Error> {
         match place {
             Place::Address(server) => self.until_found(|| self.connect_once(server)).await,
-            Place::Ticket(ticket) => self.until_found(|| self.connect_by_ticket(ticket)).await,
+            Place::Ticket(route) => self.until_found(|| self.connect_by_ticket(route)).await,
             Place::Announced(peer, addresses) => tokio::select! {
                 found = self.until_found(|| self.connect_to_announced(*peer, addresses)) => found,
                 never = keep_asking() => match never {},

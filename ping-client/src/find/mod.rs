@@ -4,6 +4,7 @@
 //! - `mdns`: from the local network to peers to try.
 //! - `other_transports`: whether a server that does not answer would over another transport.
 //! - `speaks_kameo`: whether a peer without a registry is a Kameo node at all.
+//! - `ticket`: from a ticket to a connection, directly or through a relay.
 //! - `again`: back to a server that was lost.
 
 mod again;
@@ -11,6 +12,7 @@ mod look_up;
 mod mdns;
 mod other_transports;
 mod speaks_kameo;
+mod ticket;
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,15 +20,14 @@ use std::{
 };
 
 use futures::{
-    FutureExt, StreamExt,
-    future::{join_all, select_ok},
+    StreamExt,
+    future::select_ok,
     stream::{FuturesUnordered, LocalBoxStream},
 };
 use kameo::actor::RemoteActorRef;
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     Connection, DialError, Node, PingActor, ServerAddress, Transport,
-    nat::{Ticket, circuit},
     program::STEP,
     transport::{endpoint, is_prohibited},
 };
@@ -36,16 +37,13 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{
-    backoff::Backoff,
-    error::Error,
-    units::{counted, milliseconds},
-};
+use crate::{backoff::Backoff, error::Error, units::milliseconds};
 
 pub(crate) use again::Place;
 pub(crate) use look_up::name_rivals;
 pub(crate) use mdns::{Search, keep_asking};
 pub(crate) use speaks_kameo::speaks_kameo;
+pub(crate) use ticket::{PathChoice, Route};
 
 /// Within this time one of several transports usually answers, even on a slow link.
 const USUAL_ANSWER: Duration = Duration::from_secs(1);
@@ -154,45 +152,6 @@ impl<'a> Finder<'a> {
             outcome = search => outcome,
             error = self.try_other_transports(server, asked) => Err(error),
         }
-    }
-
-    /// Finds the actor on the server that this ticket names. Fails only if another attempt could not succeed.
-    pub(crate) async fn by_ticket(&self, ticket: &Ticket) -> Result<Found, Error> {
-        let direct = match ticket.addresses.len() {
-            0 => String::new(),
-            count => format!("directly at {} and ", counted(count as u64, "address")),
-        };
-        info!("Connecting to {} {direct}through {}", ticket.peer, counted(ticket.relays.len() as u64, "relay"));
-        let known = self.started;
-        self.retrying(|| self.connect_by_ticket(ticket), || known).await
-    }
-
-    /// Connects to the server that this ticket names, directly or through a relay; the first to answer wins.
-    async fn connect_by_ticket(&self, ticket: &Ticket) -> Result<Connection, Error> {
-        // All at once: a router that drops what comes unasked would cost the time of a direct attempt otherwise.
-        let direct = self.dial_resolved(&ticket.addresses, ticket.peer).boxed_local();
-        let relayed = ticket.relays.iter().map(|relay| self.connect_through(relay, ticket.peer).boxed_local());
-        select_ok([direct].into_iter().chain(relayed)).await.map(|(connection, _)| connection)
-    }
-
-    /// Connects to a relay, by the first of its addresses that answers, and through it to a server.
-    async fn connect_through(
-        &self,
-        (relay, addresses): &(PeerId, Vec<Multiaddr>),
-        server: PeerId,
-    ) -> Result<Connection, Error> {
-        let at = match self.dial_resolved(addresses, *relay).await {
-            Ok(connection) => connection.address,
-            // Another attempt has connected to it.
-            Err(error @ Error::Dial { error: DialError::Denied, .. }) => addresses.first().ok_or(error)?.clone(),
-            Err(error) => return Err(error),
-        };
-        self.dial_all(vec![circuit(&at, *relay)], Some(server), format!("{server} through relay {relay}")).await
-    }
-
-    async fn dial_resolved(&self, addresses: &[Multiaddr], peer: PeerId) -> Result<Connection, Error> {
-        let resolved = join_all(addresses.iter().map(resolve)).await.concat();
-        self.dial_all(resolved, Some(peer), peer.to_string()).await
     }
 
     /// Connects to the server at this address, whatever it hosts. Fails only if another attempt could not succeed.
@@ -362,19 +321,6 @@ impl<'a> Finder<'a> {
             *known = Some(error);
         }
     }
-}
-
-/// The same address with the IP addresses of its host, if that is a name. Those of a name that does not resolve are
-/// none.
-async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
-    let mut parts = address.iter();
-    let name = match parts.next() {
-        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.into_owned(),
-        _ => return vec![address.clone()],
-    };
-    let rest: Multiaddr = parts.collect();
-    let ips = tokio::net::lookup_host((name, 0)).await.map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    ips.into_iter().map(|socket| Multiaddr::from(socket.ip()).into_iter().chain(&rest).collect()).collect()
 }
 
 /// The transports that are tried, in words.

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    find::{Finder, Found, Place},
+    find::{Finder, Found, PathChoice, Place},
 };
 
 /// How long to wait before reconnecting to a server that answers, but does not serve.
@@ -44,6 +44,8 @@ pub(crate) struct Opener<'a> {
     peer: PeerId,
     /// Where to reconnect to it, if that is wanted.
     place: Option<Place>,
+    /// Whether pings leave a relay for a direct path.
+    leaves_relay: bool,
     plan: PingerPlan,
     /// When the server last gave a sign of life.
     last_heard: watch::Receiver<Option<Instant>>,
@@ -95,6 +97,7 @@ impl<'a> Opener<'a> {
             name,
             find_timeout,
             peer: first.peer,
+            leaves_relay: matches!(&place, Place::Ticket(route) if route.choice == PathChoice::Any),
             place: plan.reconnects.then(|| match place {
                 Place::Address(server) => Place::Address(server.with_peer(first.peer)),
                 announced => announced,
@@ -230,7 +233,7 @@ impl<'a> Opener<'a> {
         let is_relayed = path.kind == PathKind::Relayed;
         // A circuit is of one connection to its relay.
         let spare = (self.can_reopen() && !is_relayed).then(|| Spare::new(self.node, &connection, self.plan.timeout));
-        let direct = is_relayed.then(|| Direct::new(self.node, &connection, self.plan.timeout));
+        let direct = (is_relayed && self.leaves_relay).then(|| Direct::new(self.node, &connection, self.plan.timeout));
         Connected {
             pinger,
             actor,

@@ -41,7 +41,7 @@ use crate::{
         Clock, Clocks, KEEP_ALIVE_TIMEOUT, Load, Network, Server, ServerVersion, SessionResult, keep_alive_interval,
         notes,
     },
-    find::{Finder, Found, Place, Search, keep_asking, name_rivals},
+    find::{Finder, Found, PathChoice, Place, Search, keep_asking, name_rivals},
     identity,
     output::{Outputs, Recorder},
     pinger::{Facts, Opener, Pinger, Reconnect, Retry, Twins},
@@ -155,10 +155,11 @@ pub(crate) fn secret(path: Option<&Path>) -> Result<Option<PreSharedKey>> {
 /// The options of a node that pings as planned.
 pub(crate) fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Options> {
     Ok(Options {
-        mdns: server.is_none() && plan.find.ticket.is_none(),
-        uses_relays: plan.find.ticket.is_some(),
+        mdns: server.is_none() && plan.find.route.is_none(),
+        uses_relays: plan.find.route.is_some(),
+        leaves_relays: plan.find.route.as_ref().is_some_and(|route| route.choice != PathChoice::Relay),
         // One round trip less than a look-up in the registry.
-        asks_directories: plan.find.ticket.is_some(),
+        asks_directories: plan.find.route.is_some(),
         keep_alive_interval: keep_alive_interval(plan.run.pace),
         keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
         request_timeout: 2 * plan.run.timeout + LATE_GRACE,
@@ -200,9 +201,9 @@ impl<'a> Session<'a> {
         let Self { plan, node, server, started, search, network } = self;
         let finder = search.finder();
         let found = async {
-            if let Some(ticket) = &plan.find.ticket {
-                let silent = || Error::Dial { server: ticket.peer.to_string(), error: DialError::TimedOut };
-                return finder.within_limit(finder.by_ticket(ticket), silent).await;
+            if let Some(route) = &plan.find.route {
+                let silent = || Error::Dial { server: route.ticket.peer.to_string(), error: DialError::TimedOut };
+                return finder.within_limit(finder.by_ticket(route), silent).await;
             }
             match server {
                 Some(server) => finder.within_limit(finder.at(server), || Error::no_answer(server)).await,
@@ -237,7 +238,7 @@ impl<'a> Session<'a> {
     ) {
         let (plan, started, looked_up) = (self.plan, self.started, found.looked_up);
         let Connection { peer, address, .. } = &found.connection;
-        introduce(&found.connection, self.server, plan.find.ticket.is_some());
+        introduce(&found.connection, self.server, plan.find.route.is_some());
         result.server = Some(Server { peer: *peer, address: address.clone(), version: ServerVersion::Unknown });
         result.retries = plan.pinger.retries;
         result.phases = phases(&found, started);
@@ -285,9 +286,9 @@ impl<'a> Session<'a> {
         let plan = self.plan;
         let last_heard = self.network.follow(connection.peer);
         let find = (&*plan.find.name, plan.find.timeout);
-        let place = match (self.server, &plan.find.ticket) {
+        let place = match (self.server, &plan.find.route) {
             (Some(server), _) => Place::Address(server.clone()),
-            (None, Some(ticket)) => Place::Ticket(ticket.clone()),
+            (None, Some(route)) => Place::Ticket(route.clone()),
             (None, None) => Place::Announced(connection.peer, self.search.announced(&connection.peer)),
         };
         let opener = Opener::new(self.node, find, place, &connection, &plan.pinger, last_heard);

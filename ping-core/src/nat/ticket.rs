@@ -27,7 +27,7 @@ use libp2p::{
 use sha2::{Digest, Sha256};
 
 use super::circuit;
-use crate::transport::Transport;
+use crate::{address::IpVersion, transport::Transport};
 
 /// What every ticket begins with.
 const PREFIX: &str = "kping1";
@@ -47,6 +47,16 @@ const IP4: u8 = 0;
 const IP6: u8 = 1;
 const NAME: u8 = 2;
 const QUIC: u8 = 16;
+
+/// Whether an address is of this transport and version of IP; `None` for any. A name may be of either version.
+fn is_of(address: &Multiaddr, transport: Option<Transport>, version: Option<IpVersion>) -> bool {
+    let is_of_version = |version| match address.iter().next() {
+        Some(Protocol::Ip4(_) | Protocol::Dns4(_)) => version == IpVersion::V4,
+        Some(Protocol::Ip6(_) | Protocol::Dns6(_)) => version == IpVersion::V6,
+        _ => true,
+    };
+    transport.is_none_or(|transport| transport.speaks(address)) && version.is_none_or(is_of_version)
+}
 
 /// Where a server is, and who it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,6 +84,15 @@ pub enum TicketError {
 }
 
 impl Ticket {
+    /// The same with the addresses alone that are of this transport and version of IP; `None` for any.
+    #[must_use]
+    pub fn only(mut self, transport: Option<Transport>, version: Option<IpVersion>) -> Self {
+        self.addresses.retain(|address| is_of(address, transport, version));
+        self.relays.iter_mut().for_each(|(_, addresses)| addresses.retain(|it| is_of(it, transport, version)));
+        self.relays.retain(|(_, addresses)| !addresses.is_empty());
+        self
+    }
+
     /// Reads the address of a server that has a place on a relay: `/…/p2p/RELAY/p2p-circuit/p2p/SERVER`.
     pub fn of_circuit(address: &Multiaddr) -> Option<Self> {
         let parts: Vec<_> = address.iter().collect();
@@ -267,6 +286,19 @@ mod tests {
         assert_eq!(format!(" {}\n", word.to_ascii_uppercase()).parse(), Ok(ticket.clone()));
         assert_eq!(ticket.circuits().len(), 2);
         assert!(ticket.circuits()[0].to_string().ends_with("/p2p-circuit"));
+    }
+
+    #[test]
+    fn a_ticket_is_narrowed_to_a_transport_and_a_version_of_ip() {
+        let only = |transport, version| {
+            let Ticket { addresses, relays, .. } = ticket().only(transport, version);
+            (addresses.len(), relays.iter().map(|(_, addresses)| addresses.len()).collect::<Vec<_>>())
+        };
+        assert_eq!(only(None, None), (2, vec![2]));
+        assert_eq!(only(Some(Transport::Tcp), None), (1, vec![1]));
+        // A name may have addresses of either version.
+        assert_eq!(only(Some(Transport::Quic), Some(IpVersion::V6)), (0, vec![1]));
+        assert_eq!(only(Some(Transport::Tcp), Some(IpVersion::V6)), (1, vec![]));
     }
 
     #[test]

@@ -61,6 +61,8 @@ struct Dial {
     expected: Option<PeerId>,
     /// Whether it may make a connection beside another one.
     is_spare: bool,
+    /// Whether requests go to the connection as soon as it stands.
+    is_preferred: bool,
     /// What this side acts as when both sides dial each other at once.
     role: Endpoint,
     reply: DialReply,
@@ -88,7 +90,7 @@ pub(super) struct EventLoop {
     reserving: HashMap<ListenerId, oneshot::Sender<Result<Reservation, String>>>,
     /// Gets the reason when a place is lost.
     reserved: HashMap<ListenerId, oneshot::Sender<String>>,
-    /// Of a node that uses relays: how it does without them.
+    /// Of a node that leaves relays: how it does without them.
     punching: Option<Punching>,
 }
 
@@ -141,11 +143,12 @@ impl EventLoop {
                 let _ = reply.send(self.swarm.listen_on(address).map(drop).map_err(io::Error::other));
             }
             Command::Dial { address, expected, is_spare, reply } => {
-                self.dial(address, Dial { expected, is_spare, role: Endpoint::Dialer, reply });
+                let role = Endpoint::Dialer;
+                self.dial(address, Dial { expected, is_spare, is_preferred: is_spare, role, reply });
             }
             Command::AwaitDirect { peer, reply } => match &mut self.punching {
-                Some(punching) => punching.wait(peer, reply),
-                None => drop(reply.send(Err("this node uses no relays".into()))),
+                Some(punching) => punching.wait(&mut self.swarm, peer, reply),
+                None => drop(reply.send(Err("this node stays on relays".into()))),
             },
             Command::Close(id) => drop(self.swarm.close_connection(id)),
             Command::AskDirectory { peer, request, reply } => match self.swarm.behaviour_mut().asker.as_mut() {
@@ -278,7 +281,7 @@ impl EventLoop {
             if dial.reply.send(Ok(Connection { peer, address: address.clone(), id, closed })).is_err() {
                 self.swarm.close_connection(id);
             } else {
-                if dial.is_spare {
+                if dial.is_preferred {
                     self.swarm.behaviour_mut().kameo.prefer(peer, id);
                 }
                 self.closings.insert(id, closing);
@@ -342,15 +345,14 @@ impl EventLoop {
             Step::Answer(proposal) => punching.answer(&self.swarm, proposal),
             Step::Exchanged { peer, role, outcome } => {
                 for (address, reply) in punching.dials(peer, role, outcome) {
-                    self.dial(address, Dial { expected: Some(peer), is_spare: true, role, reply });
+                    let expected = Some(peer);
+                    self.dial(address, Dial { expected, is_spare: true, is_preferred: false, role, reply });
                 }
             }
             // A peer that dials this node decides what to do with the connection.
             Step::Dialed { role: Endpoint::Listener, .. } => {}
             Step::Dialed { peer, outcome, .. } => {
-                if let Some(unneeded) = punching.on_dialed(peer, outcome) {
-                    self.swarm.close_connection(unneeded);
-                }
+                punching.on_dialed(&mut self.swarm, peer, outcome);
             }
             Step::GiveUp(peer) => punching.give_up(peer),
         }
@@ -384,7 +386,7 @@ impl EventLoop {
     }
 }
 
-/// The next step towards a direct connection, of a node that uses relays.
+/// The next step towards a direct connection, of a node that leaves relays.
 async fn next_step(punching: &mut Option<Punching>) -> Step {
     match punching {
         Some(punching) => punching.next().await,

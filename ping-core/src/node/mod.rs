@@ -186,7 +186,7 @@ impl Node {
             circuits,
         )?;
         let silence = 2 * options.keep_alive_timeout;
-        let (proposing, proposals) = relay.is_some().then(mpsc::unbounded_channel).unzip();
+        let (proposing, proposals) = options.leaves_relays.then(mpsc::unbounded_channel).unzip();
         let (behaviour, cluster) = Behaviour::new(keypair, options, relay, proposing)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_executor(FairExecutor::default())
@@ -282,7 +282,7 @@ impl Node {
 
     /// Waits until there is a direct connection to a peer that this node has reached through a relay. New requests to
     /// it go to that connection then, and answers to earlier ones still arrive through the relay. Needs
-    /// [`Options::uses_relays`].
+    /// [`Options::leaves_relays`].
     ///
     /// # Errors
     ///

@@ -54,6 +54,8 @@ pub struct Options {
     pub dial_from: Vec<IpAddr>,
     /// Whether the node reaches others, and can be reached, through relays.
     pub uses_relays: bool,
+    /// Whether it connects directly to those that it has reached, or was reached by, through a relay.
+    pub leaves_relays: bool,
     /// Gets the [`stream`](crate::stream)s that peers open; with `None`, the node accepts none.
     pub streams: Option<mpsc::UnboundedSender<Inbound>>,
     /// Learns which peers send pings, of those that Kameo carries.
@@ -76,6 +78,7 @@ impl Default for Options {
             asks_directories: false,
             dial_from: Vec::new(),
             uses_relays: false,
+            leaves_relays: false,
             streams: None,
             tally: None,
         }

@@ -24,11 +24,15 @@ use crate::{
         punch::{answer, dialable, propose},
     },
     stream::{Ended, Inbound},
+    transport::{Transport, endpoint},
 };
 
 /// How often a node proposes it. In the wild, 97.6 % of those that succeed at all do at the first attempt
 /// (arXiv 2510.27500).
 const ATTEMPTS: u32 = 2;
+
+/// How many proposals of one peer are answered while it is connected: libp2p's own nodes make three.
+const MAX_PROPOSALS: u32 = 3;
 
 /// How long an attempt may take: longer than a connection from a port that is used again.
 const ATTEMPT_TIME: Duration = Duration::from_secs(5);
@@ -112,9 +116,9 @@ impl Punching {
     }
 
     /// Waits for a direct connection to a peer that is connected through a relay.
-    pub(super) fn wait(&mut self, peer: PeerId, reply: DirectReply) {
+    pub(super) fn wait(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, reply: DirectReply) {
         match self.ready.remove(&peer) {
-            Some(connection) => drop(reply.send(Ok(connection))),
+            Some(connection) => hand_over(swarm, connection, reply),
             None => {
                 self.waiting.insert(peer, reply);
                 self.steps.push(sleep(ATTEMPTS_TIME).map(move |()| Step::GiveUp(peer)).boxed());
@@ -133,7 +137,11 @@ impl Punching {
 
     /// Answers a peer that proposes a direct connection.
     pub(super) fn answer(&mut self, swarm: &Swarm<Behaviour>, Inbound { peer, stream, place }: Inbound) {
-        *self.answered.entry(peer).or_default() += 1;
+        let proposals = self.answered.entry(peer).or_default();
+        *proposals += 1;
+        if *proposals > MAX_PROPOSALS {
+            return;
+        }
         let own = self.own_addresses(swarm);
         let answer = async move {
             let outcome = answer(stream, &own).await;
@@ -180,6 +188,10 @@ impl Punching {
         });
         let networks = if_addrs::get_if_addrs().unwrap_or_default();
         let addresses = dialable(named, |ip| networks.iter().any(|network| contains(&network.addr, ip)));
+        // The other side's router lets in only what comes from where this node is seen.
+        let is_seen = |by| self.seen().any(|own| transport_of(&own) == by);
+        let is_open = |address: &Multiaddr| role.is_listener() || is_seen(transport_of(address));
+        let addresses: Vec<_> = addresses.into_iter().filter(is_open).collect();
         addresses.into_iter().map(|address| (address, self.follow(peer, role))).collect()
     }
 
@@ -193,20 +205,29 @@ impl Punching {
         reply
     }
 
-    /// A dial has ended. Returns a connection that nobody needs.
-    pub(super) fn on_dialed(&mut self, peer: PeerId, outcome: Result<Connection, DialError>) -> Option<ConnectionId> {
-        let connection = outcome.inspect_err(|error| debug!(%peer, %error, "no direct connection")).ok()?;
+    /// A dial has ended. Of several connections, the first one is of use.
+    pub(super) fn on_dialed(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        outcome: Result<Connection, DialError>,
+    ) {
+        let connection = match outcome {
+            Ok(connection) => connection,
+            Err(error) => return debug!(%peer, %error, "no direct connection"),
+        };
         if let Some(reply) = self.waiting.remove(&peer) {
-            return reply.send(Ok(connection)).err().and_then(Result::ok).map(|connection| connection.id);
+            hand_over(swarm, connection, reply);
+        } else if let Some(unneeded) = self.ready.insert(peer, connection) {
+            swarm.close_connection(unneeded.id);
         }
-        self.ready.insert(peer, connection).map(|earlier| earlier.id)
     }
 
     /// Nothing has come of it.
     pub(super) fn give_up(&mut self, peer: PeerId) {
         if let Some(reply) = self.waiting.remove(&peer) {
             let reason = if self.answered.contains_key(&peer) {
-                "no packet got through: one of the two routers uses another port for each peer, or a firewall drops them"
+                "one of the two routers uses another port for each peer, or a firewall drops the packets"
             } else {
                 "the server proposed none"
             };
@@ -214,17 +235,34 @@ impl Punching {
         }
     }
 
+    /// Where those see this node that it has dialed.
+    fn seen(&self) -> impl Iterator<Item = Multiaddr> {
+        let dialed = self.links.values().filter(|link| link.is_dialed && !link.is_relayed);
+        dialed.filter_map(|link| link.observed.clone())
+    }
+
     /// Where others may reach this node: where those see it that it has dialed, and where it listens.
     fn own_addresses(&self, swarm: &Swarm<Behaviour>) -> Vec<Multiaddr> {
-        let seen = self.links.values().filter(|link| link.is_dialed && !link.is_relayed);
-        let observed = seen.filter_map(|link| link.observed.clone());
-        let mut own: Vec<_> = observed.collect();
+        let mut own: Vec<_> = self.seen().collect();
         own.sort();
         own.dedup();
         let listening = swarm.listeners().filter(|address| !is_circuit(address));
         own.extend(listening.cloned());
         own
     }
+}
+
+/// Gives the direct connection to who waits for it. From now on, requests go there.
+fn hand_over(swarm: &mut Swarm<Behaviour>, connection: Connection, reply: DirectReply) {
+    let (peer, id) = (connection.peer, connection.id);
+    swarm.behaviour_mut().kameo.prefer(peer, id);
+    if reply.send(Ok(connection)).is_err() {
+        swarm.close_connection(id);
+    }
+}
+
+fn transport_of(address: &Multiaddr) -> Option<Transport> {
+    endpoint(address).map(|(.., transport)| transport)
 }
 
 /// Whether an interface is in the same network as an address.

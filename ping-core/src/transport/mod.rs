@@ -138,7 +138,7 @@ impl Transport {
         })
     }
 
-    fn speaks(self, address: &Multiaddr) -> bool {
+    pub(crate) fn speaks(self, address: &Multiaddr) -> bool {
         let parts: Vec<_> = without_zone(address).skip(1).collect();
         // What leads through a relay begins with the address of the relay.
         !is_circuit(address) && Self::read(&parts).is_some_and(|(transport, ..)| transport == self)

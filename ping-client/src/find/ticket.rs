@@ -1,0 +1,98 @@
+//! From a ticket to a connection, directly or through a relay.
+
+use futures::{
+    FutureExt,
+    future::{join_all, select_ok},
+};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use ping_core::{
+    Connection, DialError,
+    nat::{Ticket, circuit, is_circuit},
+};
+use serde::Serialize;
+use tracing::info;
+
+use super::{Finder, Found};
+use crate::{error::Error, units::counted};
+
+/// Which paths to a server pings may take.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PathChoice {
+    /// A relay until there is a direct path
+    #[default]
+    Any,
+    /// A direct path alone; a relay only helps to make it
+    Direct,
+    /// A relay alone
+    Relay,
+}
+
+/// The ways to a server that its ticket names.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) ticket: Ticket,
+    pub(crate) choice: PathChoice,
+}
+
+impl Finder<'_> {
+    /// Finds the actor on the server that a ticket names. Fails only if another attempt could not succeed.
+    pub(crate) async fn by_ticket(&self, route: &Route) -> Result<Found, Error> {
+        let Ticket { peer, addresses, relays } = &route.ticket;
+        let directly = match addresses.len() {
+            0 => String::new(),
+            count => format!("directly at {} and ", counted(count as u64, "address")),
+        };
+        info!("Connecting to {peer} {directly}through {}", counted(relays.len() as u64, "relay"));
+        let known = self.started;
+        self.retrying(|| self.connect_by_ticket(route), || known).await
+    }
+
+    /// Connects to the server that a ticket names, directly or through a relay; the first to answer wins.
+    pub(super) async fn connect_by_ticket(&self, route: &Route) -> Result<Connection, Error> {
+        let Ticket { peer, addresses, relays } = &route.ticket;
+        // All at once: a router that drops what comes unasked would cost the time of a direct attempt otherwise.
+        let direct = self.dial_resolved(addresses, *peer).boxed_local();
+        let relayed = relays.iter().map(|relay| self.connect_through(relay, *peer).boxed_local());
+        let (connection, _) = select_ok([direct].into_iter().chain(relayed)).await?;
+        if route.choice != PathChoice::Direct || !is_circuit(&connection.address) {
+            return Ok(connection);
+        }
+        let direct = self.node.direct(*peer).await;
+        self.node.close(connection.id);
+        direct.map_err(|reason| Error::NoDirectPath { peer: *peer, reason })
+    }
+
+    /// Connects to a relay, by the first of its addresses that answers, and through it to a server.
+    async fn connect_through(
+        &self,
+        (relay, addresses): &(PeerId, Vec<Multiaddr>),
+        server: PeerId,
+    ) -> Result<Connection, Error> {
+        let at = match self.dial_resolved(addresses, *relay).await {
+            Ok(connection) => connection.address,
+            // Another attempt has connected to it.
+            Err(error @ Error::Dial { error: DialError::Denied, .. }) => addresses.first().ok_or(error)?.clone(),
+            Err(error) => return Err(error),
+        };
+        self.dial_all(vec![circuit(&at, *relay)], Some(server), format!("{server} through relay {relay}")).await
+    }
+
+    async fn dial_resolved(&self, addresses: &[Multiaddr], peer: PeerId) -> Result<Connection, Error> {
+        let resolved = join_all(addresses.iter().map(resolve)).await.concat();
+        self.dial_all(resolved, Some(peer), peer.to_string()).await
+    }
+}
+
+/// The same address with the IP addresses of its host, if that is a name. Those of a name that does not resolve are
+/// none.
+async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
+    let mut parts = address.iter();
+    let name = match parts.next() {
+        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.into_owned(),
+        _ => return vec![address.clone()],
+    };
+    let rest: Multiaddr = parts.collect();
+    let ips = tokio::net::lookup_host((name, 0)).await.map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    ips.into_iter().map(|socket| Multiaddr::from(socket.ip()).into_iter().chain(&rest).collect()).collect()
+}

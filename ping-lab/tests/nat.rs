@@ -1,0 +1,83 @@
+//! Servers and clients behind routers of several kinds, made of network namespaces. Needs Linux, root, iproute2 and
+//! nftables; `just test-net` runs it.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use ping_lab::{
+    Process, lost,
+    nat::{
+        Nat, RELAY,
+        Router::{self, Firewall, Restricted, Symmetric},
+    },
+    result_of,
+};
+
+/// A relay, and a server that has a place there; returns them with the server's ticket.
+fn relayed(nat: &Nat) -> (Process, Process, String) {
+    let relay = nat.start(0, "ping-server", &["relay", "--ephemeral", "--json", "--external-address", RELAY]);
+    let peer = relay.event("ready")["peer_id"].as_str().unwrap().to_owned();
+    let address = format!("/ip4/{RELAY}/tcp/36341/p2p/{peer}");
+    let server = nat.start(1, "ping-server", &["--ephemeral", "--json", "--relay-via", &address]);
+    let ticket = server.event("ticket")["ticket"].as_str().unwrap().to_owned();
+    (relay, server, ticket)
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twice() {
+    // The server's router, the client's, whether that blocks UDP, and how the pings go in the end.
+    let table: [(Router, Router, bool, Option<&str>); 5] = [
+        (Restricted, Restricted, false, Some("quic")),
+        (Restricted, Restricted, true, Some("tcp")),
+        (Firewall, Restricted, false, Some("quic")),
+        (Restricted, Firewall, true, Some("tcp")),
+        (Symmetric, Symmetric, false, None),
+    ];
+    for (server_router, client_router, blocks_udp, direct) in table {
+        let nat = Nat::new(server_router, client_router, blocks_udp);
+        let (relay, server, ticket) = relayed(&nat);
+        let mut counted = 0;
+        for mode in ["ask", "stream", "stream-tell"] {
+            let what = format!("{server_router:?}, {client_router:?}, UDP blocked: {blocks_udp}, {mode}");
+            let arguments = [&*ticket, "--json", "--retry", "-P", "8", "-c", "0", "--mode", mode];
+            let client = nat.start(2, "ping-client", &arguments);
+            client.log_with(if direct.is_some() { "Connected directly" } else { "No direct connection" });
+            if direct.is_some() {
+                // The place on the relay is free again as soon as everything is answered.
+                relay.event("circuit_closed");
+            }
+            let result = result_of(client);
+            let pings = &result["pings"];
+            assert_eq!(pings["lost"], lost(&result, "cut_short"), "{what}: {result}");
+            assert_eq!(result["reconnects"]["count"], 0, "{what}: {result}");
+            counted += pings["counted"].as_u64().unwrap();
+            let paths: Vec<_> = result["paths"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|it| (it["kind"].as_str().unwrap(), it["transport"].as_str().unwrap()))
+                .collect();
+            let relayed = ("relayed", if blocks_udp { "tcp" } else { "quic" });
+            match direct {
+                Some(transport) => assert_eq!(paths, [relayed, ("punched", transport)], "{what}: {result}"),
+                None => assert_eq!(paths, [relayed], "{what}: {result}"),
+            }
+        }
+        server.signal("TERM");
+        assert_eq!(server.event("stopped")["total"], counted);
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_user_decides_which_paths_are_taken() {
+    let nat = Nat::new(Restricted, Restricted, false);
+    let (_relay, _server, ticket) = relayed(&nat);
+    for (path, kind) in [("direct", "direct"), ("relay", "relayed")] {
+        let client = nat.start(2, "ping-client", &[&*ticket, "--json", "-i", "10ms", "-c", "200", "--path", path]);
+        let result = client.result();
+        let kinds: Vec<_> = result["paths"].as_array().unwrap().iter().map(|it| it["kind"].clone()).collect();
+        assert_eq!((kinds, &result["pings"]["received"]), (vec![kind.into()], &200.into()), "{result}");
+    }
+}
