@@ -66,11 +66,16 @@ impl Nat {
         nat
     }
 
-    /// Starts a program on the relay's host (0), the server's (1) or the client's (2).
-    pub fn start(&self, host: usize, name: &str, arguments: &[&str]) -> Process {
+    /// A command on the relay's host (0), the server's (1), the client's (2), or the server's router (3).
+    pub fn command(&self, host: usize) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.hosts[host]]).arg(program(name)).args(arguments);
-        Process::start(&mut command)
+        command.args(["netns", "exec", &self.hosts[host]]);
+        command
+    }
+
+    /// Starts one of the programs there.
+    pub fn start(&self, host: usize, name: &str, arguments: &[&str]) -> Process {
+        Process::start(self.command(host).arg(program(name)).args(arguments))
     }
 }
 

@@ -5,7 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ping_lab::{
-    Process, lost,
+    Process, finish, lost,
     nat::{
         Nat, RELAY,
         Router::{self, Firewall, Restricted, Symmetric},
@@ -79,5 +79,56 @@ fn a_user_decides_which_paths_are_taken() {
         let result = client.result();
         let kinds: Vec<_> = result["paths"].as_array().unwrap().iter().map(|it| it["kind"].clone()).collect();
         assert_eq!((kinds, &result["pings"]["received"]), (vec![kind.into()], &200.into()), "{result}");
+    }
+}
+
+/// A router's NAT-PMP (RFC 6886): knows no PCP, forwards what it is asked to, and says what that was.
+const NAT_PMP: &str = r#"
+import json, socket, struct, subprocess
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("192.168.1.17", 5351))
+print(json.dumps({"event": "ready"}), flush=True)
+while True:
+    request, client = server.recvfrom(1100)
+    if request[0] != 0:
+        server.sendto(struct.pack(">BBHI", 0, 128 | request[1], 1, 1), client)
+    elif request[1] == 0:
+        server.sendto(struct.pack(">BBHI4s", 0, 128, 0, 1, socket.inet_aton("203.0.113.10")), client)
+    else:
+        own, external, lifetime = struct.unpack(">HHI", request[4:12])
+        protocol = {1: "udp", 2: "tcp"}[request[1]]
+        if lifetime:
+            rule = f"add rule ip f pre iifname wan0 {protocol} dport {external} dnat to {client[0]}:{own}"
+            subprocess.run(["nft", rule], check=True)
+        server.sendto(struct.pack(">BBHIHHI", 0, 128 | request[1], 0, 1, own, external, lifetime), client)
+        print(json.dumps({"event": "mapping", "protocol": protocol, "lifetime": lifetime}), flush=True)
+"#;
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn a_router_that_is_asked_to_forwards_the_ports_as_long_as_the_server_runs() {
+    let nat = Nat::new(Restricted, Restricted, false);
+    let forwards = "add chain ip f pre { type nat hook prerouting priority -100; }; \
+                    insert rule ip f forward ct status dnat accept";
+    assert_eq!(finish(nat.command(3).args(["nft", forwards])).code, Some(0));
+    let router = Process::start(nat.command(3).args(["python3", "-c", NAT_PMP]));
+    router.event("ready");
+    let server = nat.start(1, "ping-server", &["--ephemeral", "--json", "--map-port"]);
+    for address in ["/ip4/203.0.113.10/udp/36341/quic-v1", "/ip4/203.0.113.10/tcp/36341"] {
+        let mapped = server.event("port_mapped");
+        assert_eq!((&mapped["address"], &mapped["by"]), (&address.into(), &"NAT-PMP".into()));
+        assert!(router.event("mapping")["lifetime"].as_u64() > Some(0));
+    }
+    let ticket = server.event("ticket")["ticket"].as_str().unwrap().to_owned();
+    for transport in ["quic", "tcp"] {
+        let client = nat.start(2, "ping-client", &[&*ticket, "--json", "-c", "3", "--transport", transport]);
+        let result = client.result();
+        assert_eq!(result["paths"][0]["kind"], "direct", "{result}");
+        assert_eq!(result["pings"]["received"], 3, "{result}");
+    }
+    server.signal("TERM");
+    for protocol in ["udp", "tcp"] {
+        let removed = router.event("mapping");
+        assert_eq!((&removed["protocol"], &removed["lifetime"]), (&protocol.into(), &0.into()));
     }
 }

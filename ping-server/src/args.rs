@@ -43,6 +43,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) external_address: Vec<ServerAddress>,
 
+    /// Ask the router, by PCP, NAT-PMP or UPnP, to forward the ports to this server
+    #[arg(long)]
+    pub(crate) map_port: bool,
+
     /// How long to wait for a port that an outgoing connection of another program holds (0s to 1h)
     #[arg(long, value_name = "TIME", default_value = "10s",
         value_parser = duration(Duration::ZERO..=Duration::from_secs(60 * 60)))]

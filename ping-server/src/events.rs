@@ -13,7 +13,9 @@ use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     PeerText,
     cluster::MemberInfo,
+    cluster::is_global,
     program::{LineQueue, RESULT, STEP},
+    transport::endpoint,
 };
 use serde::Serialize;
 use tokio::{
@@ -103,6 +105,19 @@ pub(crate) enum ServerEvent<'a> {
     },
     RelayLost {
         relay: PeerIdText,
+        reason: &'a str,
+    },
+    /// The router forwards a port to the server, no longer does, or does not.
+    PortMapped {
+        address: Multiaddr,
+        by: &'static str,
+    },
+    PortUnmapped {
+        address: Multiaddr,
+        reason: &'a str,
+    },
+    PortNotMapped {
+        transport: String,
         reason: &'a str,
     },
     Ticket {
@@ -293,6 +308,16 @@ fn log(event: &ServerEvent<'_>) {
         ServerEvent::RelayHeld { relay } => info!("Relay {} holds a place for this server", relay.0),
         ServerEvent::RelayLost { relay, reason } => {
             warn!("The place on relay {} is lost: {reason}; trying again", relay.0);
+        }
+        ServerEvent::PortMapped { address, by } if endpoint(address).is_some_and(|(ip, ..)| !is_global(ip)) => {
+            warn!("The router forwards {address} to this server ({by}), but is itself behind another router");
+        }
+        ServerEvent::PortMapped { address, by } => info!("The router forwards {address} to this server ({by})"),
+        ServerEvent::PortUnmapped { address, reason } => {
+            warn!("The router no longer forwards {address}: {reason}; asking again");
+        }
+        ServerEvent::PortNotMapped { transport, reason } => {
+            warn!("The router forwards no port for {} ({reason}); asking again", transport.to_uppercase());
         }
         ServerEvent::Ticket { ticket } => info!(target: RESULT, "Give clients: ping-client {ticket}"),
         ServerEvent::RelayReady { peer_id } => info!(target: RESULT, "Relay ready: {}", peer_id.0),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    num::NonZeroU16,
     time::{Duration, Instant},
 };
 
@@ -250,6 +251,17 @@ pub(crate) fn rank(addresses: &mut [Multiaddr]) {
     addresses.sort_by_key(|address| {
         endpoint(address).map(|(ip, _, transport)| (interfaces.rank(ip), ip, transport != Transport::Tcp))
     });
+}
+
+/// The ports of the server that others than this machine reach over IPv4, one a transport.
+pub(crate) fn ports(addresses: &[Multiaddr]) -> Vec<(Transport, NonZeroU16)> {
+    let of = |wanted: Transport| {
+        addresses.iter().filter_map(endpoint).find_map(|(ip, port, transport)| {
+            let port = NonZeroU16::new(port).filter(|_| transport == wanted && ip.is_ipv4() && !ip.is_loopback());
+            port.map(|port| (transport, port))
+        })
+    };
+    Transport::ALL.into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]

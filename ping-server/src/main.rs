@@ -21,6 +21,7 @@ mod server;
 mod state;
 mod stop_on_eof;
 mod visits;
+mod ways;
 
 use std::process::ExitCode;
 

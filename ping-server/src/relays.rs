@@ -1,18 +1,22 @@
-//! `--relay-via`: a place on each relay, for as long as the server runs; and the ticket that names them.
+//! `--relay-via`: a place on each relay, for as long as the server runs.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     Node, ServerAddress, Transport,
-    cluster::is_global,
-    nat::{Ticket, circuit, ticket::MAX_RELAYS},
+    nat::{circuit, ticket::MAX_RELAYS},
     node::Reservation,
-    transport::endpoint,
 };
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
+
+use crate::ways::Way;
 
 /// How many relays one server may use.
 pub(crate) const MAX: usize = MAX_RELAYS;
@@ -21,20 +25,12 @@ pub(crate) const MAX: usize = MAX_RELAYS;
 /// soon.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
-/// The pause before a relay is asked again where this node is seen.
-const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(15);
-
-/// What becomes of a place on a relay.
-#[derive(Debug)]
-pub(crate) enum Place {
-    /// The server has it, at these addresses of the relay.
-    Held { relay: PeerId, addresses: Vec<Multiaddr> },
-    /// It is lost.
-    Lost { relay: PeerId, reason: String },
-}
+/// How often at most a relay is asked where this node is seen. The least time for which libp2p's own relays keep an idle
+/// connection is ten seconds.
+const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Asks one relay for a place again and again, and reports what becomes of it. Never ends while the node runs.
-pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, places: mpsc::UnboundedSender<Place>) {
+pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, ways: mpsc::UnboundedSender<Way>) {
     let (first, longest) = PAUSES;
     let (mut pause, mut has_warned) = (first, false);
     loop {
@@ -42,12 +38,12 @@ pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, places: mpsc:
             Ok((peer, used, addresses, reservation)) => {
                 (pause, has_warned) = (first, false);
                 let others: Vec<_> = addresses.iter().filter(|address| **address != used).cloned().collect();
-                let _ = places.send(Place::Held { relay: peer, addresses });
+                let _ = ways.send(Way::Held { relay: peer, addresses });
                 let reason = tokio::select! {
                     reason = reservation.lost => reason.unwrap_or_else(|_| "the node stopped".into()),
                     never = be_seen(node, peer, &others) => match never {},
                 };
-                let _ = places.send(Place::Lost { relay: peer, reason });
+                let _ = ways.send(Way::Lost { relay: peer, reason });
             }
             Err(reason) if !std::mem::replace(&mut has_warned, true) => {
                 warn!("Relay {relay} holds no place for this server: {reason}; trying again");
@@ -64,11 +60,13 @@ pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, places: mpsc:
 async fn be_seen(node: &Node, relay: PeerId, addresses: &[Multiaddr]) -> Infallible {
     let by_address = addresses.iter().map(|address| async move {
         loop {
+            let started = Instant::now();
             match node.dial(address.clone(), Some(relay)).await {
                 Ok(connection) => drop(connection.closed.await),
                 Err(error) => debug!(%relay, %error, "the relay cannot say where this node is seen"),
             }
-            sleep(SEEN_AGAIN_AFTER).await;
+            // A relay closes what looks idle to it after some time, and that is no failure.
+            sleep(SEEN_AGAIN_AFTER.saturating_sub(started.elapsed())).await;
         }
     });
     join_all(by_address).await;
@@ -101,42 +99,4 @@ async fn reserve(
         }
     }
     Err(failure)
-}
-
-/// The places that a server has, and the ticket that names them.
-#[derive(Debug)]
-pub(crate) struct Places {
-    peer: PeerId,
-    /// Where everyone reaches the server, as far as its addresses tell.
-    addresses: Vec<Multiaddr>,
-    held: Vec<(PeerId, Vec<Multiaddr>)>,
-    changes: mpsc::UnboundedReceiver<Place>,
-}
-
-impl Places {
-    /// The places of the server `peer` at these addresses, of which all that others than its neighbours reach are
-    /// named.
-    pub(crate) fn new(peer: PeerId, addresses: &[Multiaddr], changes: mpsc::UnboundedReceiver<Place>) -> Self {
-        let is_public = |address: &&Multiaddr| endpoint(address).is_none_or(|(ip, ..)| is_global(ip));
-        Self { peer, addresses: addresses.iter().filter(is_public).cloned().collect(), held: Vec::new(), changes }
-    }
-
-    /// Waits for the next change. Never resolves once the node has stopped.
-    pub(crate) async fn next(&mut self) -> Place {
-        let Some(place) = self.changes.recv().await else { return pending().await };
-        match &place {
-            Place::Held { relay, addresses } => {
-                self.held.retain(|(known, _)| known != relay);
-                self.held.push((*relay, addresses.clone()));
-            }
-            Place::Lost { relay, .. } => self.held.retain(|(known, _)| known != relay),
-        }
-        place
-    }
-
-    /// The ticket, if the server has a place.
-    pub(crate) fn ticket(&self) -> Option<String> {
-        let ticket = Ticket { peer: self.peer, addresses: self.addresses.clone(), relays: self.held.clone() };
-        ticket.to_word().filter(|_| !self.held.is_empty())
-    }
 }

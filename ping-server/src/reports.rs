@@ -4,7 +4,7 @@ use std::future::pending;
 
 use anyhow::Result;
 use libp2p::PeerId;
-use ping_core::{Event, actor::Tally, cluster};
+use ping_core::{Event, actor::Tally, cluster, nat::MappingEvent};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -14,8 +14,8 @@ use crate::{
     listen,
     membership::{self, Membership},
     rally::RallyEvent,
-    relays::{Place, Places},
     visits::Visits,
+    ways::{self, Way, Ways},
 };
 
 /// What a running server reports.
@@ -28,7 +28,7 @@ pub(crate) struct Reports {
     membership: Option<Membership>,
     rally: Option<mpsc::UnboundedReceiver<RallyEvent>>,
     visits: Visits,
-    places: Option<Places>,
+    ways: Option<Ways>,
     is_ready: bool,
 }
 
@@ -46,7 +46,7 @@ impl Reports {
             membership: None,
             rally: None,
             visits: Visits::new(tally),
-            places: None,
+            ways: None,
             is_ready: false,
         })
     }
@@ -82,7 +82,7 @@ impl Reports {
                 },
                 event = next_of(&mut self.rally) => self.reporter.report(&of_rally(event)),
                 failure = self.reporter.failed() => return failure,
-                place = next_place(&mut self.places) => self.on_place(&place),
+                way = next_way(&mut self.ways) => self.on_way(&way),
                 () = self.pings.wait(&mut self.total) => self.report_pings(),
                 () = self.clients.wait() => self.report_more_clients(),
             }
@@ -134,22 +134,37 @@ impl Reports {
         }
     }
 
-    /// From now on, reports what becomes of these places on relays.
-    pub(crate) fn follow(&mut self, places: Places) {
-        self.places = Some(places);
+    /// From now on, reports what becomes of these ways.
+    pub(crate) fn follow(&mut self, ways: Ways) {
+        self.ways = Some(ways);
     }
 
-    fn on_place(&mut self, place: &Place) {
-        match place {
-            Place::Held { relay, .. } => {
+    fn on_way(&mut self, way: &Way) {
+        match way {
+            Way::Held { relay, .. } => {
                 self.reporter.report(&ServerEvent::RelayHeld { relay: PeerIdText(*relay) });
-                if let Some(ticket) = self.places.as_ref().and_then(Places::ticket) {
-                    self.reporter.report(&ServerEvent::Ticket { ticket: &ticket });
-                }
+                self.report_ticket();
             }
-            Place::Lost { relay, reason } => {
+            Way::Lost { relay, reason } => {
                 self.reporter.report(&ServerEvent::RelayLost { relay: PeerIdText(*relay), reason });
             }
+            Way::Mapping(MappingEvent::Mapped(mapping)) => {
+                self.reporter.report(&ServerEvent::PortMapped { address: ways::multiaddr(mapping), by: mapping.by });
+                self.report_ticket();
+            }
+            Way::Mapping(MappingEvent::Lost(mapping, reason)) => {
+                self.reporter.report(&ServerEvent::PortUnmapped { address: ways::multiaddr(mapping), reason });
+            }
+            Way::Mapping(MappingEvent::Failed(transport, reason)) => {
+                let transport = transport.to_string().to_lowercase();
+                self.reporter.report(&ServerEvent::PortNotMapped { transport, reason });
+            }
+        }
+    }
+
+    fn report_ticket(&mut self) {
+        if let Some(ticket) = self.ways.as_ref().and_then(Ways::ticket) {
+            self.reporter.report(&ServerEvent::Ticket { ticket: &ticket });
         }
     }
 
@@ -179,10 +194,10 @@ impl Reports {
     }
 }
 
-/// Waits for the next change of a place on a relay, or for ever.
-async fn next_place(places: &mut Option<Places>) -> Place {
-    match places {
-        Some(places) => places.next().await,
+/// Waits for the next change of a way, or for ever.
+async fn next_way(ways: &mut Option<Ways>) -> Way {
+    match ways {
+        Some(ways) => ways.next().await,
         None => pending().await,
     }
 }

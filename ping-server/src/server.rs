@@ -12,6 +12,7 @@ use ping_core::{
     cluster::{self, record::HostedActor},
     hardening::Limits,
     keys::secret,
+    nat::{MappingEvent, PortMapper},
     node::is_mdns_port_taken,
     program::{RESULT, StopSignals},
     protocol::About,
@@ -28,10 +29,11 @@ use crate::{
     membership::Membership,
     memory, node_name,
     rally::Rally,
-    relays::{self, Place, Places, keep_place},
+    relays::{self, keep_place},
     reports::Reports,
     state::State,
     stop_on_eof::end_of_input,
+    ways::{self, Way, Ways},
 };
 
 /// How long a request and its answer may be on their way: as long as the longest `--timeout` of a client. Large ones
@@ -70,7 +72,9 @@ struct Server {
     rally: Option<Rally>,
     /// The relays that are to hold a place for this server, and who learns what becomes of it.
     relays: Vec<ServerAddress>,
-    places: mpsc::UnboundedSender<Place>,
+    ways: mpsc::UnboundedSender<Way>,
+    /// The ports that the router is to forward.
+    mapper: Option<PortMapper>,
 }
 
 impl Server {
@@ -124,14 +128,15 @@ impl Server {
             Membership::start(cluster.clone(), actors, &args.join, file)
         });
         reports.ready(&args.name, &node_name, membership, rally.is_some().then_some(hits));
-        let (places, changes) = mpsc::unbounded_channel();
-        reports.follow(Places::new(node.peer(), &reachable, changes));
+        let (ways, changes) = mpsc::unbounded_channel();
+        reports.follow(Ways::new(node.peer(), &reachable, changes));
         if !args.json {
             greeting::greet(args, node.peer(), &reachable);
         }
         early.iter().for_each(|event| reports.on_event(event));
         let relays = args.relay_via.clone();
-        Ok(Self { node, events, hosted, count, state, reports, rally, relays, places })
+        let mapper = args.map_port.then(|| PortMapper::new(listen::ports(&addresses)));
+        Ok(Self { node, events, hosted, count, state, reports, rally, relays, ways, mapper })
     }
 
     /// Reports events until something stops the server.
@@ -140,7 +145,8 @@ impl Server {
             failure = self.reports.run(&mut self.events) => Err(failure),
             () = signals.next() => Ok(()),
             () = play(&mut self.rally) => Ok(()),
-            () = keep_places(&self.node, &self.relays, &self.places) => Ok(()),
+            () = keep_places(&self.node, &self.relays, &self.ways) => Ok(()),
+            () = keep_mapped(&mut self.mapper, &self.node, &self.ways) => Ok(()),
             () = end_of_input(stop_on_eof) => Ok(()),
             never = memory::give_back(|| self.node.released_memory()) => match never {},
             reason = self.node.failed() => {
@@ -156,8 +162,15 @@ impl Server {
     /// Stops in order; a second signal waits for nothing.
     async fn stop(mut self, outcome: Result<()>, signals: &mut StopSignals, name: &str) -> Result<()> {
         let (node, actor, count, state) = (self.node, &self.hosted.actor, &self.count, self.state.take());
+        let unmapped = async {
+            if let Some(mapper) = self.mapper.take() {
+                mapper.close().await;
+            }
+        };
         let stopped = tokio::select! {
-            failure = stop(node, actor, count, state, name) => failure.map_or(Ok(()), Err),
+            (failure, ()) = async { tokio::join!(stop(node, actor, count, state, name), unmapped) } => {
+                failure.map_or(Ok(()), Err)
+            }
             () = signals.next() => bail!("interrupted while stopping"),
         };
         self.reports.finish(&mut self.events);
@@ -254,9 +267,25 @@ async fn stop(
 }
 
 /// Keeps a place on each relay. Never resolves.
-async fn keep_places(node: &Node, relays: &[ServerAddress], places: &mpsc::UnboundedSender<Place>) {
-    join_all(relays.iter().map(|relay| keep_place(node, relay, places.clone()))).await;
+async fn keep_places(node: &Node, relays: &[ServerAddress], ways: &mpsc::UnboundedSender<Way>) {
+    join_all(relays.iter().map(|relay| keep_place(node, relay, ways.clone()))).await;
     pending().await
+}
+
+/// Lets the router forward the ports, if that is wanted, and members of the cluster know where. Never resolves.
+async fn keep_mapped(mapper: &mut Option<PortMapper>, node: &Node, ways: &mpsc::UnboundedSender<Way>) {
+    let Some(mapper) = mapper else { return pending().await };
+    let (events, mut mapped) = mpsc::unbounded_channel();
+    let tell = async {
+        while let Some(event) = mapped.recv().await {
+            if let MappingEvent::Mapped(mapping) = &event {
+                node.add_external_address(ways::multiaddr(mapping));
+            }
+            // The reports end after this.
+            let _ = ways.send(Way::Mapping(event));
+        }
+    };
+    tokio::join!(mapper.run(&events), tell);
 }
 
 /// Plays a rally to its end, or waits for ever.

@@ -39,11 +39,13 @@ impl Finder<'_> {
     /// Finds the actor on the server that a ticket names. Fails only if another attempt could not succeed.
     pub(crate) async fn by_ticket(&self, route: &Route) -> Result<Found, Error> {
         let Ticket { peer, addresses, relays } = &route.ticket;
-        let directly = match addresses.len() {
-            0 => String::new(),
-            count => format!("directly at {} and ", counted(count as u64, "address")),
-        };
-        info!("Connecting to {peer} {directly}through {}", counted(relays.len() as u64, "relay"));
+        let directly = counted(addresses.len() as u64, "address");
+        let relays = counted(relays.len() as u64, "relay");
+        match (addresses.is_empty(), route.ticket.relays.is_empty()) {
+            (false, true) => info!("Connecting to {peer} directly at {directly}"),
+            (false, false) => info!("Connecting to {peer} directly at {directly} and through {relays}"),
+            (true, _) => info!("Connecting to {peer} through {relays}"),
+        }
         let known = self.started;
         self.retrying(|| self.connect_by_ticket(route), || known).await
     }

@@ -2,17 +2,20 @@
 //!
 //! - [`relay`]: a node that forwards connections between others (libp2p's circuit relay v2).
 //! - [`ticket`]: the word.
+//! - [`port_mapping`]: asks the router to let others in.
 //! - `punch`: what two nodes tell each other through a relay to connect without it (libp2p's DCUtR).
 //!
 //! A node with [`Options::uses_relays`](crate::Options::uses_relays) dials through relays, and can
 //! [reserve](crate::Node::reserve) a place on one. The connection inside a circuit is secured end to end.
 
+pub mod port_mapping;
 pub(crate) mod punch;
 pub mod relay;
 pub mod ticket;
 
 use libp2p::{Multiaddr, PeerId, identify, identity::Keypair, multiaddr::Protocol};
 
+pub use port_mapping::{Mapping, MappingEvent, PortMapper};
 pub use relay::{Relay, RelayEvent, RelayOptions};
 pub use ticket::Ticket;
 

@@ -27,6 +27,9 @@ use crate::{
 /// How long a place lasts. Its holder asks for it again at three quarters of this time.
 const RESERVATION_TIME: Duration = Duration::from_secs(60 * 60);
 
+/// How long a connection without a place or a circuit lives. A server keeps one by which it learns where it is seen.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
 /// How many circuits one IP address may begin in a [`WINDOW`].
 const MAX_CIRCUITS_PER_ADDRESS: u32 = 60;
 
@@ -134,7 +137,7 @@ impl Relay {
             keep_alive: ping::Behaviour::default(),
             identify: nat::identify(keypair),
         };
-        let config = swarm::Config::with_executor(FairExecutor::default());
+        let config = swarm::Config::with_executor(FairExecutor::default()).with_idle_connection_timeout(IDLE_TIMEOUT);
         let swarm = Swarm::new(transport, behaviour, peer, config);
         Ok(Self { swarm, holders, denials: LogLimit::default(), circuits: HashMap::new() })
     }

@@ -1,0 +1,72 @@
+//! The ways by which others than its neighbours reach the server, and the ticket that names them.
+
+use std::future::pending;
+
+use libp2p::{Multiaddr, PeerId};
+use ping_core::{
+    cluster::is_global,
+    nat::{Mapping, MappingEvent, Ticket},
+    transport::endpoint,
+};
+use tokio::sync::mpsc;
+
+/// What becomes of a way to the server.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// A relay holds a place for it, at these addresses of the relay.
+    Held { relay: PeerId, addresses: Vec<Multiaddr> },
+    /// The place is lost.
+    Lost { relay: PeerId, reason: String },
+    /// Of a port that the router forwards.
+    Mapping(MappingEvent),
+}
+
+/// The ways that there are.
+#[derive(Debug)]
+pub(crate) struct Ways {
+    peer: PeerId,
+    /// Where everyone reaches the server, as far as its addresses tell.
+    addresses: Vec<Multiaddr>,
+    relays: Vec<(PeerId, Vec<Multiaddr>)>,
+    mapped: Vec<Mapping>,
+    changes: mpsc::UnboundedReceiver<Way>,
+}
+
+impl Ways {
+    /// Those of the server `peer` at these addresses, of which all that others than its neighbours reach are named.
+    pub(crate) fn new(peer: PeerId, addresses: &[Multiaddr], changes: mpsc::UnboundedReceiver<Way>) -> Self {
+        let is_public = |address: &&Multiaddr| endpoint(address).is_none_or(|(ip, ..)| is_global(ip));
+        let addresses = addresses.iter().filter(is_public).cloned().collect();
+        Self { peer, addresses, relays: Vec::new(), mapped: Vec::new(), changes }
+    }
+
+    /// Waits for the next change. Never resolves once the node has stopped.
+    pub(crate) async fn next(&mut self) -> Way {
+        let Some(way) = self.changes.recv().await else { return pending().await };
+        match &way {
+            Way::Held { relay, addresses } => {
+                self.relays.retain(|(known, _)| known != relay);
+                self.relays.push((*relay, addresses.clone()));
+            }
+            Way::Lost { relay, .. } => self.relays.retain(|(known, _)| known != relay),
+            Way::Mapping(MappingEvent::Mapped(mapping)) => self.mapped.push(*mapping),
+            Way::Mapping(MappingEvent::Lost(mapping, _)) => self.mapped.retain(|known| known != mapping),
+            Way::Mapping(MappingEvent::Failed(..)) => {}
+        }
+        way
+    }
+
+    /// The ticket, if there is a way that the server's addresses do not name.
+    pub(crate) fn ticket(&self) -> Option<String> {
+        let mapped = self.mapped.iter().filter(|mapping| is_global(mapping.address.ip())).map(multiaddr);
+        let addresses: Vec<_> = mapped.chain(self.addresses.iter().cloned()).collect();
+        let has_more = !self.relays.is_empty() || addresses.len() > self.addresses.len();
+        let ticket = Ticket { peer: self.peer, addresses, relays: self.relays.clone() };
+        ticket.to_word().filter(|_| has_more)
+    }
+}
+
+/// Where others reach a port that the router forwards.
+pub(crate) fn multiaddr(mapping: &Mapping) -> Multiaddr {
+    mapping.transport.multiaddr(mapping.address.ip(), mapping.address.port())
+}
