@@ -71,6 +71,26 @@ fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twic
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
+fn the_doctor_walks_the_ways_of_a_ticket() {
+    for (router, blocks_udp, direct) in [(Restricted, false, "passed"), (Symmetric, true, "not_needed")] {
+        let nat = Nat::new(router, router, blocks_udp);
+        let (_relay, _server, ticket) = relayed(&nat);
+        let doctor = nat.start(2, "ping-client", &["doctor", &ticket, "--json"]);
+        let result = doctor.result();
+        let outcome = |step: &str| {
+            let steps = result["steps"].as_array().unwrap();
+            let outcomes = steps.iter().filter(|it| it["step"] == step).map(|it| it["outcome"].as_str().unwrap());
+            outcomes.collect::<Vec<_>>()
+        };
+        assert_eq!(result["works"], true, "{result}");
+        let relay = if blocks_udp { ["not_needed", "passed"] } else { ["passed"; 2] };
+        assert_eq!((outcome("relay"), outcome("circuit")), (relay.to_vec(), vec!["passed"]), "{result}");
+        assert_eq!((outcome("direct path"), outcome("ping")), (vec![direct], vec!["passed"]), "{result}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
 fn a_user_decides_which_paths_are_taken() {
     let nat = Nat::new(Restricted, Restricted, false);
     let (_relay, _server, ticket) = relayed(&nat);

@@ -1,6 +1,6 @@
 //! Where to find a server, as the user says it.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use libp2p::PeerId;
 use ping_core::{
@@ -17,6 +17,16 @@ pub(crate) enum Target {
     Peer(PeerId),
     /// Where its ticket says, or the address of its place on a relay.
     Ticket(Ticket),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(server) => server.fmt(f),
+            Self::Peer(peer) => peer.fmt(f),
+            Self::Ticket(ticket) => ticket.fmt(f),
+        }
+    }
 }
 
 impl FromStr for Target {

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use kameo::actor::RemoteActorRef;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
-    Connection, Event, Node, PingActor, Transport,
+    Connection, Event, Node, PingActor, ServerAddress, Transport,
     protocol::{Echo, Ping},
     transport::{Interfaces, source_of},
 };
@@ -24,6 +24,7 @@ use super::{
     name_servers::{ask, name_servers},
 };
 use crate::{
+    args::Target,
     error::{Error, PingError},
     find::{Finder, speaks_kameo},
     pinger::{About, Host, about, host_of},
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// How long a step may take that waits for an answer.
-const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to listen for the answers of mDNS.
 const MDNS_TIME: Duration = Duration::from_millis(1500);
@@ -55,7 +56,7 @@ const MAX_SKEW: Duration = Duration::from_secs(1);
 /// Walks the steps.
 pub(super) struct Checks<'a> {
     args: &'a DoctorArgs,
-    node: &'a Node,
+    pub(super) node: &'a Node,
     events: mpsc::UnboundedReceiver<Event>,
     steps: Vec<Check>,
 }
@@ -71,9 +72,13 @@ impl<'a> Checks<'a> {
 
     /// Takes all steps, as far as they lead.
     pub(super) async fn run(&mut self, is_mdns_port_taken: bool) {
-        if let Some(ips) = self.resolve().await
-            && let Some(connection) = self.connect(&ips).await
-        {
+        let connection = match &self.args.target {
+            Target::At(server) => self.by_address(server).await,
+            Target::Ticket(ticket) => self.by_ticket(ticket).await,
+            // The command line was checked.
+            Target::Peer(_) => None,
+        };
+        if let Some(connection) = connection {
             self.identity(connection.peer);
             if let Some(actor) = self.find(&connection).await {
                 self.ping(&actor, &connection).await;
@@ -82,16 +87,21 @@ impl<'a> Checks<'a> {
         self.mdns(is_mdns_port_taken).await;
     }
 
-    fn add(&mut self, step: &'static str, outcome: Outcome, time: Option<Duration>, detail: impl ToString) {
+    async fn by_address(&mut self, server: &ServerAddress) -> Option<Connection> {
+        let ips = self.resolve(server).await?;
+        self.connect(server, &ips).await
+    }
+
+    pub(super) fn add(&mut self, step: &'static str, outcome: Outcome, time: Option<Duration>, detail: impl ToString) {
         let detail = detail.to_string();
         self.steps.push(Check { step, outcome, ms: time.map(ms), detail });
     }
 
-    async fn resolve(&mut self) -> Option<Vec<IpAddr>> {
+    async fn resolve(&mut self, server: &ServerAddress) -> Option<Vec<IpAddr>> {
         let began = Instant::now();
-        let resolved = timeout(STEP_TIMEOUT, self.args.server.resolve()).await;
+        let resolved = timeout(STEP_TIMEOUT, server.resolve()).await;
         let took = Some(began.elapsed());
-        let host = self.args.server.host();
+        let host = server.host();
         if host.parse::<IpAddr>().is_err() {
             self.name_servers(&host).await;
         }
@@ -130,9 +140,8 @@ impl<'a> Checks<'a> {
     }
 
     /// Tries every address over every transport that was asked for. Returns the connection that a ping would use.
-    async fn connect(&mut self, ips: &[IpAddr]) -> Option<Connection> {
-        let first = self.steps.len();
-        let (server, interfaces) = (&self.args.server, Interfaces::now());
+    async fn connect(&mut self, server: &ServerAddress, ips: &[IpAddr]) -> Option<Connection> {
+        let (first, interfaces) = (self.steps.len(), Interfaces::now());
         // TCP first: a refusal tells more than silence.
         let transports: Vec<_> = [Transport::Tcp, Transport::Quic]
             .into_iter()
@@ -165,7 +174,7 @@ impl<'a> Checks<'a> {
                 if let Some(before) = last.as_mut() {
                     let _ = timeout(STEP_TIMEOUT, &mut before.closed).await;
                 }
-                if let Some(connection) = self.dial(transport, ip).await {
+                if let Some(connection) = self.dial(server, transport, ip).await {
                     if ips.len() > 1 {
                         let peer = connection.peer;
                         hosts.extend(self.host(peer).await.map(|host| (ip, peer, host)));
@@ -175,9 +184,7 @@ impl<'a> Checks<'a> {
             }
         }
         if last.is_some() {
-            // One way is enough.
-            let failed = self.steps[first..].iter_mut().filter(|check| check.outcome == Outcome::Failed);
-            failed.for_each(|check| check.outcome = Outcome::NotNeeded);
+            self.forgive(first);
         }
         self.twins(&hosts);
         let mut last = last?;
@@ -186,6 +193,17 @@ impl<'a> Checks<'a> {
         }
         // It made way for one that failed.
         self.node.dial(last.address, Some(last.peer)).await.ok()
+    }
+
+    /// One way is enough: what failed since this step is not needed.
+    pub(super) fn forgive(&mut self, first: usize) {
+        let failed = self.steps[first..].iter_mut().filter(|check| check.outcome == Outcome::Failed);
+        failed.for_each(|check| check.outcome = Outcome::NotNeeded);
+    }
+
+    /// How many steps there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.steps.len()
     }
 
     /// The process that hosts the peer's actor.
@@ -220,12 +238,20 @@ impl<'a> Checks<'a> {
     }
 
     /// Makes a secure connection.
-    async fn dial(&mut self, transport: Transport, ip: IpAddr) -> Option<Connection> {
-        let server = &self.args.server;
+    async fn dial(&mut self, server: &ServerAddress, transport: Transport, ip: IpAddr) -> Option<Connection> {
         let step = if transport == Transport::Quic { "quic" } else { "secure tcp" };
-        let address: Multiaddr = server.multiaddr_at(ip, transport);
+        self.dial_at(step, server.multiaddr_at(ip, transport), server.peer).await
+    }
+
+    /// The same at a multiaddr.
+    pub(super) async fn dial_at(
+        &mut self,
+        step: &'static str,
+        address: Multiaddr,
+        expected: Option<PeerId>,
+    ) -> Option<Connection> {
         let began = Instant::now();
-        let dialed = self.node.dial(address.clone(), server.peer).await;
+        let dialed = self.node.dial(address.clone(), expected).await;
         let took = Some(began.elapsed());
         match dialed {
             Ok(connection) => {
@@ -241,9 +267,9 @@ impl<'a> Checks<'a> {
     }
 
     fn identity(&mut self, peer: PeerId) {
-        let detail = match self.args.server.peer {
-            Some(_) => format!("{peer}, as required"),
-            None => format!("{peer}, unchecked; /p2p/{peer} at the end of the address requires it"),
+        let detail = match &self.args.target {
+            Target::At(ServerAddress { peer: Some(_), .. }) | Target::Ticket(_) => format!("{peer}, as required"),
+            _ => format!("{peer}, unchecked; /p2p/{peer} at the end of the address requires it"),
         };
         self.add("identity", Outcome::Passed, None, detail);
     }

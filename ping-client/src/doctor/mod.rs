@@ -1,34 +1,51 @@
 //! `ping-client doctor`: every step from a name to a pong, one after the other, and which of them fails.
 //!
 //! - `checks`: the steps.
+//! - `ticket`: those of a ticket, through its relays and past them.
 //! - `name_servers`: what each name server answers.
 
 mod checks;
 mod name_servers;
+mod ticket;
 
 use std::{
     fmt,
     io::{self, Write},
     process::ExitCode,
+    str::FromStr,
 };
 
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
-use ping_core::{Node, Options, ServerAddress, node::is_mdns_port_taken, program::StopSignals};
+use ping_core::{Node, Options, node::is_mdns_port_taken, program::StopSignals};
 use serde::Serialize;
 
-use crate::{args::SearchArgs, identity, output::table_of_words, runtime::block_on, session::secret};
+use crate::{
+    args::{SearchArgs, Target},
+    identity,
+    output::table_of_words,
+    runtime::block_on,
+    session::secret,
+};
 use checks::Checks;
 
 /// The arguments of `doctor`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {
-    /// Where the server is: as ADDRESS of a ping
-    #[arg(value_name = "ADDRESS")]
-    server: ServerAddress,
+    /// Where the server is: an address or a ticket, as TARGET of a ping
+    #[arg(value_name = "TARGET", value_parser = place)]
+    target: Target,
 
     #[command(flatten)]
     search: SearchArgs,
+}
+
+/// Reads a target that says where the server is.
+fn place(text: &str) -> Result<Target, String> {
+    match text.parse() {
+        Ok(Target::Peer(_)) => Err("a peer id does not say where the server is; give an address or a ticket".into()),
+        parsed => parsed.map_err(|error: <Target as FromStr>::Err| error.to_string()),
+    }
 }
 
 /// What became of a step.
@@ -78,7 +95,9 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         let secret = secret(args.search.secret.as_deref())?;
         // Asked before this program shares the port.
         let is_port_taken = is_mdns_port_taken();
-        let options = Options { mdns: true, secret, ..Options::default() };
+        let has_ticket = matches!(args.target, Target::Ticket(_));
+        let options =
+            Options { mdns: true, secret, uses_relays: has_ticket, leaves_relays: has_ticket, ..Options::default() };
         let (node, events) = Node::start(&own.keypair, options).context("cannot start the node")?;
         let mut checks = Checks::new(args, &node, events);
         tokio::select! {
@@ -99,7 +118,7 @@ fn works(steps: &[Check]) -> bool {
 fn print(args: &DoctorArgs, steps: &[Check]) -> Result<ExitCode> {
     let works = works(steps);
     let text = if args.search.json {
-        let object = Object { target: args.server.to_string(), works, steps };
+        let object = Object { target: args.target.to_string(), works, steps };
         // Text and numbers always have a form in JSON.
         serde_json::to_string(&object).unwrap_or_default() + "\n"
     } else {

@@ -88,7 +88,7 @@ impl Finder<'_> {
 
 /// The same address with the IP addresses of its host, if that is a name. Those of a name that does not resolve are
 /// none.
-async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
+pub(crate) async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
     let mut parts = address.iter();
     let name = match parts.next() {
         Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.into_owned(),

@@ -96,9 +96,11 @@ async fn session(
     result.notes.extend(outputs.note_of_waiting());
     outputs.finish(&result)?;
     if let Some(error) = &result.error {
-        let doctor = match server.filter(|_| result.server.is_none()) {
-            Some(server) => format!(" \"ping-client doctor {server}\" shows which step fails."),
-            None => String::new(),
+        let doctor = match (server, &plan.find.route) {
+            _ if result.server.is_some() => String::new(),
+            (Some(server), _) => format!(" \"ping-client doctor {server}\" shows which step fails."),
+            (None, Some(_)) => " \"ping-client doctor TICKET\" shows which step fails.".into(),
+            (None, None) => String::new(),
         };
         last_words("ping-client", &format_args!("{error}. {}{doctor}", error.help()));
     }

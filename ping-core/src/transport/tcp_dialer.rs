@@ -42,12 +42,12 @@ pub(super) struct TcpDialer {
     listens: bool,
     /// Of a node that does not listen, the ports from which all connections leave that reuse one, for IPv4 and IPv6;
     /// 0 before the first.
-    ports: Arc<[AtomicU16; 2]>,
+    ports: [Arc<AtomicU16>; 2],
 }
 
 impl TcpDialer {
     pub(super) fn new(sources: Vec<IpAddr>) -> Self {
-        Self { inner: Inner::new(tcp::Config::default()), sources, listens: false, ports: Arc::default() }
+        Self { inner: Inner::new(tcp::Config::default()), sources, listens: false, ports: Default::default() }
     }
 
     /// The address to dial from to this one. Fails if the user chose the other version of IP alone.
@@ -57,27 +57,6 @@ impl TcpDialer {
             None if !self.sources.is_empty() => Err(io::ErrorKind::AddrNotAvailable.into()),
             source => Ok(source),
         }
-    }
-
-    /// A socket for a connection to this address.
-    fn socket(&self, destination: IpAddr, reuses_port: bool) -> io::Result<TcpSocket> {
-        let (socket, unspecified) = match destination {
-            IpAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
-            IpAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
-        };
-        socket.set_nodelay(true)?;
-        let source = self.source(destination)?;
-        if reuses_port {
-            socket.set_reuseaddr(true)?;
-            #[cfg(unix)]
-            socket.set_reuseport(true)?;
-            let port = &self.ports[usize::from(destination.is_ipv6())];
-            socket.bind((source.unwrap_or(unspecified), port.load(Ordering::Relaxed)).into())?;
-            port.store(socket.local_addr()?.port(), Ordering::Relaxed);
-        } else if let Some(source) = source {
-            socket.bind((source, 0).into())?;
-        }
-        Ok(socket)
     }
 }
 
@@ -110,13 +89,18 @@ impl libp2p::Transport for TcpDialer {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
         let limit = if reuses_port { REUSED_TIMEOUT } else { Duration::MAX };
-        let (socket, ports) = (self.socket(ip, reuses_port), self.ports.clone());
+        let source = self.source(ip).map_err(TransportError::Other)?;
+        let port_to_reuse = reuses_port.then(|| self.ports[usize::from(ip.is_ipv6())].clone());
+        let socket = socket(ip, source, port_to_reuse.as_deref());
         let connect = async move {
-            let connected = connect(socket?, ip, port, zone).await;
-            // An earlier connection between the same two ports is not over for the system.
-            if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
-                ports[usize::from(ip.is_ipv6())].store(0, Ordering::Relaxed);
-            }
+            let connected = match (connect(socket?, ip, port, zone.clone()).await, port_to_reuse) {
+                // An earlier connection between the same two ports is not over for the system.
+                (Err(error), Some(reused)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    reused.store(0, Ordering::Relaxed);
+                    connect(self::socket(ip, source, Some(&reused))?, ip, port, zone).await
+                }
+                (connected, _) => connected,
+            };
             connected.map(tcp::tokio::TcpStream)
         };
         Ok(within(limit, connect).boxed())
@@ -128,6 +112,26 @@ impl libp2p::Transport for TcpDialer {
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
         Pin::new(&mut self.inner).poll(context)
     }
+}
+
+/// A socket for a connection to this address, from an address of this machine if one is wanted, and from a port that is
+/// used again. If that is 0, the system chooses one, which it is from then on.
+fn socket(destination: IpAddr, source: Option<IpAddr>, reused: Option<&AtomicU16>) -> io::Result<TcpSocket> {
+    let (socket, unspecified) = match destination {
+        IpAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+        IpAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
+    };
+    socket.set_nodelay(true)?;
+    if let Some(port) = reused {
+        socket.set_reuseaddr(true)?;
+        #[cfg(unix)]
+        socket.set_reuseport(true)?;
+        socket.bind((source.unwrap_or(unspecified), port.load(Ordering::Relaxed)).into())?;
+        port.store(socket.local_addr()?.port(), Ordering::Relaxed);
+    } else if let Some(source) = source {
+        socket.bind((source, 0).into())?;
+    }
+    Ok(socket)
 }
 
 /// The interface that an address names.
