@@ -83,6 +83,22 @@ fn a_relay_gives_places_to_those_that_may_and_as_many_as_it_has() {
     second.process.event("ticket");
 }
 
+#[test]
+fn a_relay_that_connects_nobody_is_named_with_its_reason() {
+    let (_relay, address) = any_relay(&["--circuits", "1"]);
+    let (server, ticket) = relayed(&address, &[]);
+    let client = || {
+        let mut command = Command::new(program("ping-client"));
+        Process::start(command.args([&*ticket, "--json", "-c", "0", "-i", "50ms", "--find-timeout", "10m"]))
+    };
+    let first = client();
+    server.process.two_pings();
+    client().log_with("the relay takes no more clients");
+    drop(first);
+    drop(server);
+    client().log_with("the server has no place on the relay");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_relay_that_comes_back_is_used_again_and_every_ping_is_counted_once() {

@@ -6,7 +6,10 @@ use std::{any::Any, fmt, io, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
-    DialError, PeerText, ServerAddress, Transport, cluster::AskError, hardening::culprit, node::is_mdns_port_taken,
+    DialError, PeerText, ServerAddress, Transport,
+    cluster::AskError,
+    hardening::culprit,
+    node::{RelayFailure, is_mdns_port_taken},
     protocol::STREAM_PROTOCOL,
 };
 
@@ -124,7 +127,7 @@ impl Error {
             Self::NothingDiscovered => 1,
             Self::Dial { error: DialError::TimedOut | DialError::Other(_), .. } => 2,
             Self::Dial { error: DialError::NoRoute, .. } => 3,
-            Self::Dial { error: DialError::Refused | DialError::Prohibited, .. } => 4,
+            Self::Dial { error: DialError::Refused | DialError::Prohibited | DialError::ByRelay(_), .. } => 4,
             Self::Dial { .. } => 5,
             _ => 6,
         }
@@ -141,6 +144,9 @@ impl Error {
                 DialError::TimedOut => "timed_out",
                 DialError::NotLibp2p(_) => "not_libp2p",
                 DialError::WrongPeer { .. } => "wrong_peer",
+                DialError::ByRelay(RelayFailure::Full) => "relay_full",
+                DialError::ByRelay(RelayFailure::NoPlace) => "not_on_relay",
+                DialError::ByRelay(_) => "relay_failed",
                 DialError::Ourselves | DialError::Denied | DialError::Stopped | DialError::Other(_) => "dial_failed",
             },
             Self::OtherTransport { .. } => "other_transport",
@@ -236,6 +242,14 @@ fn dial_help(error: &DialError) -> String {
         DialError::WrongPeer { found, .. } => {
             format!("If that is the right server, end the address with /p2p/{found}.")
         }
+        DialError::ByRelay(RelayFailure::Full) => {
+            "Try again later, or ask who runs the relay for a higher limit of --circuits.".into()
+        }
+        DialError::ByRelay(RelayFailure::NoPlace) => {
+            "Check that the server runs, and use the ticket that it has printed last.".into()
+        }
+        DialError::ByRelay(RelayFailure::Unreachable) => "Check that the server runs, and try again.".into(),
+        DialError::ByRelay(RelayFailure::Refused) => "Ask who runs the relay to let this client through.".into(),
         DialError::Stopped => "This is a bug; please report it.".into(),
         DialError::Ourselves | DialError::Denied | DialError::Other(_) => "Check the address.".into(),
     }
@@ -310,6 +324,7 @@ fn fmt_dial(server: &str, error: &DialError, f: &mut fmt::Formatter<'_>) -> fmt:
         DialError::Prohibited => write!(f, "a firewall refuses packets to {server} (ICMP: prohibited)"),
         DialError::NoRoute => write!(f, "this machine has no route to {server}"),
         DialError::TimedOut => write!(f, "no answer from {server}: timed out"),
+        DialError::ByRelay(failure) => write!(f, "{failure} ({server})"),
         DialError::NotLibp2p(reason) => write!(
             f,
             "something answers at {server}, but it is not a libp2p peer, accepts no more connections, or is \

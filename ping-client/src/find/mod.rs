@@ -271,6 +271,10 @@ impl<'a> Finder<'a> {
             tokio::select! {
                 outcome = dials.next() => match outcome {
                     Some(Ok(connection)) => return Ok(connection),
+                    // There is a connection to this peer already; no other address makes another.
+                    Some(Err(error @ DialError::Denied)) if expected.is_some() => {
+                        return Err(Error::Dial { server, error });
+                    }
                     Some(Err(error)) => {
                         let error = Error::Dial { server: server.clone(), error };
                         if failure.as_ref().is_none_or(|known| known.weight() < error.weight()) {

@@ -30,11 +30,9 @@ const RESERVATION_TIME: Duration = Duration::from_secs(60 * 60);
 /// How long a connection without a place or a circuit lives. A server keeps one by which it learns where it is seen.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// How many circuits one IP address may begin in a [`WINDOW`].
+/// How many circuits one IP address may begin at once, and after how long one more.
 const MAX_CIRCUITS_PER_ADDRESS: u32 = 60;
-
-/// The time in which these are counted.
-const WINDOW: Duration = Duration::from_secs(60);
+const NEXT_CIRCUIT_AFTER: Duration = Duration::from_secs(1);
 
 /// How many connections a client and a server may have through the relay at a time, each.
 const MAX_CIRCUITS_PER_PEER: usize = 32;
@@ -232,7 +230,7 @@ fn config(options: &RelayOptions, holders: Holders) -> relay::Config {
         circuit_src_rate_limiters: Vec::new(),
     };
     let limit = std::num::NonZeroU32::new(MAX_CIRCUITS_PER_ADDRESS).unwrap_or(std::num::NonZeroU32::MIN);
-    config.circuit_src_per_ip(limit, WINDOW)
+    config.circuit_src_per_ip(limit, NEXT_CIRCUIT_AFTER)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -5,7 +5,9 @@ use std::{error::Error, io};
 use libp2p::{
     PeerId,
     core::transport::{TransportError, timeout::TransportTimeoutError},
-    quic, swarm,
+    quic,
+    relay::outbound::hop::ConnectError,
+    swarm,
 };
 
 use crate::PeerText;
@@ -36,6 +38,9 @@ pub enum DialError {
         /// The identity that the peer proved.
         found: PeerId,
     },
+    /// The relay on the way does not connect this node.
+    #[error("{0}")]
+    ByRelay(RelayFailure),
     /// The address is this node's own.
     #[error("that address is this program's own")]
     Ourselves,
@@ -48,6 +53,35 @@ pub enum DialError {
     /// Anything else, in the words of the system.
     #[error("{0}")]
     Other(PeerText),
+}
+
+/// Why a relay does not connect a client to a server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RelayFailure {
+    /// As many are connected through it, or this address has begun as many connections, as it allows.
+    #[error("the relay takes no more clients")]
+    Full,
+    /// It holds no place for the server, or does not say more.
+    #[error("the server has no place on the relay")]
+    NoPlace,
+    /// The server does not answer the relay.
+    #[error("the relay does not reach the server")]
+    Unreachable,
+    /// This node may not use it.
+    #[error("the relay does not let this client through")]
+    Refused,
+}
+
+impl RelayFailure {
+    fn from_libp2p(error: &ConnectError) -> Option<Self> {
+        match error {
+            ConnectError::ResourceLimitExceeded => Some(Self::Full),
+            ConnectError::NoReservation => Some(Self::NoPlace),
+            ConnectError::ConnectionFailed => Some(Self::Unreachable),
+            ConnectError::PermissionDenied => Some(Self::Refused),
+            _ => None,
+        }
+    }
 }
 
 impl DialError {
@@ -82,6 +116,9 @@ impl DialError {
             }
             if let Some(quic::Error::HandshakeTimedOut) = error.downcast_ref::<quic::Error>() {
                 return Self::TimedOut;
+            }
+            if let Some(failure) = error.downcast_ref().and_then(RelayFailure::from_libp2p) {
+                return Self::ByRelay(failure);
             }
             innermost = Some(error);
             next = match error.downcast_ref::<io::Error>() {
@@ -134,6 +171,8 @@ mod tests {
         assert_eq!(DialError::from_io(&timeout), DialError::TimedOut);
         let local = io::Error::other(io::Error::from_raw_os_error(1));
         assert!(matches!(DialError::from_io(&local), DialError::Other(_)));
+        let full = io::Error::other(io::Error::other(ConnectError::ResourceLimitExceeded));
+        assert_eq!(DialError::from_io(&full), DialError::ByRelay(RelayFailure::Full));
         let quic = io::Error::other(io::Error::other(quic::Error::HandshakeTimedOut));
         assert_eq!(DialError::from_io(&quic), DialError::TimedOut);
     }

@@ -43,7 +43,7 @@ use event_loop::EventLoop;
 pub(crate) use executor::FairExecutor;
 use punching::{DirectReply, Punching};
 
-pub use dial_error::DialError;
+pub use dial_error::{DialError, RelayFailure};
 pub use discovery::is_mdns_port_taken;
 pub use mdns_query::ask_mdns;
 pub use options::{DIALER_MEMORY, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
