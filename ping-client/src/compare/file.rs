@@ -102,6 +102,8 @@ impl From<&ResultFile> for ChartedRun {
             points: file.over_time.clone(),
             rates: rates(&file.over_time, file.duration_s.max(1e-6)),
             outages: file.reconnects.outages_s.clone(),
+            // Those of several runs would lie over each other.
+            paths: Vec::new(),
             p50: file.rtt_ms.as_ref().map(|rtt| rtt.p50),
             percentiles: file.percentiles_ms.iter().map(|it| (it.percent, it.ms)).collect(),
             count: file.pings.received,

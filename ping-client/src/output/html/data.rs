@@ -1,9 +1,12 @@
 //! What the charts draw: of a run that has just ended, or of the file of an earlier one.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    figures::{Series, SessionResult},
+    figures::{Figures, PathFigures, Series, SessionResult},
+    pinger::PathKind,
     run::Pace,
     units::ms,
 };
@@ -90,6 +93,17 @@ pub(crate) fn outages(series: &Series) -> Vec<(f64, f64)> {
     series.outages().iter().map(|(from, to)| (from.as_secs_f64(), to.as_secs_f64())).collect()
 }
 
+/// The paths that pings took, in seconds since the first ping.
+fn paths(figures: &Figures) -> Vec<(f64, f64, bool, String)> {
+    let ends = figures.paths.iter().skip(1).map(|next| next.from).chain([figures.duration()]);
+    let path = |(PathFigures { path, from, .. }, to): (&PathFigures, Duration)| {
+        let by = path.transport.map(|transport| format!(" by {transport}")).unwrap_or_default();
+        let name = format!("{}{by}", path.kind.name());
+        (from.as_secs_f64(), to.as_secs_f64(), path.kind == PathKind::Relayed, name)
+    };
+    figures.paths.iter().zip(ends).map(path).collect()
+}
+
 /// A run, as far as charts draw it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Run {
@@ -97,6 +111,8 @@ pub(crate) struct Run {
     /// From when to when, and how many pongs a second arrived, from the start of the run to its end.
     pub(crate) rates: Vec<(f64, f64, f64)>,
     pub(crate) outages: Vec<(f64, f64)>,
+    /// From when to when pings took each path, whether that is a relay, and its name. One alone is not shown.
+    pub(crate) paths: Vec<(f64, f64, bool, String)>,
     pub(crate) p50: Option<f64>,
     /// Percentages, and the milliseconds that this share of the pongs does not exceed.
     pub(crate) percentiles: Vec<(f64, f64)>,
@@ -147,6 +163,7 @@ impl From<&SessionResult> for Run {
             rates: rates(&points, duration.max(1e-6)),
             points,
             outages: outages(&figures.series),
+            paths: paths(figures),
             p50: figures.rtt.summary().map(|summary| ms(summary.p50)),
             percentiles,
             count,

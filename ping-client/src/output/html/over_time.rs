@@ -9,6 +9,9 @@ use crate::units::{counted, digits};
 /// How many times the usual distance of two points is a gap.
 const GAP: f64 = 3.5;
 
+/// How high the strip of a path is.
+const STRIP: f64 = 6.0;
+
 /// Draws one run, or the medians and highest of several over each other.
 pub(crate) fn over_time(runs: &[Run]) -> Option<String> {
     let points = || runs.iter().flat_map(|run| &run.points);
@@ -24,7 +27,9 @@ pub(crate) fn over_time(runs: &[Run]) -> Option<String> {
     let how = if matches!(scale, Scale::Log { .. }) { "ms, logarithmic" } else { "ms" };
     let mut chart = Chart::new(description(runs, end), Scale::Linear { from: 0.0, to: end });
     let losses = chart_losses(runs);
-    let panel = chart.panel(&format!("{}, {how}{losses}", latency_name(runs)), 260.0, scale);
+    let has_paths = matches!(runs, [run] if run.paths.len() > 1);
+    let strip = if has_paths { " (strip below: orange through a relay, blue directly)" } else { "" };
+    let panel = chart.panel(&format!("{}, {how}{losses}{strip}", latency_name(runs)), 260.0, scale);
     for (number, run) in runs.iter().enumerate() {
         latency(&mut chart, panel, run, (runs.len() > 1).then_some(number));
     }
@@ -38,6 +43,7 @@ pub(crate) fn over_time(runs: &[Run]) -> Option<String> {
         chart.line(&format!("rate run{number}"), &[steps.collect()]);
     }
     if let [run] = runs {
+        paths(&mut chart, panel, run);
         // What the pointer reads lies above everything else.
         for point in &run.points {
             let (from, to) = (panel.x(point.from), panel.x(point.to));
@@ -138,6 +144,16 @@ fn parts(run: &Run) -> Vec<Vec<&Point>> {
     parts
 }
 
+/// A strip for each path that pings took, if there is more than one.
+fn paths(chart: &mut Chart, panel: Panel, run: &Run) {
+    for (from, to, is_relayed, name) in run.paths.iter().filter(|_| run.paths.len() > 1) {
+        let (x, width) = (panel.x(*from), panel.x(*to) - panel.x(*from));
+        let class = if *is_relayed { "path relayed" } else { "path" };
+        let words = format!("{name} from {} to {} s", digits(*from), digits(*to));
+        chart.rect(class, (x, panel.bottom() - STRIP), (width, STRIP), &words);
+    }
+}
+
 /// What the pointer reads.
 fn value(point: &Point) -> String {
     let mut text = format!("{} to {} s", digits(point.from), digits(point.to));
@@ -189,6 +205,17 @@ mod tests {
         assert_eq!(parts, [5, 2, 2]);
         let svg = over_time(&[run]).unwrap();
         assert!(svg.contains("3 lost: timed out") && svg.contains("class=\"p50\""), "{svg}");
+    }
+
+    #[test]
+    fn the_paths_of_a_run_are_strips_if_there_are_several() {
+        let path = |from: f64, is_relayed: bool, name: &str| (from, from + 1.0, is_relayed, name.to_owned());
+        let paths = vec![path(0.0, true, "through a relay by TCP"), path(1.0, false, "hole punched by TCP")];
+        let run = Run { points: vec![point(0.0, 1, 0)], duration: 2.0, paths, ..Run::default() };
+        let svg = over_time(std::slice::from_ref(&run)).unwrap();
+        assert!(svg.contains("class=\"path relayed\"") && svg.contains("hole punched by TCP from 1"), "{svg}");
+        let plain = Run { paths: run.paths[1..].to_vec(), ..run };
+        assert!(!over_time(&[plain]).unwrap().contains("hole punched"));
     }
 
     #[test]
