@@ -10,7 +10,7 @@ use kameo::actor::RemoteActorRef;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     Connection, Event, Node, PingActor, ServerAddress, Transport,
-    protocol::{Echo, Ping},
+    protocol::Ping,
     transport::{Interfaces, source_of},
 };
 use tokio::{
@@ -36,15 +36,6 @@ pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to listen for the answers of mDNS.
 const MDNS_TIME: Duration = Duration::from_millis(1500);
-
-/// A payload that needs several packets.
-const LARGE: usize = 16 * 1024;
-
-/// Payloads that fit into one packet of any network, with what is around them, and into none of Ethernet.
-const ONE_PACKET: std::ops::Range<usize> = 16..1500;
-
-/// How exactly the largest payload that passes is found, in bytes.
-const SIZE_STEP: usize = 32;
 
 /// How long a payload may take, in round trips of a ping that has just been answered, and at least.
 const SIZE_ROUND_TRIPS: u32 = 8;
@@ -353,32 +344,6 @@ impl<'a> Checks<'a> {
         self.add("clock", if skew < MAX_SKEW { Outcome::Passed } else { Outcome::NotNeeded }, None, detail);
     }
 
-    /// Whether payloads pass that fill packets. Where they do not though small ones do, a router on the way drops large
-    /// packets without a word; then the largest payload that passes is found by halving.
-    async fn sizes(&mut self, actor: &RemoteActorRef<PingActor>, connection: &Connection, limit: Duration) {
-        let began = Instant::now();
-        if comes_back(actor, LARGE, limit).await {
-            let detail = format!("{LARGE} bytes come back");
-            return self.add("path mtu", Outcome::Passed, Some(began.elapsed()), detail);
-        }
-        let (mut passes, mut fails) = (ONE_PACKET.start, ONE_PACKET.end);
-        while fails - passes > SIZE_STEP {
-            let size = usize::midpoint(passes, fails);
-            // What was lost holds up all that follows on the same connection.
-            self.node.disconnect(connection.peer);
-            let dialed = self.node.dial(connection.address.clone(), Some(connection.peer)).await;
-            if dialed.is_ok() && comes_back(actor, size, limit).await { passes = size } else { fails = size }
-        }
-        let detail = match passes == ONE_PACKET.start {
-            true => format!("{LARGE} bytes do not come back, nor do {fails}, though a ping does"),
-            false => format!(
-                "{passes} bytes come back, and {fails} do not: a router on the way drops larger packets. Allow ICMP \
-                 there, or lower the MTU of the interface"
-            ),
-        };
-        self.add("path mtu", Outcome::Failed, None, detail);
-    }
-
     async fn mdns(&mut self, is_port_taken: bool) {
         if is_port_taken {
             return self.add("mdns", Outcome::NotNeeded, None, "another program has UDP port 5353 for itself");
@@ -406,10 +371,4 @@ impl<'a> Checks<'a> {
         };
         self.add("mdns", outcome, None, detail);
     }
-}
-
-/// Whether a payload of this size comes back in time.
-async fn comes_back(actor: &RemoteActorRef<PingActor>, size: usize, limit: Duration) -> bool {
-    let echo = Echo { sequence: 1, payload: vec![0; size] };
-    matches!(timeout(limit, actor.ask(&echo).send()).await, Ok(Ok(_)))
 }

@@ -1,11 +1,13 @@
 //! `ping-client doctor`: every step from a name to a pong, one after the other, and which of them fails.
 //!
 //! - `checks`: the steps.
+//! - `sizes`: which payloads pass.
 //! - `ticket`: those of a ticket, through its relays and past them.
 //! - `name_servers`: what each name server answers.
 
 mod checks;
 mod name_servers;
+mod sizes;
 mod ticket;
 
 use std::{

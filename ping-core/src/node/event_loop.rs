@@ -31,6 +31,7 @@ use tracing::debug;
 use super::{
     Command, Connection, DialError, DialReply, Event, Reservation,
     behaviour::{Behaviour, BehaviourEvent},
+    closed::explain,
     punching::{Punching, Step},
 };
 use crate::{
@@ -45,12 +46,6 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many peers that mDNS announced are remembered. Above that all are forgotten; those that are there are found
 /// again.
 const MAX_DISCOVERED: usize = 1024;
-
-/// Why a connection ended that the system, or its library, took for dead.
-const SILENCE: &str = "the other side went silent";
-
-/// Why a QUIC connection ended that the other side answers with a stateless reset.
-const UNKNOWN: &str = "the other side no longer knows the connection: it started anew, or heard nothing for too long";
 
 /// How long this node waits for one more sign of life before it gives a connection up. What arrived while this process
 /// was stopped, or this machine slept, still waits to be read.
@@ -401,24 +396,4 @@ fn innermost(error: &io::Error) -> String {
         cause = next;
     }
     cause.to_string()
-}
-
-/// The end of a connection in plain words.
-fn explain(cause: &ConnectionError) -> PeerText {
-    match cause {
-        ConnectionError::KeepAliveTimeout => "it was idle for too long".into(),
-        ConnectionError::IO(error) => {
-            let text = error.to_string();
-            // TCP, yamux, TLS, Noise and QUIC each have words of their own for the same two things.
-            if text == "reset by peer" {
-                UNKNOWN.into()
-            } else if text.contains("timed out") {
-                SILENCE.into()
-            } else if ["closed", "reset", "Broken pipe", "end of file", "eof"].iter().any(|end| text.contains(end)) {
-                "the other side closed it".into()
-            } else {
-                PeerText::new(text)
-            }
-        }
-    }
 }
