@@ -13,7 +13,15 @@ pub(crate) mod punch;
 pub mod relay;
 pub mod ticket;
 
-use libp2p::{Multiaddr, PeerId, identify, identity::Keypair, multiaddr::Protocol};
+use libp2p::{
+    Multiaddr, PeerId, identify,
+    identity::Keypair,
+    multiaddr::Protocol,
+    relay as circuit_relay,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use crate::stream::behaviour::{Accepting, Behaviour as Streams};
 
 pub use port_mapping::{Mapping, MappingEvent, PortMapper};
 pub use relay::{Relay, RelayEvent, RelayOptions};
@@ -33,4 +41,21 @@ pub fn circuit(address: &Multiaddr, relay: PeerId) -> Multiaddr {
 pub(crate) fn identify(keypair: &Keypair) -> identify::Behaviour {
     let config = identify::Config::new("/kameo-ping/1".into(), keypair.public());
     identify::Behaviour::new(config.with_hide_listen_addrs(true).with_cache_size(0))
+}
+
+/// The protocols of a node that uses relays. They are one part of the node's, because each part costs every connection
+/// of every node some time.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Circuits {
+    client: circuit_relay::client::Behaviour,
+    identify: identify::Behaviour,
+    pub(crate) punch: Toggle<Streams>,
+}
+
+impl Circuits {
+    /// With who gets the proposals of direct connections, if the node makes any.
+    pub(crate) fn new(keypair: &Keypair, client: circuit_relay::client::Behaviour, punches: Accepting) -> Self {
+        let punch = punches.map(|punches| Streams::new(punch::PROTOCOL, Some(punches)));
+        Self { client, identify: identify(keypair), punch: punch.into() }
+    }
 }

@@ -5,7 +5,6 @@ use std::io;
 use kameo::remote;
 use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
-    identify,
     identity::Keypair,
     ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
@@ -15,7 +14,7 @@ use super::{discovery::Discovery, keep_alive::KeepAlive, options::Options};
 use crate::{
     cluster::{self, Cluster},
     hardening::{ConnectionLimits, GuardedKameo},
-    nat::{self, punch::PROTOCOL},
+    nat::Circuits,
     protocol::{MAX_IN_FLIGHT, MAX_REQUEST_SIZE, STREAM_PROTOCOL},
     registry::Registry,
     stream::{self, behaviour::Accepting},
@@ -35,9 +34,7 @@ pub(super) struct Behaviour {
     pub(super) mdns: Toggle<Discovery>,
     pub(super) cluster: Toggle<cluster::Behaviour>,
     pub(super) asker: Toggle<cluster::Asker>,
-    relay: Toggle<relay::client::Behaviour>,
-    identify: Toggle<identify::Behaviour>,
-    pub(super) punch: Toggle<stream::behaviour::Behaviour>,
+    pub(super) circuits: Toggle<Circuits>,
 }
 
 impl Behaviour {
@@ -86,9 +83,7 @@ impl Behaviour {
             mdns: mdns.into(),
             cluster: cluster.into(),
             asker: options.asks_directories.then(cluster::Asker::new).into(),
-            relay: relay.into(),
-            identify: punches.is_some().then(|| nat::identify(key)).into(),
-            punch: punches.map(|punches| stream::behaviour::Behaviour::new(PROTOCOL, Some(punches))).into(),
+            circuits: relay.map(|client| Circuits::new(key, client, punches)).into(),
         };
         Ok((behaviour, handle))
     }

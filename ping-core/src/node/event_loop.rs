@@ -16,7 +16,7 @@ use futures::{
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{ConnectedPoint, Endpoint, transport::ListenerId},
-    identify, mdns, ping,
+    mdns, ping,
     swarm::{
         ConnectionError, ConnectionId, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -35,7 +35,12 @@ use super::{
     punching::{Punching, Step},
 };
 use crate::{
-    PeerText, address::without_peer, cluster::AskError, hardening::LogLimit, nat::is_circuit, transport::Signs,
+    PeerText,
+    address::without_peer,
+    cluster::AskError,
+    hardening::LogLimit,
+    nat::{CircuitsEvent, is_circuit},
+    transport::Signs,
 };
 
 /// How long a node that stops waits until its connections are closed.
@@ -227,10 +232,8 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(event)) => self.on_keep_alive(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(peers))) => self.on_discovered(peers),
             SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => self.tell(Event::Cluster(event)),
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
-                connection_id, info, ..
-            })) => {
-                self.punching.iter_mut().for_each(|it| it.on_observed(connection_id, info.observed_addr.clone()));
+            SwarmEvent::Behaviour(BehaviourEvent::Circuits(CircuitsEvent::Identify(event))) => {
+                self.punching.iter_mut().for_each(|punching| punching.on_identified(&event));
             }
             other => debug!(event = ?other, "swarm"),
         }

@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{ConnectedPoint, Endpoint},
+    identify,
     swarm::ConnectionId,
 };
 use tokio::{
@@ -108,10 +109,12 @@ impl Punching {
         }
     }
 
-    /// A peer says at which address it sees this node.
-    pub(super) fn on_observed(&mut self, id: ConnectionId, address: Multiaddr) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.observed = Some(address);
+    /// A peer may say at which address it sees this node.
+    pub(super) fn on_identified(&mut self, event: &identify::Event) {
+        if let identify::Event::Received { connection_id, info, .. } = event
+            && let Some(link) = self.links.get_mut(connection_id)
+        {
+            link.observed = Some(info.observed_addr.clone());
         }
     }
 
@@ -156,7 +159,10 @@ impl Punching {
         let Some(&Link { peer, .. }) = self.links.get(&via) else { return };
         let is_direct = self.links.values().any(|link| link.peer == peer && !link.is_relayed);
         let own = self.own_addresses(swarm);
-        let Some(punch) = swarm.behaviour_mut().punch.as_mut().filter(|_| !is_direct && !own.is_empty()) else {
+        let circuits = swarm.behaviour_mut().circuits.as_mut();
+        let Some(punch) =
+            circuits.and_then(|circuits| circuits.punch.as_mut()).filter(|_| !is_direct && !own.is_empty())
+        else {
             return;
         };
         let (opening, opened) = oneshot::channel();
