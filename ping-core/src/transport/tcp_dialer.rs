@@ -80,15 +80,14 @@ impl libp2p::Transport for TcpDialer {
         let zone = zone(&address);
         let reuses_port = options.port_use == PortUse::Reuse && !self.listens;
         if zone.is_none() && self.sources.is_empty() && !reuses_port {
-            let limit = if options.role.is_listener() { REUSED_TIMEOUT } else { Duration::MAX };
+            let is_reused = options.role.is_listener();
             let dial = self.inner.dial(address, options)?;
-            return Ok(within(limit, dial).boxed());
+            return Ok(if is_reused { in_time(dial).boxed() } else { dial.boxed() });
         }
         // The identity at the end is checked later.
         let Some((ip, port, _)) = endpoint(&without_peer(address.clone())) else {
             return Err(TransportError::MultiaddrNotSupported(address));
         };
-        let limit = if reuses_port { REUSED_TIMEOUT } else { Duration::MAX };
         let source = self.source(ip).map_err(TransportError::Other)?;
         let port_to_reuse = reuses_port.then(|| self.ports[usize::from(ip.is_ipv6())].clone());
         let socket = socket(ip, source, port_to_reuse.as_deref());
@@ -103,7 +102,7 @@ impl libp2p::Transport for TcpDialer {
             };
             connected.map(tcp::tokio::TcpStream)
         };
-        Ok(within(limit, connect).boxed())
+        Ok(if reuses_port { in_time(connect).boxed() } else { connect.boxed() })
     }
 
     fn poll(
@@ -142,8 +141,8 @@ fn zone(address: &Multiaddr) -> Option<String> {
     }
 }
 
-async fn within<T>(limit: Duration, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn in_time<T>(dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(REUSED_TIMEOUT, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn connect(socket: TcpSocket, ip: IpAddr, port: u16, zone: Option<String>) -> io::Result<tokio::net::TcpStream> {
