@@ -139,6 +139,12 @@ impl Figures {
         (seconds > 0.0).then(|| self.received as f64 / seconds)
     }
 
+    /// The ways that pings took, each with its end.
+    pub(crate) fn paths_to_end(&self) -> impl Iterator<Item = (&PathFigures, Duration)> {
+        let ends = self.paths.iter().skip(1).map(|next| next.from).chain([self.duration()]);
+        self.paths.iter().zip(ends)
+    }
+
     /// Pings sent a second, from the first to the last.
     pub(crate) fn send_rate(&self) -> Option<f64> {
         let (first, last, _) = self.span?;

@@ -323,7 +323,6 @@ fn pings(result: &SessionResult) -> Pings {
 
 /// The ways that pings took, each until the next one began.
 fn paths(figures: &Figures) -> Vec<Path> {
-    let ends = figures.paths.iter().skip(1).map(|next| next.from).chain([figures.duration()]);
     let path = |(it, to): (&PathFigures, Duration)| Path {
         kind: it.path.kind,
         transport: it.path.transport_name(),
@@ -332,7 +331,7 @@ fn paths(figures: &Figures) -> Vec<Path> {
         pongs: it.times.count(),
         rtt_ms: it.times.summary().map(|summary| ms(summary.p50)),
     };
-    figures.paths.iter().zip(ends).map(path).collect()
+    figures.paths_to_end().map(path).collect()
 }
 
 /// One for each cause of lost pings, and one for what ended the run early.

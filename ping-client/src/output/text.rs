@@ -157,11 +157,9 @@ fn paths(figures: &Figures, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     let text = |it: &PathFigures| {
-        let kind = it.path.kind.name();
-        let by = it.path.transport.map(|transport| format!(" by {transport}")).unwrap_or_default();
         let median =
             it.times.summary().map(|summary| format!(", p50 {}", milliseconds(summary.p50))).unwrap_or_default();
-        format!("{kind}{by} from {:.2} s, {}{median}", it.from.as_secs_f64(), counted(it.times.count(), "pong"))
+        format!("{} from {:.2} s, {}{median}", it.path, it.from.as_secs_f64(), counted(it.times.count(), "pong"))
     };
     writeln!(out, "paths: {}", figures.paths.iter().map(text).collect::<Vec<_>>().join(" · "))
 }

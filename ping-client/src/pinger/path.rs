@@ -1,5 +1,7 @@
 //! The way that pings take: directly, or through a relay.
 
+use std::fmt;
+
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use ping_core::{Transport, cluster::is_global, nat::is_circuit, transport::endpoint};
 use serde::Serialize;
@@ -33,6 +35,13 @@ pub(crate) struct Path {
     pub(crate) kind: PathKind,
     /// The transport, through a relay that of the connection to the relay.
     pub(crate) transport: Option<Transport>,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.name())?;
+        self.transport.map_or(Ok(()), |transport| write!(f, " by {transport}"))
+    }
 }
 
 impl Path {

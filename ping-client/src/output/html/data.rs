@@ -95,13 +95,10 @@ pub(crate) fn outages(series: &Series) -> Vec<(f64, f64)> {
 
 /// The paths that pings took, in seconds since the first ping.
 fn paths(figures: &Figures) -> Vec<(f64, f64, bool, String)> {
-    let ends = figures.paths.iter().skip(1).map(|next| next.from).chain([figures.duration()]);
     let path = |(PathFigures { path, from, .. }, to): (&PathFigures, Duration)| {
-        let by = path.transport.map(|transport| format!(" by {transport}")).unwrap_or_default();
-        let name = format!("{}{by}", path.kind.name());
-        (from.as_secs_f64(), to.as_secs_f64(), path.kind == PathKind::Relayed, name)
+        (from.as_secs_f64(), to.as_secs_f64(), path.kind == PathKind::Relayed, path.to_string())
     };
-    figures.paths.iter().zip(ends).map(path).collect()
+    figures.paths_to_end().map(path).collect()
 }
 
 /// A run, as far as charts draw it.
