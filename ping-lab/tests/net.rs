@@ -53,17 +53,21 @@ fn of_several_servers_one_is_taken_and_the_others_are_named() {
     let servers = [lan.server(0, &[]), lan.server(1, &[]), lan.server(1, &["--port", "0"])];
     let mut client = Process::start(&mut lan.client_command(1, &["-i", "1s", "-c", "0"]));
     let mut named: Vec<_> = (0..2).map(|_| client.log_with("servers found")).collect();
+    let came = servers.each_ref().map(|server| server.process.event("client_connected"));
+    let is_named = |named: &[String], peer: &str| {
+        let choice = format!("/p2p/{peer}");
+        named.iter().filter(|line| line.ends_with(&choice)).count()
+    };
+    let taken = servers.iter().find(|server| is_named(&named, &server.peer) == 0).expect("one is not named");
+    taken.process.two_pings();
     client.signal("INT");
     let result = client.result();
     named.extend(std::iter::from_fn(|| client.log()).filter(|line| line.contains("servers found")));
     assert_eq!((client.exit_code(), lost(&result, "timed_out")), (Some(0), 0), "{result}");
-    let taken = result["server"]["peer_id"].as_str().unwrap().to_owned();
-    for server in &servers {
-        let choice = format!("/p2p/{}", server.peer);
-        let lines = named.iter().filter(|line| line.ends_with(&choice));
-        assert_eq!(lines.count(), usize::from(server.peer != taken), "{}: {named:?}", server.peer);
+    assert_eq!(result["server"]["peer_id"], taken.peer.as_str(), "{named:?}");
+    for (server, came) in servers.iter().zip(&came) {
+        assert_eq!(is_named(&named, &server.peer), usize::from(server.peer != taken.peer), "{named:?}");
         // The client does not stay with the ones it did not take, nor come back to them.
-        let came = server.process.event("client_connected");
         assert_eq!(server.process.event("client_disconnected")["peer_id"], came["peer_id"]);
         server.process.signal("INT");
         let client = came["peer_id"].as_str().unwrap();
