@@ -15,7 +15,7 @@ use futures::{
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::{ConnectedPoint, Endpoint, transport::ListenerId},
+    core::{ConnectedPoint, Endpoint},
     mdns, ping,
     swarm::{
         ConnectionError, ConnectionId, ListenError, SwarmEvent,
@@ -29,10 +29,11 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Command, Connection, DialError, DialReply, Event, Reservation,
+    Command, Connection, DialError, DialReply, Event, Purpose,
     behaviour::{Behaviour, BehaviourEvent},
     closed::explain,
     punching::{Punching, Step},
+    reservations::Reservations,
 };
 use crate::{
     PeerText,
@@ -59,12 +60,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(250);
 /// A dial in progress.
 struct Dial {
     expected: Option<PeerId>,
-    /// Whether it may make a connection beside another one.
-    is_spare: bool,
-    /// Whether requests go to the connection as soon as it stands.
-    is_preferred: bool,
-    /// What this side acts as when both sides dial each other at once.
-    role: Endpoint,
+    purpose: Purpose,
     reply: DialReply,
 }
 
@@ -86,10 +82,7 @@ pub(super) struct EventLoop {
     peers: HashMap<PeerId, Multiaddr>,
     rejections: LogLimit,
     accept_failures: LogLimit,
-    /// Places on relays that are asked for.
-    reserving: HashMap<ListenerId, oneshot::Sender<Result<Reservation, String>>>,
-    /// Gets the reason when a place is lost.
-    reserved: HashMap<ListenerId, oneshot::Sender<String>>,
+    reservations: Reservations,
     /// Of a node that leaves relays: how it does without them.
     punching: Option<Punching>,
 }
@@ -114,8 +107,7 @@ impl EventLoop {
             peers: HashMap::new(),
             rejections: LogLimit::default(),
             accept_failures: LogLimit::default(),
-            reserving: HashMap::new(),
-            reserved: HashMap::new(),
+            reservations: Reservations::default(),
             punching,
         }
     }
@@ -142,9 +134,8 @@ impl EventLoop {
             Command::Listen { address, reply } => {
                 let _ = reply.send(self.swarm.listen_on(address).map(drop).map_err(io::Error::other));
             }
-            Command::Dial { address, expected, is_spare, reply } => {
-                let role = Endpoint::Dialer;
-                self.dial(address, Dial { expected, is_spare, is_preferred: is_spare, role, reply });
+            Command::Dial { address, expected, purpose, reply } => {
+                self.dial(address, Dial { expected, purpose, reply });
             }
             Command::AwaitDirect { peer, reply } => match &mut self.punching {
                 Some(punching) => punching.wait(&mut self.swarm, peer, reply),
@@ -158,10 +149,9 @@ impl EventLoop {
             Command::OpenStream { peer, connection, opening } => {
                 self.swarm.behaviour_mut().streams.open(peer, connection, opening);
             }
-            Command::Reserve { address, reply } => match self.swarm.listen_on(address) {
-                Ok(listener) => drop(self.reserving.insert(listener, reply)),
-                Err(error) => drop(reply.send(Err(error.to_string()))),
-            },
+            Command::Reserve { address, reply } => {
+                self.reservations.ask(self.swarm.listen_on(address), reply);
+            }
             Command::AddExternalAddress(address) => self.swarm.add_external_address(address),
             Command::Disconnect(peer) => drop(self.swarm.disconnect_peer_id(peer)),
             Command::Block(peer) => {
@@ -180,7 +170,10 @@ impl EventLoop {
             Some(peer) => {
                 let options = DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::Always);
                 let options = if reuses_port { options } else { options.allocate_new_port() };
-                if dial.role.is_listener() { options.override_role().build() } else { options.build() }
+                match dial.purpose {
+                    Purpose::Direct(Endpoint::Listener) => options.override_role().build(),
+                    _ => options.build(),
+                }
             }
             None => {
                 let options = DialOpts::unknown_peer_id().address(address);
@@ -188,7 +181,7 @@ impl EventLoop {
             }
         };
         let id = options.connection_id();
-        if dial.is_spare {
+        if dial.purpose != Purpose::First {
             self.swarm.behaviour_mut().limits.allow_spare(id);
         }
         match self.swarm.dial(options) {
@@ -200,12 +193,14 @@ impl EventLoop {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { listener_id, address } if is_circuit(&address) => {
-                self.on_reserved(listener_id, address);
+                if let Err(unwanted) = self.reservations.on_given(listener_id, address) {
+                    self.swarm.remove_listener(unwanted);
+                }
             }
             SwarmEvent::NewListenAddr { address, .. } => self.tell(Event::Listening(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } if is_circuit(&address) => {}
             SwarmEvent::ExpiredListenAddr { address, .. } => self.tell(Event::StoppedListening(address)),
-            SwarmEvent::ListenerClosed { listener_id, reason, .. } => self.on_listener_closed(listener_id, reason),
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => self.reservations.on_closed(listener_id, reason),
             SwarmEvent::ListenerError { error, .. } => {
                 if let Some(count) = self.accept_failures.count() {
                     self.tell(Event::AcceptFailed { error: error.to_string(), count });
@@ -239,27 +234,6 @@ impl EventLoop {
         }
     }
 
-    /// A relay gave a place.
-    fn on_reserved(&mut self, listener: ListenerId, address: Multiaddr) {
-        if let Some(reply) = self.reserving.remove(&listener) {
-            let (losing, lost) = oneshot::channel();
-            match reply.send(Ok(Reservation { address: without_peer(address), lost })) {
-                Ok(()) => drop(self.reserved.insert(listener, losing)),
-                Err(_) => drop(self.swarm.remove_listener(listener)),
-            }
-        }
-    }
-
-    /// A relay gave no place, or took it back.
-    fn on_listener_closed(&mut self, listener: ListenerId, reason: io::Result<()>) {
-        let reason = reason.map_or_else(|error| innermost(&error), |()| "the connection to it was lost".into());
-        if let Some(reply) = self.reserving.remove(&listener) {
-            let _ = reply.send(Err(reason));
-        } else if let Some(losing) = self.reserved.remove(&listener) {
-            let _ = losing.send(reason);
-        }
-    }
-
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         // A client that comes through a relay has the relay's address.
         let address = match endpoint {
@@ -279,7 +253,7 @@ impl EventLoop {
             if dial.reply.send(Ok(Connection { peer, address: address.clone(), id, closed })).is_err() {
                 self.swarm.close_connection(id);
             } else {
-                if dial.is_preferred {
+                if dial.purpose == Purpose::Spare {
                     self.swarm.behaviour_mut().kameo.prefer(peer, id);
                 }
                 self.closings.insert(id, closing);
@@ -343,8 +317,7 @@ impl EventLoop {
             Step::Answer(proposal) => punching.answer(&self.swarm, proposal),
             Step::Exchanged { peer, role, outcome } => {
                 for (address, reply) in punching.dials(peer, role, outcome) {
-                    let expected = Some(peer);
-                    self.dial(address, Dial { expected, is_spare: true, is_preferred: false, role, reply });
+                    self.dial(address, Dial { expected: Some(peer), purpose: Purpose::Direct(role), reply });
                 }
             }
             // A peer that dials this node decides what to do with the connection.
@@ -390,13 +363,4 @@ async fn next_step(punching: &mut Option<Punching>) -> Step {
         Some(punching) => punching.next().await,
         None => pending().await,
     }
-}
-
-/// The words of the cause of an error, under all that wraps it.
-fn innermost(error: &io::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }

@@ -13,6 +13,7 @@ mod keep_alive;
 mod mdns_query;
 mod options;
 mod punching;
+mod reservations;
 
 use std::{
     io,
@@ -22,7 +23,7 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId, Stream, Swarm,
-    core::upgrade::Version,
+    core::{Endpoint, upgrade::Version},
     identity::Keypair,
     relay,
     swarm::{self, ConnectionId},
@@ -136,10 +137,22 @@ pub struct Reservation {
 /// Gets the outcome of a dial.
 type DialReply = oneshot::Sender<Result<Connection, DialError>>;
 
+/// What a connection is made for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Purpose {
+    /// To be the one connection to a peer.
+    First,
+    /// To stand beside another one, and to get the requests from then on.
+    Spare,
+    /// To leave a relay. Both sides dial each other at once, so one of them has to act as the listener. Which of several
+    /// such connections gets the requests is decided when they stand.
+    Direct(Endpoint),
+}
+
 /// What a program asks of its node.
 enum Command {
     Listen { address: Multiaddr, reply: oneshot::Sender<io::Result<()>> },
-    Dial { address: Multiaddr, expected: Option<PeerId>, is_spare: bool, reply: DialReply },
+    Dial { address: Multiaddr, expected: Option<PeerId>, purpose: Purpose, reply: DialReply },
     AwaitDirect { peer: PeerId, reply: DirectReply },
     Close(ConnectionId),
     AskDirectory { peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, AskError>> },
@@ -264,7 +277,7 @@ impl Node {
     ///
     /// Says why the one attempt failed; it is not repeated.
     pub async fn dial(&self, address: Multiaddr, expected: Option<PeerId>) -> Result<Connection, DialError> {
-        self.ask(|reply| Command::Dial { address, expected, is_spare: false, reply })
+        self.ask(|reply| Command::Dial { address, expected, purpose: Purpose::First, reply })
             .await
             .unwrap_or(Err(DialError::Stopped))
     }
@@ -276,7 +289,7 @@ impl Node {
     ///
     /// As [`dial`](Self::dial).
     pub async fn dial_spare(&self, address: Multiaddr, peer: PeerId) -> Result<Connection, DialError> {
-        self.ask(|reply| Command::Dial { address, expected: Some(peer), is_spare: true, reply })
+        self.ask(|reply| Command::Dial { address, expected: Some(peer), purpose: Purpose::Spare, reply })
             .await
             .unwrap_or(Err(DialError::Stopped))
     }

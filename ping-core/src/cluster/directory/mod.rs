@@ -11,6 +11,7 @@
 //!
 //! Equal statements make equal directories, in whatever order they are heard, once the suspicions are settled.
 
+mod member;
 mod reconcile;
 
 use std::{
@@ -24,6 +25,7 @@ use libp2p::PeerId;
 use super::record::{Guest, Obituary, Record, Stamp, Statement, Unsound, Witness};
 use reconcile::{bucket, mark};
 
+pub use member::Member;
 pub use reconcile::{Difference, Line};
 
 /// How many members a directory keeps, those that are gone included.
@@ -60,54 +62,6 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A signed statement as it is passed on.
 pub type Signed = Arc<[u8]>;
-
-/// What is known of one member.
-#[derive(Debug)]
-pub struct Member {
-    /// Its last record.
-    pub record: Record,
-    /// Whether it left or died.
-    pub is_gone: bool,
-    signed: Signed,
-    /// When that came.
-    heard: Instant,
-    /// Who says that it died, with the signed words.
-    accusers: HashMap<PeerId, Signed>,
-    /// Since when it is suspected to be gone, or known to be.
-    suspected: Option<Instant>,
-    /// How many more records of it are taken now, and since when that is counted.
-    burst: u32,
-    counted: Instant,
-}
-
-impl Member {
-    /// Whether it died, and may come back.
-    pub fn is_lost(&self) -> bool {
-        self.is_gone && !self.record.is_leaving
-    }
-
-    /// Whether somebody says that it is gone, and it has not refuted that.
-    pub fn is_suspected(&self) -> bool {
-        !self.is_gone && self.suspected.is_some()
-    }
-
-    /// Its last record, as it is passed on.
-    pub fn signed(&self) -> &Signed {
-        &self.signed
-    }
-
-    /// How many bytes of statements are kept of it.
-    fn bytes(&self) -> usize {
-        self.signed.len() + self.accusers.values().map(|obituary| obituary.len()).sum::<usize>()
-    }
-
-    /// The actors that can be reached there, or on a guest, each by its node and its name.
-    fn actors(&self, peer: PeerId) -> Vec<(PeerId, String)> {
-        let nodes = self.record.guests.iter().map(|guest| (guest.peer, &guest.actors));
-        let nodes = nodes.chain([(peer, &self.record.actors)]).filter(|_| !self.is_gone);
-        nodes.flat_map(|(node, actors)| actors.iter().map(move |actor| (node, actor.name.clone()))).collect()
-    }
-}
 
 /// What has changed, in the order in which it did.
 #[derive(Clone, Debug, Eq, PartialEq)]
