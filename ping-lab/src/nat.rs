@@ -11,6 +11,8 @@ use crate::{Process, finish, lan::ip, program};
 /// How a router maps and filters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Router {
+    /// It maps nothing, and lets in everything.
+    Open,
     /// It maps nothing, and lets in what answers.
     Firewall,
     /// It keeps the port, and lets in what answers: the usual home router.
@@ -49,7 +51,8 @@ impl Nat {
         for (router, host, kind, number, blocks_udp) in
             [(ra, server_host, server, 1, false), (rb, client_host, client, 2, blocks_udp)]
         {
-            let network = if kind == Router::Firewall { "198.51.100" } else { "192.168.1" };
+            let is_mapped = matches!(kind, Router::Restricted | Router::Symmetric);
+            let network = if is_mapped { "192.168.1" } else { "198.51.100" };
             let (gateway, own) = (number * 16 + 1, number * 16 + 2);
             ip(&format!("link add eth0 netns {host} type veth peer name lan0 netns {router}"));
             bring_up(router, "lan0", &format!("{network}.{gateway}/28"));
@@ -102,10 +105,13 @@ fn run(host: &str, command: &[&str]) {
 /// The router's rules. What comes unasked is dropped: an answer, or an entry in the table of connections, would give the
 /// packets that follow another port.
 fn rules(kind: Router, blocks_udp: bool) -> String {
-    let answers = "iifname wan0 ct state established,related accept; iifname wan0 drop;";
+    let answers = match kind {
+        Router::Open => "",
+        _ => "iifname wan0 ct state established,related accept; iifname wan0 drop;",
+    };
     let udp = if blocks_udp { "oifname wan0 meta l4proto udp drop;" } else { "" };
     let mapping = match kind {
-        Router::Firewall => "",
+        Router::Open | Router::Firewall => "",
         Router::Restricted => "oifname wan0 masquerade;",
         Router::Symmetric => "oifname wan0 masquerade random,fully-random;",
     };

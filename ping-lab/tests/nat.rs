@@ -8,10 +8,13 @@ use ping_lab::{
     Process, finish, lost,
     nat::{
         Nat, RELAY,
-        Router::{self, Firewall, Restricted, Symmetric},
+        Router::{self, Firewall, Open, Restricted, Symmetric},
     },
     result_of,
 };
+
+/// The kind and the transport of the direct path, if there is one.
+type Direct = Option<(&'static str, &'static str)>;
 
 /// A relay, and a server that has a place there; returns them with the server's ticket.
 fn relayed(nat: &Nat) -> (Process, Process, String) {
@@ -27,11 +30,13 @@ fn relayed(nat: &Nat) -> (Process, Process, String) {
 #[ignore = "needs root and network namespaces: just test-net"]
 fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twice() {
     // The server's router, the client's, whether that blocks UDP, and how the pings go in the end.
-    let table: [(Router, Router, bool, Option<&str>); 5] = [
-        (Restricted, Restricted, false, Some("quic")),
-        (Restricted, Restricted, true, Some("tcp")),
-        (Firewall, Restricted, false, Some("quic")),
-        (Restricted, Firewall, true, Some("tcp")),
+    let table: [(Router, Router, bool, Direct); 7] = [
+        (Restricted, Restricted, false, Some(("punched", "quic"))),
+        (Restricted, Restricted, true, Some(("punched", "tcp"))),
+        (Firewall, Restricted, false, Some(("punched", "quic"))),
+        (Restricted, Firewall, true, Some(("punched", "tcp"))),
+        (Symmetric, Open, false, Some(("reversed", "quic"))),
+        (Symmetric, Open, true, Some(("reversed", "tcp"))),
         (Symmetric, Symmetric, false, None),
     ];
     for (server_router, client_router, blocks_udp, direct) in table {
@@ -60,7 +65,7 @@ fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twic
                 .collect();
             let relayed = ("relayed", if blocks_udp { "tcp" } else { "quic" });
             match direct {
-                Some(transport) => assert_eq!(paths, [relayed, ("punched", transport)], "{what}: {result}"),
+                Some(direct) => assert_eq!(paths, [relayed, direct], "{what}: {result}"),
                 None => assert_eq!(paths, [relayed], "{what}: {result}"),
             }
         }

@@ -13,7 +13,7 @@ use super::{
     Outcome,
     checks::{Checks, STEP_TIMEOUT},
 };
-use crate::find::resolve;
+use crate::{find::resolve, pinger::Path};
 
 impl Checks<'_> {
     /// Tries every way that a ticket names. Returns the connection that a ping would use in the end.
@@ -65,7 +65,8 @@ impl Checks<'_> {
         let took = Some(began.elapsed());
         match direct {
             Ok(connection) => {
-                self.add("direct path", Outcome::Passed, took, format!("hole punched to {}", connection.address));
+                let path = Path::beside_relayed(&connection).kind.name();
+                self.add("direct path", Outcome::Passed, took, format!("{path}: {}", connection.address));
                 Some(connection)
             }
             Err(reason) => {

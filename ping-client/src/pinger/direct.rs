@@ -49,7 +49,7 @@ impl<'a> Direct<'a> {
             match &mut self.state {
                 State::Waiting(waiting) => match ready!(waiting.poll_unpin(context)) {
                     Ok(connection) => {
-                        let path = Path::beside_relayed(&connection.address);
+                        let path = Path::beside_relayed(&connection);
                         let transport = path.transport.map(|transport| format!(" by {transport}")).unwrap_or_default();
                         info!("Connected directly{transport}, {}; new pings leave the relay", path.kind.name());
                         self.state = State::Draining(Instant::now(), Box::pin(sleep(LOOK_EVERY)));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use ping_core::{Transport, cluster::is_global, nat::is_circuit, transport::endpoint};
+use ping_core::{Connection, Transport, cluster::is_global, nat::is_circuit, transport::endpoint};
 use serde::Serialize;
 
 /// Whether a relay is on the way.
@@ -14,6 +14,8 @@ pub(crate) enum PathKind {
     Direct,
     /// Directly, after both routers were opened for each other.
     Punched,
+    /// Directly, because the server dialed this side.
+    Reversed,
     /// Through a relay.
     Relayed,
 }
@@ -24,6 +26,7 @@ impl PathKind {
         match self {
             Self::Direct => "direct",
             Self::Punched => "hole punched",
+            Self::Reversed => "dialed by the server",
             Self::Relayed => "through a relay",
         }
     }
@@ -53,11 +56,15 @@ impl Path {
     }
 
     /// The way of a connection that was made beside one through a relay.
-    pub(crate) fn beside_relayed(address: &Multiaddr) -> Self {
-        let path = Self::of(address);
-        let is_global = endpoint(address).is_some_and(|(ip, ..)| is_global(ip));
+    pub(crate) fn beside_relayed(connection: &Connection) -> Self {
+        let path = Self::of(&connection.address);
         // No router is between the two in one local network.
-        if is_global { Self { kind: PathKind::Punched, ..path } } else { path }
+        let is_global = endpoint(&connection.address).is_some_and(|(ip, ..)| is_global(ip));
+        match (connection.is_reversed, is_global) {
+            (true, _) => Self { kind: PathKind::Reversed, ..path },
+            (false, true) => Self { kind: PathKind::Punched, ..path },
+            (false, false) => path,
+        }
     }
 
     /// The transport as options and JSON name it.

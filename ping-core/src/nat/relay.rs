@@ -127,7 +127,8 @@ impl Relay {
         let peer = keypair.public().to_peer_id();
         let memory = Memory::new(options.max_memory);
         let signs = Arc::new(Signs::default());
-        let transport = transport::new(keypair, true, None, (memory, signs), Vec::new(), None)?;
+        let setup = transport::Setup::new(keypair, true, None, (memory, signs));
+        let transport = transport::new(&setup, None)?;
         let holders = Holders::default();
         let behaviour = Behaviour {
             limits: ConnectionLimits::new(Limits::listener(options.max_connections)),

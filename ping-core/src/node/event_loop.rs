@@ -250,7 +250,10 @@ impl EventLoop {
         }
         if let Some(dial) = self.dials.remove(&id) {
             let (closing, closed) = oneshot::channel();
-            if dial.reply.send(Ok(Connection { peer, address: address.clone(), id, closed })).is_err() {
+            let arrival = self.punching.as_ref().and_then(|punching| punching.arrival(&address));
+            let is_reversed = arrival.is_some();
+            let reached = arrival.unwrap_or_else(|| address.clone());
+            if dial.reply.send(Ok(Connection { peer, address: reached, is_reversed, id, closed })).is_err() {
                 self.swarm.close_connection(id);
             } else {
                 if dial.purpose == Purpose::Spare {

@@ -38,7 +38,7 @@ use crate::{
     },
     hardening::{Memory, install_panic_hook},
     stream::{Ended, behaviour::Opening},
-    transport::{self, Signs},
+    transport::{self, Setup, Signs},
 };
 use behaviour::Behaviour;
 use event_loop::EventLoop;
@@ -119,6 +119,8 @@ pub struct Connection {
     pub peer: PeerId,
     /// The address at which it was reached, without the `/p2p/` part.
     pub address: Multiaddr,
+    /// Whether the other side came from there while this node dialed it.
+    pub is_reversed: bool,
     /// What this node calls it.
     pub id: ConnectionId,
     /// Resolves to the reason when the connection closes.
@@ -191,14 +193,10 @@ impl Node {
         let memory = Memory::new(options.max_memory);
         let signs = Arc::new(Signs::default());
         let (circuits, relay) = options.uses_relays.then(|| relay::client::new(keypair.public().to_peer_id())).unzip();
-        let transport = transport::new(
-            keypair,
-            options.listens,
-            options.secret,
-            (memory.clone(), signs.clone()),
-            options.dial_from.clone(),
-            circuits,
-        )?;
+        let known = (memory.clone(), signs.clone());
+        let setup =
+            Setup { sources: options.dial_from.clone(), ..Setup::new(keypair, options.listens, options.secret, known) };
+        let transport = transport::new(&setup, circuits)?;
         let silence = 2 * options.keep_alive_timeout;
         let (proposing, proposals) = options.leaves_relays.then(mpsc::unbounded_channel).unzip();
         let (behaviour, cluster) = Behaviour::new(keypair, options, relay, proposing)?;
@@ -211,7 +209,7 @@ impl Node {
         let swarm = Swarm::new(transport, behaviour, peer, config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
-        let punching = proposals.map(Punching::new);
+        let punching = proposals.map(|proposals| Punching::new(proposals, setup.arrivals));
         let task = tokio::spawn(EventLoop::new(swarm, events, (signs.clone(), silence), punching).run(inbox));
         let (ending, ended) = watch::channel(None);
         tokio::spawn(async move {

@@ -3,7 +3,7 @@
 //! The node that was reached proposes one ([`crate::nat`] has the exchange); the one that dialed the relay makes it, and
 //! decides what to do with the two.
 
-use std::{collections::HashMap, future::pending, io, net::IpAddr, time::Duration};
+use std::{collections::HashMap, future::pending, io, net::IpAddr, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
@@ -25,7 +25,7 @@ use crate::{
         punch::{answer, dialable, propose},
     },
     stream::{Ended, Inbound},
-    transport::{Transport, endpoint},
+    transport::{Arrivals, Transport, endpoint},
 };
 
 /// How often a node proposes it. In the wild, 97.6 % of those that succeed at all do at the first attempt
@@ -71,6 +71,7 @@ pub(super) enum Step {
 pub(super) struct Punching {
     links: HashMap<ConnectionId, Link>,
     proposals: mpsc::UnboundedReceiver<Inbound>,
+    arrivals: Arc<Arrivals>,
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
     /// How many proposals each peer has made.
     answered: HashMap<PeerId, u32>,
@@ -81,11 +82,12 @@ pub(super) struct Punching {
 }
 
 impl Punching {
-    /// With the proposals that peers make.
-    pub(super) fn new(proposals: mpsc::UnboundedReceiver<Inbound>) -> Self {
+    /// With the proposals that peers make, and what lets in a peer that is dialed.
+    pub(super) fn new(proposals: mpsc::UnboundedReceiver<Inbound>, arrivals: Arc<Arrivals>) -> Self {
         Self {
             links: HashMap::new(),
             proposals,
+            arrivals,
             steps: FuturesUnordered::new(),
             answered: HashMap::new(),
             waiting: HashMap::new(),
@@ -198,7 +200,15 @@ impl Punching {
         let is_seen = |by| self.seen().any(|own| transport_of(&own) == by);
         let is_open = |address: &Multiaddr| role.is_listener() || is_seen(transport_of(address));
         let addresses: Vec<_> = addresses.into_iter().filter(is_open).collect();
+        if role.is_dialer() {
+            addresses.iter().for_each(|address| self.arrivals.expect(address));
+        }
         addresses.into_iter().map(|address| (address, self.follow(peer, role))).collect()
+    }
+
+    /// Where the peer at this address came from while it was dialed there, if it did.
+    pub(super) fn arrival(&self, dialed: &Multiaddr) -> Option<Multiaddr> {
+        self.arrivals.take(dialed)
     }
 
     fn follow(&mut self, peer: PeerId, role: Endpoint) -> DialReply {

@@ -5,13 +5,14 @@
 //! - `tcp` secures a TCP connection by Noise or TLS 1.3, and multiplexes it by `yamux`. `coalesce` joins small writes;
 //!   `noise_frames` and `unread` count what Noise and yamux keep, by the `heads` of
 //!   their messages.
-//! - `tcp_dialer` dials from a certain address or over a certain interface.
+//! - `tcp_dialer` dials from a certain address or over a certain interface, or lets the peer come: `arrivals`.
 //! - `quic` brings its own TLS 1.3 and its own streams.
 //! - `signs` sees when anything of a peer arrives.
 //! - `prohibited` finds out whether a firewall refuses packets.
 //! - `interfaces` ranks this machine's addresses.
 //! - `lazy` builds a transport when it is first used.
 
+mod arrivals;
 mod coalesce;
 mod heads;
 mod interfaces;
@@ -48,6 +49,7 @@ use libp2p::{
 use crate::{hardening::Memory, nat::is_circuit};
 use lazy::Lazy;
 
+pub(crate) use arrivals::Arrivals;
 pub(crate) use interfaces::interface_index;
 pub use interfaces::{Interfaces, addresses_of, source_of};
 pub use prohibited::is_prohibited;
@@ -90,15 +92,29 @@ type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// What every transport of a node is built from.
 #[derive(Clone)]
-struct Setup {
-    keypair: Keypair,
-    listens: bool,
+pub(crate) struct Setup {
+    pub(crate) keypair: Keypair,
+    pub(crate) listens: bool,
     /// The key of a private network.
-    secret: Option<PreSharedKey>,
-    memory: Arc<Memory>,
-    signs: Arc<Signs>,
+    pub(crate) secret: Option<PreSharedKey>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) signs: Arc<Signs>,
     /// The addresses to dial from.
-    sources: Vec<IpAddr>,
+    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) arrivals: Arc<Arrivals>,
+}
+
+impl Setup {
+    /// Of a node with this key, which dials from where the system chooses.
+    pub(crate) fn new(
+        keypair: &Keypair,
+        listens: bool,
+        secret: Option<PreSharedKey>,
+        (memory, signs): (Arc<Memory>, Arc<Signs>),
+    ) -> Self {
+        let (keypair, arrivals) = (keypair.clone(), Arc::default());
+        Self { keypair, listens, secret, memory, signs, sources: Vec::new(), arrivals }
+    }
 }
 
 impl Transport {
@@ -204,17 +220,9 @@ pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
 
 /// All transports of a node, or, with a secret, those that it can make private. With a secret, the node reaches only
 /// nodes that have the same. With `circuits`, it reaches them through relays too.
-pub(crate) fn new(
-    keypair: &Keypair,
-    listens: bool,
-    secret: Option<PreSharedKey>,
-    (memory, signs): (Arc<Memory>, Arc<Signs>),
-    sources: Vec<IpAddr>,
-    circuits: Option<relay::client::Transport>,
-) -> io::Result<Connections> {
-    let setup = Setup { keypair: keypair.clone(), listens, secret, memory, signs, sources };
+pub(crate) fn new(setup: &Setup, circuits: Option<relay::client::Transport>) -> io::Result<Connections> {
     let none: Connections = OptionalTransport::<Connections>::none().boxed();
-    let all = Transport::usable(secret.is_some()).fold(none, |all, transport| {
+    let all = Transport::usable(setup.secret.is_some()).fold(none, |all, transport| {
         let setup = setup.clone();
         let next = Lazy::new(move |address| transport.speaks(address), move || transport.kind().build(&setup));
         let either = all.or_transport(next);
@@ -222,7 +230,7 @@ pub(crate) fn new(
     });
     let all = match circuits {
         Some(circuits) => {
-            let upgrade = tcp::Upgrade::new(&setup)?;
+            let upgrade = tcp::Upgrade::new(setup)?;
             let circuits = circuits.map_err(io::Error::other);
             let secured = circuits.and_then(move |stream, endpoint| upgrade.run(stream, endpoint));
             let either = secured.map_err(|error| error.into_inner()).or_transport(all);

@@ -63,7 +63,7 @@ impl Kind for Tcp {
 
     fn build(&self, setup: &Setup) -> io::Result<Connections> {
         let upgrade = Upgrade::new(setup)?;
-        Ok(TcpDialer::new(setup.sources.clone())
+        Ok(TcpDialer::new(setup.sources.clone(), setup.arrivals.clone())
             .and_then(move |stream, endpoint| {
                 limit_unsent(&stream);
                 upgrade.run(stream, endpoint)

@@ -6,7 +6,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
@@ -15,21 +15,31 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Fuse},
+};
 use libp2p::{
     Multiaddr,
     core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
     multiaddr::Protocol,
     tcp,
 };
-use tokio::{net::TcpSocket, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::oneshot,
+    time::timeout,
+};
 
-use super::{endpoint, interface_index};
+use super::{Arrivals, Transport, endpoint, interface_index};
 use crate::address::without_peer;
 
 /// How long a connection may take to be accepted that leaves from a port which others are to find open: three packets
 /// of the system, after 0, 1 and 3 s. The next attempt from that port has to wait for it.
 const REUSED_TIMEOUT: Duration = Duration::from_millis(4500);
+
+/// How many connections may wait to be taken on such a port. One is expected.
+const BACKLOG: u32 = 4;
 
 type Inner = tcp::tokio::Transport;
 
@@ -43,11 +53,14 @@ pub(super) struct TcpDialer {
     /// Of a node that does not listen, the ports from which all connections leave that reuse one, for IPv4 and IPv6;
     /// 0 before the first.
     ports: [Arc<AtomicU16>; 2],
+    /// Who may connect to these ports while it is dialed.
+    arrivals: Arc<Arrivals>,
 }
 
 impl TcpDialer {
-    pub(super) fn new(sources: Vec<IpAddr>) -> Self {
-        Self { inner: Inner::new(tcp::Config::default()), sources, listens: false, ports: Default::default() }
+    pub(super) fn new(sources: Vec<IpAddr>, arrivals: Arc<Arrivals>) -> Self {
+        let inner = Inner::new(tcp::Config::default());
+        Self { inner, sources, listens: false, ports: Default::default(), arrivals }
     }
 
     /// The address to dial from to this one. Fails if the user chose the other version of IP alone.
@@ -91,18 +104,32 @@ impl libp2p::Transport for TcpDialer {
         let source = self.source(ip).map_err(TransportError::Other)?;
         let port_to_reuse = reuses_port.then(|| self.ports[usize::from(ip.is_ipv6())].clone());
         let socket = socket(ip, source, port_to_reuse.as_deref());
+        let arriving = port_to_reuse.as_deref().and_then(|reused| {
+            let arriving = self.arrivals.tcp.wait(SocketAddr::new(ip, port))?;
+            let listener = self::socket(ip, source, Some(reused)).and_then(|socket| socket.listen(BACKLOG)).ok()?;
+            Some((self.arrivals.clone(), listener, arriving))
+        });
         let connect = async move {
-            let connected = match (connect(socket?, ip, port, zone.clone()).await, port_to_reuse) {
+            match (connect(socket?, ip, port, zone.clone()).await, port_to_reuse) {
                 // An earlier connection between the same two ports is not over for the system.
                 (Err(error), Some(reused)) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                     reused.store(0, Ordering::Relaxed);
                     connect(self::socket(ip, source, Some(&reused))?, ip, port, zone).await
                 }
                 (connected, _) => connected,
-            };
-            connected.map(tcp::tokio::TcpStream)
+            }
         };
-        Ok(if reuses_port { in_time(connect).boxed() } else { connect.boxed() })
+        let dial = async move {
+            let stream = match arriving {
+                Some((arrivals, listener, arriving)) => {
+                    meet(&arrivals, SocketAddr::new(ip, port), connect, listener, arriving).await
+                }
+                None => connect.await,
+            }?;
+            stream.set_nodelay(true)?;
+            Ok(tcp::tokio::TcpStream(stream))
+        };
+        Ok(if reuses_port { in_time(dial).boxed() } else { dial.boxed() })
     }
 
     fn poll(
@@ -120,7 +147,6 @@ fn socket(destination: IpAddr, source: Option<IpAddr>, reused: Option<&AtomicU16
         IpAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
         IpAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
     };
-    socket.set_nodelay(true)?;
     if let Some(port) = reused {
         socket.set_reuseaddr(true)?;
         #[cfg(unix)]
@@ -141,11 +167,37 @@ fn zone(address: &Multiaddr) -> Option<String> {
     }
 }
 
+/// Connects, or takes a connection that the other side makes, whichever stands first. Ends only with one.
+///
+/// The system spreads what arrives over all listeners on a port, so that each takes it for all.
+async fn meet(
+    arrivals: &Arrivals,
+    dialed: SocketAddr,
+    connect: impl Future<Output = io::Result<TcpStream>>,
+    listener: TcpListener,
+    mut arriving: oneshot::Receiver<(TcpStream, SocketAddr)>,
+) -> io::Result<TcpStream> {
+    let mut connect = pin!(connect.fuse());
+    loop {
+        tokio::select! {
+            connected = &mut connect => match connected {
+                Ok(stream) => return Ok(stream),
+                Err(_) => connect.set(Fuse::terminated()),
+            },
+            Ok((stream, from)) = &mut arriving => {
+                arrivals.record(Transport::Tcp, dialed, from);
+                return Ok(stream);
+            }
+            Ok((stream, from)) = listener.accept() => arrivals.tcp.deliver(stream, from),
+        }
+    }
+}
+
 async fn in_time<T>(dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(REUSED_TIMEOUT, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn connect(socket: TcpSocket, ip: IpAddr, port: u16, zone: Option<String>) -> io::Result<tokio::net::TcpStream> {
+async fn connect(socket: TcpSocket, ip: IpAddr, port: u16, zone: Option<String>) -> io::Result<TcpStream> {
     let scope = zone.map(|zone| interface_index(&zone)).transpose()?.unwrap_or(0);
     let destination = match ip {
         IpAddr::V4(ip) => SocketAddr::from((ip, port)),

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -18,23 +18,22 @@ use libp2p::{
         muxing::StreamMuxerBox,
         transport::{ListenerId, TransportEvent},
     },
-    identity::Keypair,
     tls::certificate,
 };
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt, crypto::rustls::QuicServerConfig, rustls::pki_types::CertificateDer,
+    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig, rustls::pki_types::CertificateDer,
 };
 use ring::{
     hmac,
     rand::{SecureRandom, SystemRandom},
 };
-use socket2::{Domain, Socket, Type};
 use tokio::time::timeout;
 
 use super::{
     HANDSHAKE_TIMEOUT, MAX_STREAMS,
     connection::{Connection, MAX_WINDOW, Window},
+    port::Port,
 };
 use crate::{
     hardening::{MAX_PENDING, Memory, Metered},
@@ -88,16 +87,11 @@ type Event = TransportEvent<Upgrade, io::Error>;
 /// A socket that connections are accepted on.
 pub(super) struct Listener {
     id: ListenerId,
-    pub(super) endpoint: Endpoint,
-    /// The socket, for packets that open the way for a peer.
-    pub(super) socket: UdpSocket,
-    pub(super) local: SocketAddr,
-    /// Proves this node's identity to those that it dials.
-    pub(super) keypair: Keypair,
+    pub(super) port: Port,
     /// What every connection is accepted with, but for its window.
     config: ServerConfig,
-    pub(super) memory: Arc<Memory>,
-    pub(super) signs: Arc<Signs>,
+    memory: Arc<Memory>,
+    signs: Arc<Signs>,
     accept: BoxFuture<'static, Option<Incoming>>,
     /// The addresses of this machine, if it listens on all of them.
     interfaces: Option<IfWatcher>,
@@ -115,13 +109,6 @@ impl Listener {
         crypto: Arc<QuicServerConfig>,
         setup: &Setup,
     ) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(socket2::Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&address.into())?;
-        let socket = UdpSocket::from(socket);
-        let local = socket.local_addr()?;
         let mut endpoint_config = EndpointConfig::default();
         endpoint_config.supported_versions(vec![1]);
         // A node that starts anew tells its peers at once that it does not know their connections (RFC 9000, 10.3).
@@ -131,18 +118,15 @@ impl Listener {
         }
         let mut config = ServerConfig::with_crypto(crypto);
         config.migration(false);
-        let same = socket.try_clone()?;
-        let endpoint = Endpoint::new(endpoint_config, Some(config.clone()), socket, Arc::new(TokioRuntime))?;
+        let port = Port::bind(address, endpoint_config, Some(config.clone()), setup)?;
+        let local = port.local;
         let interfaces = local.ip().is_unspecified().then(IfWatcher::new).transpose()?;
         let listen_addr = multiaddr(local.ip(), local.port());
         let own = interfaces.is_none().then_some(TransportEvent::NewAddress { listener_id: id, listen_addr });
         Ok(Self {
             id,
-            accept: accept(&endpoint),
-            endpoint,
-            socket: same,
-            local,
-            keypair: setup.keypair.clone(),
+            accept: accept(&port.endpoint),
+            port,
             config,
             memory: setup.memory.clone(),
             signs: setup.signs.clone(),
@@ -161,7 +145,7 @@ impl Listener {
     pub(super) fn close(&mut self) {
         if !self.is_closed {
             self.is_closed = true;
-            self.endpoint.close(VarInt::from_u32(0), &[]);
+            self.port.endpoint.close(VarInt::from_u32(0), &[]);
             self.events.push_back(TransportEvent::ListenerClosed { listener_id: self.id, reason: Ok(()) });
             self.waker.take().into_iter().for_each(Waker::wake);
         }
@@ -175,7 +159,7 @@ impl Listener {
             // Fails only if it was asked before.
             return incoming.retry().unwrap_or_else(|error| error.into_incoming().ignore());
         }
-        let (remote, local_ip) = (incoming.remote_address(), incoming.local_ip().unwrap_or(self.local.ip()));
+        let (remote, local_ip) = (incoming.remote_address(), incoming.local_ip().unwrap_or(self.port.local.ip()));
         let Ok(memory) = self.memory.connect() else { return incoming.refuse() };
         let Ok(window) = Window::new(memory.clone()) else { return incoming.refuse() };
         let mut config = self.config.clone();
@@ -196,21 +180,21 @@ impl Listener {
         self.events.push_back(TransportEvent::Incoming {
             listener_id: self.id,
             upgrade: upgrade.boxed(),
-            local_addr: multiaddr(local_ip, self.local.port()),
+            local_addr: multiaddr(local_ip, self.port.local.port()),
             send_back_addr: multiaddr(remote.ip(), remote.port()),
         });
     }
 
     fn on_interface(&mut self, event: io::Result<IfEvent>) {
         let listener_id = self.id;
-        let is_ours = |ip: IpAddr| ip.is_ipv4() == self.local.is_ipv4();
+        let is_ours = |ip: IpAddr| ip.is_ipv4() == self.port.local.is_ipv4();
         let event = match event {
             Ok(IfEvent::Up(network)) if is_ours(network.addr()) => {
-                let listen_addr = multiaddr(network.addr(), self.local.port());
+                let listen_addr = multiaddr(network.addr(), self.port.local.port());
                 TransportEvent::NewAddress { listener_id, listen_addr }
             }
             Ok(IfEvent::Down(network)) if is_ours(network.addr()) => {
-                let listen_addr = multiaddr(network.addr(), self.local.port());
+                let listen_addr = multiaddr(network.addr(), self.port.local.port());
                 TransportEvent::AddressExpired { listener_id, listen_addr }
             }
             Ok(_) => return,
@@ -240,7 +224,7 @@ impl Stream for Listener {
             self.waker = Some(context.waker().clone());
             match ready!(self.accept.poll_unpin(context)) {
                 Some(incoming) => {
-                    self.accept = accept(&self.endpoint);
+                    self.accept = accept(&self.port.endpoint);
                     self.on_incoming(incoming);
                 }
                 None => self.close(),

@@ -5,11 +5,11 @@
 //!
 //! - `listener` accepts connections, from addresses that were checked when there are many.
 //! - `connection` carries streams, with as much room as they use and the account of memory has.
-//! - `from_listener` dials from the port of a listener, and opens the way for a peer that dials it.
+//! - `port` dials from a port that others see, and opens the way for a peer that dials it.
 
 mod connection;
-mod from_listener;
 mod listener;
+mod port;
 
 use std::{
     io,
@@ -35,6 +35,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use super::{Connections, Kind, Setup, endpoint};
 use crate::{address::without_peer, hardening::Metered, protocol::MAX_IN_FLIGHT};
 use listener::{Listener, Upgrade};
+use port::Port;
 
 /// How many streams a peer may have open. A request's stream lives a little longer than the request.
 const MAX_STREAMS: u32 = 2 * MAX_IN_FLIGHT;
@@ -79,7 +80,8 @@ impl Kind for Quic {
         let crypto = setup.listens.then(|| tls::make_server_config(&setup.keypair)).transpose();
         let crypto = crypto.map_err(io::Error::other)?.map(QuicServerConfig::try_from).transpose();
         let crypto = crypto.map_err(io::Error::other)?.map(Arc::new);
-        Ok(Both { dialer, crypto, setup: setup.clone(), listeners: SelectAll::new(), waker: None }.boxed())
+        Ok(Both { dialer, crypto, setup: setup.clone(), listeners: SelectAll::new(), ports: Vec::new(), waker: None }
+            .boxed())
     }
 }
 
@@ -90,6 +92,8 @@ struct Both {
     crypto: Option<Arc<QuicServerConfig>>,
     setup: Setup,
     listeners: SelectAll<Listener>,
+    /// Of a node that does not listen, the ports from which all connections leave that reuse one.
+    ports: Vec<Port>,
     /// Polls this again when there is another listener.
     waker: Option<Waker>,
 }
@@ -117,12 +121,17 @@ impl Transport for Both {
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
         let remote = endpoint(&without_peer(address.clone())).map(|(ip, port, _)| SocketAddr::new(ip, port));
         let is_listener = options.role.is_listener();
-        let listener = self.listeners.iter().find(|listener| remote.is_some_and(|remote| listener.reaches(remote)));
-        match (remote, listener) {
-            (Some(remote), Some(listener)) if is_listener => Ok(listener.open_way(remote)),
-            (Some(remote), Some(listener)) if options.port_use == PortUse::Reuse => {
-                listener.dial(remote).map_err(TransportError::Other)
-            }
+        let reuses = options.port_use == PortUse::Reuse;
+        if let Some(remote) = remote.filter(|remote| reuses && self.crypto.is_none() && !remote.ip().is_loopback())
+            && !self.ports.iter().any(|port| port.reaches(remote))
+        {
+            self.ports.push(Port::to(remote, &self.setup).map_err(TransportError::Other)?);
+        }
+        let ports = self.listeners.iter().map(|listener| &listener.port).chain(&self.ports);
+        let port = remote.and_then(|remote| Some((remote, ports.into_iter().find(|port| port.reaches(remote))?)));
+        match port {
+            Some((remote, port)) if is_listener => Ok(port.open_way(remote)),
+            Some((remote, port)) if reuses => Ok(port.dial(remote)),
             _ if is_listener => Err(TransportError::MultiaddrNotSupported(address)),
             _ => Ok(self.dialer.dial(address, options)?.boxed()),
         }
