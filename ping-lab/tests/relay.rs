@@ -55,6 +55,22 @@ fn a_server_is_reached_through_a_relay_by_its_ticket_in_every_mode() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_relay_that_watches_its_input_takes_one_thread_for_it() {
+    let (relay, address) = any_relay(&[]);
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", relay.id())).unwrap().count();
+    let server = |_| {
+        let served = relayed(&address, &[]);
+        relay.event("reserved");
+        served
+    };
+    let _first = server(0);
+    let before = threads();
+    let _others: Vec<_> = (0..3).map(server).collect();
+    assert_eq!(threads(), before);
+}
+
 #[test]
 fn a_damaged_ticket_is_refused_before_anything_is_dialed() {
     let run = client(&["kping1aaaaaaaa"]);

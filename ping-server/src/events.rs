@@ -14,7 +14,7 @@ use ping_core::{
     PeerText,
     cluster::MemberInfo,
     cluster::is_global,
-    program::{LineQueue, RESULT, STEP},
+    program::{LineQueue, RESULT, STEP, datable},
     transport::endpoint,
 };
 use serde::Serialize;
@@ -239,6 +239,7 @@ impl Reporter {
     /// Waits until an event could not be written, and says why.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         if let Self::Json { failed, .. } = self
+            && !failed.is_terminated()
             && let Ok(error) = failed.await
         {
             let help = match error.kind() {
@@ -260,7 +261,7 @@ impl Reporter {
 
 fn json_line(event: &ServerEvent<'_>) -> Vec<u8> {
     // Text and numbers always have a form in JSON.
-    let time = format_rfc3339_millis(SystemTime::now()).to_string();
+    let time = format_rfc3339_millis(datable(SystemTime::now())).to_string();
     let mut line = serde_json::to_vec(&Line { event, time }).unwrap_or_default();
     line.push(b'\n');
     line

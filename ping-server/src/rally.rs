@@ -6,6 +6,7 @@
 
 use std::{
     cell::Cell,
+    future::pending,
     time::{Duration, Instant},
 };
 
@@ -61,7 +62,9 @@ impl Message<Ball> for Player {
         // A ball that was taken for lost may come all the same.
         let is_late =
             self.last.is_some_and(|last| last.rally == ball.rally && (ball.serve, ball.hit) <= (last.serve, last.hit));
-        if !is_late {
+        // No rally takes so long. What it counts has room to grow.
+        let is_fair = ball.hit < u64::MAX && ball.serve < u32::MAX;
+        if is_fair && !is_late {
             self.last = Some(ball);
             let _ = self.taken.send(ball);
         }
@@ -148,6 +151,7 @@ impl Rally {
                     ball.serve += 1;
                     is_held = true;
                 }
+                else => pending().await,
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `ping-server relay`: a relay for servers and clients that cannot reach each other directly.
 
-use std::{collections::HashSet, path::PathBuf, time::Duration};
+use std::{collections::HashSet, path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, value_parser};
@@ -115,12 +115,14 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
     if args.relay_for.is_empty() {
         warn!("Anyone may use this relay; name the servers that may with --relay-for");
     }
+    // One for the whole time: each takes a thread.
+    let mut input = pin!(end_of_input(args.stop_on_eof));
     let outcome = loop {
         let event = tokio::select! {
             event = relay.next() => event,
             failure = reporter.failed() => break Err(failure),
             () = signals.next() => break Ok(()),
-            () = end_of_input(args.stop_on_eof) => break Ok(()),
+            ended = &mut input => break ended,
         };
         if let RelayEvent::Listening(address) = &event {
             if !listen::is_usable(address) {

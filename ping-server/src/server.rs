@@ -147,7 +147,7 @@ impl Server {
             () = play(&mut self.rally) => Ok(()),
             () = keep_places(&self.node, &self.relays, &self.ways) => Ok(()),
             () = keep_mapped(&mut self.mapper, &self.node, &self.ways) => Ok(()),
-            () = end_of_input(stop_on_eof) => Ok(()),
+            ended = end_of_input(stop_on_eof) => ended,
             never = memory::give_back(|| self.node.released_memory()) => match never {},
             reason = self.node.failed() => {
                 Err(anyhow!("the network task failed: {reason}. This is a bug; please report it."))

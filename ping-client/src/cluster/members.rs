@@ -14,6 +14,7 @@ use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     PeerText,
     cluster::{MemberInfo, State, list, next_digest},
+    program::datable,
 };
 use serde::Serialize;
 
@@ -52,7 +53,7 @@ pub(crate) fn members(args: &MembersArgs) -> Result<ExitCode> {
                 let line = if args.json {
                     json(&change)
                 } else {
-                    format!("{} {change}\n", format_rfc3339_millis(SystemTime::now()))
+                    format!("{} {change}\n", format_rfc3339_millis(datable(SystemTime::now())))
                 };
                 print(&line)?;
             }

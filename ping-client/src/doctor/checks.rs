@@ -34,6 +34,9 @@ use crate::{
 /// How long a step may take that waits for an answer.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How many of those that answer by mDNS are named.
+const MAX_NAMED: usize = 8;
+
 /// How long to listen for the answers of mDNS.
 const MDNS_TIME: Duration = Duration::from_millis(1500);
 
@@ -139,7 +142,8 @@ impl<'a> Checks<'a> {
             .filter(|transport| server.transports().contains(transport))
             .filter(|transport| transport.takes_secret() || !self.node.is_private())
             .collect();
-        let mut last: Option<Connection> = None;
+        // The connection that stands, and where the last one led.
+        let (mut last, mut used): (Option<Connection>, _) = (None, None);
         let mut hosts: Vec<(IpAddr, PeerId, Host)> = Vec::new();
         for &ip in ips {
             // Neither step says more of a link-local address, whose interface is given, than the dial does.
@@ -160,30 +164,31 @@ impl<'a> Checks<'a> {
                     continue;
                 }
                 // A node has one connection with a peer.
-                let before = last.as_ref().map(|connection| connection.peer);
-                before.into_iter().for_each(|peer| self.node.disconnect(peer));
-                if let Some(before) = last.as_mut() {
-                    let _ = timeout(STEP_TIMEOUT, &mut before.closed).await;
+                if let Some(before) = last.take() {
+                    self.leave(before).await;
                 }
                 if let Some(connection) = self.dial(server, transport, ip).await {
                     if ips.len() > 1 {
                         let peer = connection.peer;
                         hosts.extend(self.host(peer).await.map(|host| (ip, peer, host)));
                     }
+                    used = Some((connection.address.clone(), connection.peer));
                     last = Some(connection);
                 }
             }
         }
-        if last.is_some() {
+        if used.is_some() {
             self.forgive(first);
         }
         self.twins(&hosts);
-        let mut last = last?;
-        if matches!(last.closed.try_recv(), Err(TryRecvError::Empty)) {
-            return Some(last);
+        let (address, peer) = used?;
+        if let Some(mut connection) = last
+            && connection.closed.try_recv() == Err(TryRecvError::Empty)
+        {
+            return Some(connection);
         }
         // It made way for one that failed.
-        self.node.dial(last.address, Some(last.peer)).await.ok()
+        self.node.dial(address, Some(peer)).await.ok()
     }
 
     /// One way is enough: what failed since this step is not needed.
@@ -335,7 +340,9 @@ impl<'a> Checks<'a> {
     }
 
     fn clock(&mut self, here: SystemTime, there: u64) {
-        let there = SystemTime::UNIX_EPOCH + Duration::from_millis(there);
+        let Some(there) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(there)) else {
+            return self.add("clock", Outcome::NotNeeded, None, "the server's is set to no time of this age");
+        };
         let (skew, which) = match there.duration_since(here) {
             Ok(ahead) => (ahead, "ahead of"),
             Err(behind) => (behind.duration(), "behind"),
@@ -365,7 +372,10 @@ impl<'a> Checks<'a> {
         let (outcome, detail) = match peers.is_empty() {
             true => (Outcome::NotNeeded, "nobody answers on this network".into()),
             false => {
-                let list: Vec<_> = peers.iter().map(|(_, address)| address.to_string()).collect();
+                let mut list: Vec<_> = peers.iter().take(MAX_NAMED).map(|(_, address)| address.to_string()).collect();
+                if peers.len() > MAX_NAMED {
+                    list.push(format!("and {} more", peers.len() - MAX_NAMED));
+                }
                 (Outcome::Passed, format!("answered by {}", list.join(", ")))
             }
         };

@@ -77,7 +77,7 @@ impl Checks<'_> {
     }
 
     /// Closes a connection before the next is made: a node has one with a peer.
-    async fn leave(&self, mut connection: Connection) {
+    pub(super) async fn leave(&self, mut connection: Connection) {
         self.node.disconnect(connection.peer);
         let _ = timeout(STEP_TIMEOUT, &mut connection.closed).await;
     }

@@ -10,7 +10,7 @@ const SUB_BUCKETS: u32 = 16;
 pub(crate) struct Coarse {
     /// The number of the first bucket that is kept.
     first: usize,
-    counts: Vec<u32>,
+    counts: Vec<u64>,
     count: u64,
     min: Duration,
     max: Duration,
@@ -44,7 +44,7 @@ impl Coarse {
         let wanted = ((self.count as f64 * percent / 100.0).ceil() as u64).max(1);
         let mut seen = 0;
         for (number, count) in (self.first..).zip(&self.counts) {
-            seen += u64::from(*count);
+            seen += *count;
             if seen >= wanted {
                 return middle(number).clamp(self.min, self.max);
             }
@@ -66,7 +66,7 @@ impl Coarse {
     }
 
     /// A bucket, which is made if there is none.
-    fn bucket(&mut self, number: usize) -> &mut u32 {
+    fn bucket(&mut self, number: usize) -> &mut u64 {
         if self.counts.is_empty() {
             self.first = number;
         }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use humantime::format_rfc3339_seconds;
-use ping_core::program::{host_name, system};
+use ping_core::program::{datable, host_name, system};
 
 /// When and where a result was measured.
 #[derive(Clone, Debug)]
@@ -18,7 +18,11 @@ pub(crate) struct Origin {
 impl Origin {
     /// Now, on this machine.
     pub(crate) fn here() -> Self {
-        Self { started: SystemTime::now(), host: host_name().unwrap_or_else(|| "unknown".into()), system: system() }
+        Self {
+            started: datable(SystemTime::now()),
+            host: host_name().unwrap_or_else(|| "unknown".into()),
+            system: system(),
+        }
     }
 
     /// The date and time in UTC (RFC 3339).

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     Report, Row,
     html::{Point, outages, points},
+    rows::counted,
 };
 use crate::{
     figures::{
@@ -236,7 +237,7 @@ pub(super) fn write_rows(rows: &[Row], total: Option<&Figures>, out: &mut dyn Wr
             sent: figures().map(|figures| figures.sent).sum(),
             received: figures().map(|figures| figures.received).sum(),
             lost: figures().map(Figures::lost).sum(),
-            counted: rows.iter().map(|row| row.result.counted).sum(),
+            counted: counted(rows),
             rtt_ms: total.and_then(|total| total.rtt.summary()).map(Rtt::from),
             rate_per_s: total.map_or_else(|| figures().filter_map(Figures::rate).sum(), |it| it.rate().unwrap_or(0.0)),
         },

@@ -40,11 +40,15 @@ pub(super) fn write(rows: &[Row], total: Option<&Figures>, out: &mut dyn Write) 
     for (line, remark) in table_of_numbers(&table).lines().zip(remarks) {
         writeln!(out, "{}", format!("{line}  {remark}").trim_end())?;
     }
-    let counted: Option<u64> = rows.iter().map(|row| row.result.counted).sum();
-    if let Some(counted) = counted.filter(|_| rows.iter().any(|row| row.result.retries)) {
+    if let Some(counted) = counted(rows).filter(|_| rows.iter().any(|row| row.result.retries)) {
         writeln!(out, "the servers counted {counted} pings")?;
     }
     Ok(())
+}
+
+/// How many pings the servers say that they counted, if all say it. They may say anything.
+pub(super) fn counted(rows: &[Row]) -> Option<u64> {
+    rows.iter().try_fold(0_u64, |sum, row| Some(sum.saturating_add(row.result.counted?)))
 }
 
 fn counts(name: &str, sent: u64, lost: u64) -> [String; 4] {

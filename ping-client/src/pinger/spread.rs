@@ -83,13 +83,16 @@ impl<'a> Spread<'a> {
         let Used { pinger, span, in_flight } = &mut self.lanes[lane];
         let _entered = span.enter();
         let Some(pinger_up) = pinger else { return false };
-        let known = resolved.len();
-        let polled = pinger_up.poll(context, resolved);
-        for (sequence, _) in &resolved[known..] {
+        // A pinger may take some of what it resolved back, but only what is its own.
+        let mut own = Vec::new();
+        let polled = pinger_up.poll(context, &mut own);
+        for (sequence, _) in &own {
             in_flight.remove(sequence);
         }
+        let is_progress = !own.is_empty();
+        resolved.append(&mut own);
         match polled {
-            Poll::Pending => return resolved.len() > known,
+            Poll::Pending => return is_progress,
             Poll::Ready(Ok(Progress::Lost)) => {}
             Poll::Ready(Ok(_)) => return true,
             Poll::Ready(Err(_)) => *pinger = None,
@@ -217,6 +220,43 @@ mod tests {
         fn is_connected(&self) -> bool {
             !self.state.borrow().is_down
         }
+    }
+
+    /// Takes back all that was resolved, as one does that resends it.
+    struct TakesBack;
+
+    impl Pinger for TakesBack {
+        fn has_room(&self) -> bool {
+            true
+        }
+
+        fn send(&mut self, _: u64) {}
+
+        fn poll(&mut self, _: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
+            resolved.clear();
+            Poll::Pending
+        }
+
+        fn is_connected(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn no_lane_takes_what_another_one_resolved() {
+        let (sender, new) = mpsc::unbounded_channel();
+        let mut spread = Spread::new(new, LaneOf::default());
+        let script = Rc::<RefCell<Script>>::default();
+        let lanes: [Box<dyn Pinger>; 2] = [Box::new(Scripted { state: script.clone() }), Box::new(TakesBack)];
+        lanes.into_iter().for_each(|pinger| drop(sender.send(Lane { pinger, span: Span::none() })));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut resolved = Vec::new();
+        assert!(spread.poll(&mut context, &mut resolved).is_ready());
+        (1..=100).for_each(|sequence| spread.send(sequence));
+        let sent = script.borrow().sent.len();
+        script.borrow_mut().answers = sent;
+        assert!(spread.poll(&mut context, &mut resolved).is_ready());
+        assert!(sent > 0 && resolved.len() == sent, "{sent}: {resolved:?}");
     }
 
     #[test]

@@ -55,6 +55,16 @@ pub struct Stamp {
     pub version: u64,
 }
 
+impl Stamp {
+    /// The one after this. A stamp that was heard may have any version.
+    pub(crate) fn next(self) -> Self {
+        match self.version.checked_add(1) {
+            Some(version) => Self { version, ..self },
+            None => Self { epoch: self.epoch.saturating_add(1), version: 0 },
+        }
+    }
+}
+
 /// A peer id shortened to what tells the witnesses of one member apart.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Witness([u8; 8]);

@@ -79,7 +79,7 @@ fn parse(bytes: &[u8]) -> Option<PreSharedKey> {
     let text = decode(bytes)?;
     let digits = text.lines().nth(2)?.trim_end();
     let is_key = digits.len() == KEY_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    text.parse().ok().filter(|_| is_key)
+    if is_key { text.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -104,12 +104,14 @@ mod tests {
         assert!(read(&path).is_ok());
         let form = |key: &[u8]| [b"/key/swarm/psk/1.0.0/\n/base16/\n", key].concat();
         let (foreign, signs) = ("é".repeat(32), "+f".repeat(32));
+        let shifted = format!("a{}a", "é".repeat(31));
         for bytes in [
             b"".to_vec(),
             b"hello".to_vec(),
             key.as_bytes().to_vec(),
             form(&[0xff; 64]),
             form(foreign.as_bytes()),
+            form(shifted.as_bytes()),
             form(signs.as_bytes()),
             form(&key.as_bytes()[1..]),
             form(format!("{key}0").as_bytes()),

@@ -197,7 +197,7 @@ impl Node {
         let setup =
             Setup { sources: options.dial_from.clone(), ..Setup::new(keypair, options.listens, options.secret, known) };
         let transport = transport::new(&setup, circuits)?;
-        let silence = 2 * options.keep_alive_timeout;
+        let silence = options.keep_alive_timeout.saturating_mul(2);
         let (proposing, proposals) = options.leaves_relays.then(mpsc::unbounded_channel).unzip();
         let (behaviour, cluster) = Behaviour::new(keypair, options, relay, proposing)?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;

@@ -143,7 +143,7 @@ impl Punching {
     /// Answers a peer that proposes a direct connection.
     pub(super) fn answer(&mut self, swarm: &Swarm<Behaviour>, Inbound { peer, stream, place }: Inbound) {
         let proposals = self.answered.entry(peer).or_default();
-        *proposals += 1;
+        *proposals = proposals.saturating_add(1);
         if *proposals > MAX_PROPOSALS {
             return;
         }

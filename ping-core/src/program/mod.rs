@@ -8,6 +8,7 @@ mod logging;
 mod number;
 mod signals;
 mod small_file;
+mod timestamp;
 mod version;
 
 pub use duration::duration;
@@ -18,4 +19,5 @@ pub use logging::{RESULT, STEP, Verbosity, flush_log, init_logging, last_words, 
 pub use number::{count, size};
 pub use signals::StopSignals;
 pub use small_file::{decode, open_regular, read_file, read_small_file};
+pub use timestamp::datable;
 pub use version::long_version;

@@ -126,12 +126,15 @@ const PONGS_PER_STEP: usize = 5;
 
 /// The rate over the run, in steps of enough pongs to have one.
 pub(crate) fn rates(points: &[Point], end: f64) -> Vec<(f64, f64, f64)> {
-    let arrived: u64 = points.iter().map(|point| point.arrived).sum();
+    let arrived = points.iter().fold(0_u64, |sum, point| sum.saturating_add(point.arrived));
     let steps = (arrived as usize / PONGS_PER_STEP).clamp(1, RATE_STEPS);
     let length = end / steps as f64;
     let step_of = |point: &Point| ((point.middle() / length) as usize).min(steps - 1);
-    let mut counts = vec![0; steps];
-    points.iter().for_each(|point| counts[step_of(point)] += point.arrived);
+    let mut counts = vec![0_u64; steps];
+    for point in points {
+        let count = &mut counts[step_of(point)];
+        *count = count.saturating_add(point.arrived);
+    }
     let step = |(number, count): (usize, u64)| {
         (number as f64 * length, (number + 1) as f64 * length, count as f64 / length.max(1e-9))
     };

@@ -71,7 +71,8 @@ fn chart_losses(runs: &[Run]) -> &'static str {
 
 /// The chart in words.
 fn description(runs: &[Run], end: f64) -> String {
-    let lost: u64 = runs.iter().flat_map(|run| &run.points).flat_map(|point| point.lost.iter().map(|(_, n)| n)).sum();
+    let lost = runs.iter().flat_map(|run| &run.points).flat_map(|point| &point.lost);
+    let lost = lost.fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
     let outages: usize = runs.iter().map(|run| run.outages.len()).sum();
     format!(
         "Latency and throughput over {} s, {} lost, {}",

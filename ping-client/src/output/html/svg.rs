@@ -19,6 +19,9 @@ const BOTTOM: f64 = 40.0;
 /// How many marks an axis has, about.
 const MARKS: f64 = 6.0;
 
+/// No axis has more.
+const MAX_MARKS: u32 = 100;
+
 /// How values become places on an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scale {
@@ -63,8 +66,9 @@ impl Scale {
                 let step =
                     [1.0, 2.0, 5.0, 10.0].map(|factor| factor * magnitude).into_iter().find(|step| *step >= rough);
                 let step = step.unwrap_or(10.0 * magnitude);
-                let first = (from / step).ceil() as i64;
-                (first..).map(|n| n as f64 * step).take_while(|mark| *mark <= to * (1.0 + 1e-9)).collect()
+                let first = (from / step).ceil();
+                let marks = (0..MAX_MARKS).map(|n| (first + f64::from(n)) * step);
+                marks.take_while(|mark| *mark <= to * (1.0 + 1e-9)).collect()
             }
             Self::Log { from, to } => {
                 let decades = from.log10().floor() as i32..=to.log10().ceil() as i32;
@@ -234,6 +238,7 @@ mod tests {
             ["0.5", "1", "2", "5", "10", "20"]
         );
         assert_eq!(Scale::Log { from: 0.05, to: 3000.0 }.marks().len(), 5);
+        assert!(Scale::Linear { from: 0.0, to: f64::MAX }.marks().len() <= MAX_MARKS as usize);
     }
 
     #[test]

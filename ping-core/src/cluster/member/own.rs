@@ -99,7 +99,7 @@ impl Behaviour {
 
     /// Writes the record as it is, with the next version. Returns it.
     fn write_next(&mut self) -> Option<Vec<u8>> {
-        self.own.record.stamp.version += 1;
+        self.own.record.stamp = self.own.record.stamp.next();
         let mut record = self.own.record.clone();
         let record = loop {
             let signed = self.sign(&Statement::Record(record.clone()))?;
