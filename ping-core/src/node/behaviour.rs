@@ -10,7 +10,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{discovery::Discovery, keep_alive::KeepAlive, options::Options};
+use super::{boxed::Boxed, discovery::Discovery, keep_alive::KeepAlive, options::Options};
 use crate::{
     cluster::{self, Cluster},
     hardening::{ConnectionLimits, GuardedKameo},
@@ -32,9 +32,9 @@ pub(super) struct Behaviour {
     pub(super) streams: stream::behaviour::Behaviour,
     keep_alive: KeepAlive,
     pub(super) mdns: Toggle<Discovery>,
-    pub(super) cluster: Toggle<cluster::Behaviour>,
-    pub(super) asker: Toggle<cluster::Asker>,
-    pub(super) circuits: Toggle<Circuits>,
+    pub(super) cluster: Toggle<Boxed<cluster::Behaviour>>,
+    pub(super) asker: Toggle<Boxed<cluster::Asker>>,
+    pub(super) circuits: Toggle<Boxed<Circuits>>,
 }
 
 impl Behaviour {
@@ -81,9 +81,9 @@ impl Behaviour {
             streams: stream::behaviour::Behaviour::new(STREAM_PROTOCOL, options.streams),
             keep_alive: KeepAlive::new(keep_alive),
             mdns: mdns.into(),
-            cluster: cluster.into(),
-            asker: options.asks_directories.then(cluster::Asker::new).into(),
-            circuits: relay.map(|client| Circuits::new(key, client, punches)).into(),
+            cluster: cluster.map(Boxed).into(),
+            asker: options.asks_directories.then(|| Boxed(cluster::Asker::new())).into(),
+            circuits: relay.map(|client| Boxed(Circuits::new(key, client, punches))).into(),
         };
         Ok((behaviour, handle))
     }

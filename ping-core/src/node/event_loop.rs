@@ -31,6 +31,7 @@ use tracing::debug;
 use super::{
     Command, Connection, DialError, DialReply, Event, Purpose,
     behaviour::{Behaviour, BehaviourEvent},
+    boxed::Boxed,
     closed::explain,
     punching::{Punching, Step},
     reservations::Reservations,
@@ -143,7 +144,7 @@ impl EventLoop {
             },
             Command::Close(id) => drop(self.swarm.close_connection(id)),
             Command::AskDirectory { peer, request, reply } => match self.swarm.behaviour_mut().asker.as_mut() {
-                Some(asker) => asker.ask(&peer, request, reply),
+                Some(Boxed(asker)) => asker.ask(&peer, request, reply),
                 None => drop(reply.send(Err(AskError::Unsupported))),
             },
             Command::OpenStream { peer, connection, opening } => {
@@ -226,9 +227,11 @@ impl EventLoop {
             }
             SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(event)) => self.on_keep_alive(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(peers))) => self.on_discovered(peers),
-            SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => self.tell(Event::Cluster(event)),
-            SwarmEvent::Behaviour(BehaviourEvent::Circuits(CircuitsEvent::Identify(event))) => {
-                self.punching.iter_mut().for_each(|punching| punching.on_identified(&event));
+            SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => self.tell(Event::Cluster(*event)),
+            SwarmEvent::Behaviour(BehaviourEvent::Circuits(event)) => {
+                if let CircuitsEvent::Identify(event) = *event {
+                    self.punching.iter_mut().for_each(|punching| punching.on_identified(&event));
+                }
             }
             other => debug!(event = ?other, "swarm"),
         }

@@ -4,6 +4,7 @@
 //! [`Node`] and get [`Event`]s back; actors reach it through Kameo, which has one swarm for the whole process.
 
 mod behaviour;
+mod boxed;
 mod closed;
 mod dial_error;
 mod discovery;

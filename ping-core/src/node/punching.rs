@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Connection, DialError, DialReply, behaviour::Behaviour};
+use super::{Connection, DialError, DialReply, behaviour::Behaviour, boxed::Boxed};
 use crate::{
     nat::{
         is_circuit,
@@ -163,7 +163,7 @@ impl Punching {
         let own = self.own_addresses(swarm);
         let circuits = swarm.behaviour_mut().circuits.as_mut();
         let Some(punch) =
-            circuits.and_then(|circuits| circuits.punch.as_mut()).filter(|_| !is_direct && !own.is_empty())
+            circuits.and_then(|Boxed(circuits)| circuits.punch.as_mut()).filter(|_| !is_direct && !own.is_empty())
         else {
             return;
         };
