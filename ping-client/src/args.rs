@@ -64,7 +64,7 @@ pub(crate) struct Args {
     #[arg(short = '6', long)]
     ipv6: bool,
 
-    /// Use this transport only: tcp or quic
+    /// Use this transport only: tcp, quic, ws or wss
     ///
     /// [default: both are tried, and the first to answer is taken]
     #[arg(long, value_name = "NAME")]

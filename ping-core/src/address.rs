@@ -110,7 +110,7 @@ impl ServerAddress {
 
     /// The transports to try.
     pub fn transports(&self) -> &[Transport] {
-        self.transport.as_ref().map_or(&Transport::ALL, slice::from_ref)
+        self.transport.as_ref().map_or(&Transport::USUAL, slice::from_ref)
     }
 
     /// The host as the user wrote it.
@@ -141,6 +141,12 @@ impl ServerAddress {
     pub fn multiaddr_at(&self, ip: IpAddr, transport: Transport) -> Multiaddr {
         let address = transport.multiaddr(ip, self.port);
         match &self.host {
+            // A proxy may serve several names at one address.
+            Host::Name(name, _) if transport == Transport::Wss => {
+                let named =
+                    [Protocol::Tcp(self.port), Protocol::Tls, Protocol::Sni(name.into()), Protocol::Ws("/".into())];
+                Multiaddr::from(ip).into_iter().chain(&named.into_iter().collect::<Multiaddr>()).collect()
+            }
             Host::Zoned(_, zone) => {
                 Multiaddr::empty().with(Protocol::Ip6zone(zone.into())).into_iter().chain(&address).collect()
             }
@@ -251,7 +257,7 @@ mod tests {
         ] {
             let server = parse(text).unwrap();
             assert_eq!((server.host().as_str(), server.port), (host, port), "{text}");
-            assert_eq!(server.transports(), Transport::ALL, "{text}");
+            assert_eq!(server.transports(), Transport::USUAL, "{text}");
             assert_eq!(server.peer, None, "{text}");
         }
     }
@@ -309,7 +315,8 @@ mod tests {
             ("/ip4/1.1.1.1", "continues with /tcp/PORT"),
             ("/ip4/1.1.1.1/udp/1", "continues with /tcp/PORT"),
             ("/ip4/1.1.1.1/tcp/0", "port from 1"),
-            ("/ip4/1.1.1.1/tcp/1/ws", "not supported"),
+            ("/ip4/1.1.1.1/tcp/1/tls", "not supported"),
+            ("/ip4/1.1.1.1/tcp/1/ws/http", "not supported"),
             ("/unix/a", "starts with /ip4"),
             ("/dns6/,ost/udp/6/quic-v1", "nor a host name"),
             ("fe80::1", "link-local"),

@@ -31,6 +31,27 @@ fn a_hundred_pings_by_quic_are_all_answered() {
 }
 
 #[test]
+fn websocket_carries_pings_of_every_mode_and_size() {
+    for (listen, name) in [("ws", "ws"), ("tls/ws", "wss"), ("wss", "wss")] {
+        let server = Server::exactly(&["--ephemeral", "--listen", &format!("/ip4/127.0.0.1/tcp/0/{listen}")]);
+        for mode in ["ask", "stream"] {
+            for size in ["0", "1000000"] {
+                let run = ping(&server.addresses[0], &["-c", "10", "--mode", mode, "-s", size]);
+                assert_eq!(run.code, Some(0), "{listen}, {mode}, {size}: {run}");
+                assert_eq!(run.json()["server"]["transport"], name, "{run}");
+            }
+        }
+        let run = client(&["doctor", &server.addresses[0]]);
+        assert!(run.code == Some(0) && run.stdout.contains("websocket"), "{run}");
+        // Other bytes do no harm.
+        let socket = server.addresses[0].split('/').nth(4).unwrap();
+        let garbage = std::net::TcpStream::connect(format!("127.0.0.1:{socket}"));
+        std::io::Write::write_all(&mut garbage.unwrap(), &[0xA5; 1000]).unwrap();
+        assert_eq!(ping(&server.addresses[0], &[]).code, Some(0));
+    }
+}
+
+#[test]
 fn the_figures_are_in_order_and_the_phases_add_up() {
     let server = Server::start();
     let result = ping(server.address("tcp"), &["-c", "1000"]).json();

@@ -55,6 +55,28 @@ fn a_server_is_reached_through_a_relay_by_its_ticket_in_every_mode() {
     );
 }
 
+#[test]
+fn a_relay_is_reached_by_websocket_where_nothing_else_gets_out() {
+    let listen = ["tls/ws", "tcp"].map(|end| match end {
+        "tcp" => "/ip4/127.0.0.1/tcp/0".to_owned(),
+        end => format!("/ip4/127.0.0.1/tcp/0/{end}"),
+    });
+    let mut command = Command::new(program("ping-server"));
+    command.args(["relay", "--json", "--stop-on-eof", "--ephemeral"]);
+    let relay = Process::start(command.args(["--listen", &listen[0], "--listen", &listen[1]]));
+    let mut addresses: Vec<_> =
+        (0..2).map(|_| relay.event("listening")["connection_address"].as_str().unwrap().to_owned()).collect();
+    // The first is of TCP.
+    addresses.sort_by_key(|address| address.contains("/tls/ws"));
+    let (_server, ticket) = relayed(&addresses[0], &["--relay-via", &addresses[1]]);
+    for (transport, options) in [("tcp", &[][..]), ("wss", &["--transport", "wss"])] {
+        let run = ping(&ticket, &[&["-c", "10", "--path", "relay"], options].concat());
+        let path = &run.json()["paths"][0];
+        let path = [&path["kind"], &path["transport"]].map(|it| it.as_str().unwrap().to_owned());
+        assert_eq!((run.code, path), (Some(0), ["relayed".into(), transport.into()]), "{run}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_relay_that_watches_its_input_takes_one_thread_for_it() {

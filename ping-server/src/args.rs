@@ -13,7 +13,7 @@ use ping_core::{
 
 use tracing::Level;
 
-use crate::{allow::Allow, membership::Seed, memory, node_name, relay::RelayArgs};
+use crate::{allow::Allow, membership::Seed, memory, node_name, relay::RelayArgs, tls::TlsArgs};
 
 /// Hosts an actor that counts pings, for ping-client to find.
 ///
@@ -76,6 +76,9 @@ pub(crate) struct Args {
     /// Let clients reach this server through the relay at this address, with its identity (/p2p/…) at the end (up to 3)
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) relay_via: Vec<ServerAddress>,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 
     /// File with this server's Ed25519 key, created on first use [default: kameo-ping/identity.key in the user's state
     /// directory]

@@ -42,10 +42,9 @@ impl Plan {
     /// These addresses, or, if there are none, every address of this machine on this port. Fails if the server cannot
     /// listen there.
     pub(crate) fn new(addresses: &[Multiaddr], port: u16, is_private: bool) -> Result<Self> {
-        let transports: Vec<_> = Transport::usable(is_private).collect();
         match addresses.is_empty() {
-            true => Self::on_port(port, &transports),
-            false => Self::explicit(addresses.to_vec(), &transports),
+            true => Self::on_port(port, &Transport::usable(is_private).collect::<Vec<_>>()),
+            false => Self::explicit(addresses.to_vec(), is_private),
         }
     }
 
@@ -85,13 +84,17 @@ impl Plan {
         }
     }
 
-    /// Only these addresses, which must be of these transports. Fails if the server cannot listen on one of them.
-    fn explicit(addresses: Vec<Multiaddr>, transports: &[Transport]) -> Result<Self> {
+    /// Only these addresses, which a pre-shared key must be able to make private if the server is. Fails if it cannot
+    /// listen on one of them.
+    fn explicit(addresses: Vec<Multiaddr>, is_private: bool) -> Result<Self> {
         for address in &addresses {
             let (ip, port, transport) = endpoint(address).ok_or_else(|| {
-                anyhow!("cannot listen on {address}. Use /ip4/IP/tcp/PORT or /ip4/IP/udp/PORT/quic-v1 (or /ip6).")
+                anyhow!(
+                    "cannot listen on {address}. Use /ip4/IP/tcp/PORT, /ip4/IP/udp/PORT/quic-v1, /ip4/IP/tcp/PORT/ws \
+                     or /ip4/IP/tcp/PORT/tls/ws (or /ip6)."
+                )
             })?;
-            if !transports.contains(&transport) {
+            if is_private && !transport.takes_secret() {
                 bail!(
                     "cannot listen on {address} with --secret: a pre-shared key cannot make {transport} private. \
                      Listen on TCP only."
@@ -261,7 +264,7 @@ pub(crate) fn ports(addresses: &[Multiaddr]) -> Vec<(Transport, NonZeroU16)> {
             port.map(|port| (transport, port))
         })
     };
-    Transport::ALL.into_iter().filter_map(of).collect()
+    Transport::USUAL.into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -301,16 +304,15 @@ mod tests {
     fn a_taken_port_is_noticed_even_if_it_could_be_shared() {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = held.local_addr().unwrap().port();
-        let error = Plan::explicit(vec![Transport::Tcp.multiaddr(Ipv4Addr::LOCALHOST.into(), port)], &Transport::ALL)
-            .err()
-            .unwrap();
+        let error =
+            Plan::explicit(vec![Transport::Tcp.multiaddr(Ipv4Addr::LOCALHOST.into(), port)], false).err().unwrap();
         assert!(error.to_string().contains("another program uses that port"), "{error}");
     }
 
     #[test]
     fn anything_but_a_listen_address_is_rejected() {
-        for text in ["/ip4/1.2.3.4", "/dns/localhost/tcp/1", "/ip4/127.0.0.1/tcp/1/ws", "/ip4/127.0.0.1/udp/1"] {
-            assert!(Plan::explicit(vec![address(text)], &Transport::ALL).is_err(), "{text}");
+        for text in ["/ip4/1.2.3.4", "/dns/localhost/tcp/1", "/ip4/127.0.0.1/tcp/1/tls", "/ip4/127.0.0.1/udp/1"] {
+            assert!(Plan::explicit(vec![address(text)], false).is_err(), "{text}");
         }
     }
 

@@ -20,6 +20,7 @@ mod reports;
 mod server;
 mod state;
 mod stop_on_eof;
+mod tls;
 mod visits;
 mod ways;
 

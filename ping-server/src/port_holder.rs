@@ -11,8 +11,8 @@ use ping_core::Transport;
 /// only.
 pub(crate) fn is_outgoing(transport: Transport, socket: SocketAddr) -> bool {
     let tables = match transport {
-        Transport::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
         Transport::Quic => ["/proc/net/udp", "/proc/net/udp6"],
+        _ => ["/proc/net/tcp", "/proc/net/tcp6"],
     };
     let tables = tables.map(|table| std::fs::read_to_string(table).unwrap_or_default());
     let states: Vec<_> = tables.iter().flat_map(|table| states(table, socket.port())).collect();
@@ -33,8 +33,8 @@ fn states(table: &str, port: u16) -> impl Iterator<Item = &str> {
 /// A TCP socket that does not listen, and a UDP socket that is connected.
 fn is_of_outgoing(transport: Transport, state: &str) -> bool {
     match transport {
-        Transport::Tcp => state != "0A",
         Transport::Quic => state == "01",
+        _ => state != "0A",
     }
 }
 

@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, value_parser};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use ping_core::{
-    ServerAddress,
+    ServerAddress, Transport,
     hardening::Limits,
     nat::{Relay, RelayEvent, RelayOptions},
     program::{RESULT, StopSignals, duration, size},
     protocol::DEFAULT_PORT,
+    transport::endpoint,
 };
 use tracing::{info, warn};
 
@@ -22,6 +23,7 @@ use crate::{
     listen::{self, Plan},
     memory,
     stop_on_eof::end_of_input,
+    tls::TlsArgs,
 };
 
 /// The arguments of `relay`.
@@ -34,6 +36,9 @@ pub(crate) struct RelayArgs {
     /// Listen on this address instead, such as /ip4/127.0.0.1/tcp/36341 (repeatable)
     #[arg(long, value_name = "MULTIADDR", conflicts_with = "port", value_parser = multiaddr)]
     listen: Vec<Multiaddr>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// An address that others reach this relay at, if they do not reach it at its own (repeatable)
     #[arg(long, value_name = "ADDRESS")]
@@ -99,7 +104,7 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
     let allowed = allowed(&args.relay_for)?;
     let addresses = Plan::new(&args.listen, args.port, false)?.into_addresses();
-    let mut relay = Relay::new(&keypair, options(&args, allowed)).context("cannot start the relay")?;
+    let mut relay = Relay::new(&keypair, options(&args, allowed)?).context("cannot start the relay")?;
     let mut reporter = if args.json { Reporter::json()? } else { Reporter::Log };
     let external: Vec<_> = args.external_address.iter().flat_map(greeting::multiaddrs).collect();
     let has_external = !external.is_empty();
@@ -148,8 +153,8 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
     outcome
 }
 
-fn options(args: &RelayArgs, allowed: Option<HashSet<PeerId>>) -> RelayOptions {
-    RelayOptions {
+fn options(args: &RelayArgs, allowed: Option<HashSet<PeerId>>) -> Result<RelayOptions> {
+    Ok(RelayOptions {
         allowed,
         reservations: args.reservations as usize,
         circuits: args.circuits as usize,
@@ -157,14 +162,22 @@ fn options(args: &RelayArgs, allowed: Option<HashSet<PeerId>>) -> RelayOptions {
         circuit_time: args.circuit_time,
         max_connections: args.max_connections,
         max_memory: memory::default_limit().try_into().unwrap_or(usize::MAX),
-    }
+        certificate: args.tls.certificate()?,
+    })
 }
 
 /// Prints what to type at a server.
 fn greet(peer: PeerId, addresses: &mut [Multiaddr]) {
     listen::rank(addresses);
     if let Some(best) = addresses.first() {
-        info!(target: RESULT, "At a server: ping-server --relay-via {}", listen::connection_address(best, peer));
+        // For clients whose network lets nothing out but the web.
+        let is_web = |address: &&Multiaddr| {
+            endpoint(address).is_some_and(|(.., by)| matches!(by, Transport::Ws | Transport::Wss)) && *address != best
+        };
+        let named = [best].into_iter().chain(addresses.iter().find(is_web));
+        let options: String =
+            named.map(|address| format!(" --relay-via {}", listen::connection_address(address, peer))).collect();
+        info!(target: RESULT, "At a server: ping-server{options}");
     }
 }
 

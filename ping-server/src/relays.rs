@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::pending,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use ping_core::{
     Node, ServerAddress, Transport,
     nat::{circuit, ticket::MAX_RELAYS},
     node::Reservation,
+    transport::endpoint,
 };
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
@@ -25,19 +27,35 @@ pub(crate) const MAX: usize = MAX_RELAYS;
 /// soon.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
-/// How often at most a relay is asked where this node is seen. The least time for which libp2p's own relays keep an idle
-/// connection is ten seconds.
+/// How often at most a relay is asked where this node is seen. The least time for which libp2p's own relays keep an
+/// idle connection is ten seconds.
 const SEEN_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// The addresses of each relay: those with one identity are of one.
+pub(crate) fn by_identity(addresses: &[ServerAddress]) -> Vec<Vec<ServerAddress>> {
+    let mut relays: Vec<Vec<ServerAddress>> = Vec::new();
+    for address in addresses {
+        let known = relays.iter_mut().find(|relay| address.peer.is_some() && relay[0].peer == address.peer);
+        match known {
+            Some(relay) => relay.push(address.clone()),
+            None => relays.push(vec![address.clone()]),
+        }
+    }
+    relays
+}
+
 /// Asks one relay for a place again and again, and reports what becomes of it. Never ends while the node runs.
-pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, ways: mpsc::UnboundedSender<Way>) {
+pub(crate) async fn keep_place(node: &Node, relay: &[ServerAddress], ways: mpsc::UnboundedSender<Way>) {
     let (first, longest) = PAUSES;
     let (mut pause, mut has_warned) = (first, false);
     loop {
         match reserve(node, relay).await {
             Ok((peer, used, addresses, reservation)) => {
                 (pause, has_warned) = (first, false);
-                let others: Vec<_> = addresses.iter().filter(|address| **address != used).cloned().collect();
+                let is_other = |address: &&Multiaddr| {
+                    **address != used && endpoint(address).is_some_and(|(.., by)| Transport::USUAL.contains(&by))
+                };
+                let others: Vec<_> = addresses.iter().filter(is_other).cloned().collect();
                 let _ = ways.send(Way::Held { relay: peer, addresses });
                 let reason = tokio::select! {
                     reason = reservation.lost => reason.unwrap_or_else(|_| "the node stopped".into()),
@@ -46,9 +64,9 @@ pub(crate) async fn keep_place(node: &Node, relay: &ServerAddress, ways: mpsc::U
                 let _ = ways.send(Way::Lost { relay: peer, reason });
             }
             Err(reason) if !std::mem::replace(&mut has_warned, true) => {
-                warn!("Relay {relay} holds no place for this server: {reason}; trying again");
+                warn!("Relay {} holds no place for this server: {reason}; trying again", name(relay));
             }
-            Err(reason) => debug!(%relay, reason, "no place yet"),
+            Err(reason) => debug!(relay = name(relay), reason, "no place yet"),
         }
         sleep(pause).await;
         pause = (pause * 2).min(longest);
@@ -73,30 +91,60 @@ async fn be_seen(node: &Node, relay: PeerId, addresses: &[Multiaddr]) -> Infalli
     pending().await
 }
 
-/// Connects to a relay by the first transport that works, and gets a place there. Returns who it is, the address that
-/// works, and all at which others reach it.
+fn name(relay: &[ServerAddress]) -> String {
+    relay.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Connects to a relay by the first address and transport that works, and gets a place there. Returns who it is, the
+/// address that works, and all at which others reach it.
 async fn reserve(
     node: &Node,
-    relay: &ServerAddress,
+    relay: &[ServerAddress],
 ) -> Result<(PeerId, Multiaddr, Vec<Multiaddr>, Reservation), String> {
-    let ips = relay.resolve().await.map_err(|error| error.to_string())?;
+    let mut ways = Vec::new();
     let mut failure = String::from("it has no address");
-    // TCP tells more when it fails.
-    for transport in relay.transports().iter().rev() {
-        for ip in &ips {
-            let address = relay.multiaddr_at(*ip, *transport);
-            let connection = match node.dial(address.clone(), relay.peer).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    failure = error.to_string();
-                    continue;
-                }
-            };
-            let reservation = node.reserve(circuit(&address, connection.peer)).await?;
-            // A client tries the other transports at the same port, too.
-            let addresses = Transport::ALL.iter().map(|transport| relay.multiaddr_at(*ip, *transport)).collect();
-            return Ok((connection.peer, address, addresses, reservation));
+    for server in relay {
+        match server.resolve().await {
+            // TCP tells more when it fails.
+            Ok(ips) => ways.extend(
+                server
+                    .transports()
+                    .iter()
+                    .rev()
+                    .flat_map(|transport| ips.iter().map(|ip| (server, *ip, *transport)).collect::<Vec<_>>()),
+            ),
+            Err(error) => failure = error.to_string(),
         }
     }
+    for (place, (server, ip, transport)) in ways.iter().enumerate() {
+        let address = server.multiaddr_at(*ip, *transport);
+        let connection = match node.dial(address.clone(), server.peer).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                failure = error.to_string();
+                continue;
+            }
+        };
+        let reservation = node.reserve(circuit(&address, connection.peer)).await?;
+        // First the one that works.
+        let (before, rest) = ways.split_at(place);
+        let mut addresses: Vec<Multiaddr> = Vec::new();
+        for (server, ip, transport) in rest.iter().chain(before) {
+            let more = others(server, *ip, *transport).into_iter();
+            addresses.extend(more.filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
+        }
+        return Ok((connection.peer, address, addresses, reservation));
+    }
     Err(failure)
+}
+
+/// Where clients reach a relay that is reached so.
+fn others(relay: &ServerAddress, ip: IpAddr, transport: Transport) -> Vec<Multiaddr> {
+    if Transport::USUAL.contains(&transport) {
+        // A client tries the other one of the usual transports at the same port, too.
+        Transport::USUAL.map(|transport| relay.multiaddr_at(ip, transport)).into()
+    } else {
+        // With its name, which a proxy wants to know.
+        relay.multiaddr(transport).into_iter().collect()
+    }
 }

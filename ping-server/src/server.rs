@@ -71,7 +71,7 @@ struct Server {
     reports: Reports,
     rally: Option<Rally>,
     /// The relays that are to hold a place for this server, and who learns what becomes of it.
-    relays: Vec<ServerAddress>,
+    relays: Vec<Vec<ServerAddress>>,
     ways: mpsc::UnboundedSender<Way>,
     /// The ports that the router is to forward.
     mapper: Option<PortMapper>,
@@ -93,7 +93,7 @@ impl Server {
             tally: Some(tally.clone()),
             uses_relays: !args.relay_via.is_empty(),
             leaves_relays: !args.relay_via.is_empty(),
-            ..options(args, allowed, secret, is_reachable, streams)
+            ..options(args, allowed, secret, is_reachable, streams)?
         };
         let (node, mut events) = Node::start(keypair, options).context("cannot start the node")?;
         let (addresses, early) = plan.listen(&node, &mut events).await?;
@@ -134,7 +134,7 @@ impl Server {
             greeting::greet(args, node.peer(), &reachable);
         }
         early.iter().for_each(|event| reports.on_event(event));
-        let relays = args.relay_via.clone();
+        let relays = relays::by_identity(&args.relay_via);
         let mapper = args.map_port.then(|| PortMapper::new(listen::ports(&addresses)));
         Ok(Self { node, events, hosted, count, state, reports, rally, relays, ways, mapper })
     }
@@ -181,7 +181,7 @@ impl Server {
 /// Who may connect: the clients that the user allows, and the relays. Fails if a file cannot be read, or there are too
 /// many relays.
 fn allowed_with_relays(args: &Args) -> Result<Option<HashSet<PeerId>>> {
-    if args.relay_via.len() > relays::MAX {
+    if relays::by_identity(&args.relay_via).len() > relays::MAX {
         bail!("a server uses at most {} relays. Omit some of --relay-via.", relays::MAX);
     }
     let mut allowed = allowed(&args.allow)?;
@@ -216,10 +216,10 @@ fn options(
     secret: Option<PreSharedKey>,
     mdns: bool,
     streams: mpsc::UnboundedSender<stream::Inbound>,
-) -> Options {
+) -> Result<Options> {
     // The least is more than the runs take.
     let max_memory = args.max_memory.unwrap_or_else(memory::default_limit).try_into().unwrap_or(usize::MAX);
-    Options {
+    Ok(Options {
         listens: true,
         mdns,
         limits: Limits::listener(args.max_connections),
@@ -228,8 +228,9 @@ fn options(
         allowed,
         secret,
         streams: Some(streams),
+        certificate: args.tls.certificate()?,
         ..Options::default()
-    }
+    })
 }
 
 /// Takes the actor out of the registry, closes every connection, and stores what is counted. Returns why that failed,
@@ -267,7 +268,7 @@ async fn stop(
 }
 
 /// Keeps a place on each relay. Never resolves.
-async fn keep_places(node: &Node, relays: &[ServerAddress], ways: &mpsc::UnboundedSender<Way>) {
+async fn keep_places(node: &Node, relays: &[Vec<ServerAddress>], ways: &mpsc::UnboundedSender<Way>) {
     join_all(relays.iter().map(|relay| keep_place(node, relay, ways.clone()))).await;
     pending().await
 }

@@ -137,9 +137,11 @@ impl<'a> Checks<'a> {
     async fn connect(&mut self, server: &ServerAddress, ips: &[IpAddr]) -> Option<Connection> {
         let (first, interfaces) = (self.steps.len(), Interfaces::now());
         // TCP first: a refusal tells more than silence.
-        let transports: Vec<_> = [Transport::Tcp, Transport::Quic]
-            .into_iter()
-            .filter(|transport| server.transports().contains(transport))
+        let transports: Vec<_> = server
+            .transports()
+            .iter()
+            .copied()
+            .rev()
             .filter(|transport| transport.takes_secret() || !self.node.is_private())
             .collect();
         // The connection that stands, and where the last one led.
@@ -160,7 +162,7 @@ impl<'a> Checks<'a> {
                 }
             }
             for &transport in &transports {
-                if transport == Transport::Tcp && !is_given && !self.tcp((ip, server.port).into()).await {
+                if transport != Transport::Quic && !is_given && !self.tcp((ip, server.port).into()).await {
                     continue;
                 }
                 // A node has one connection with a peer.
@@ -235,7 +237,11 @@ impl<'a> Checks<'a> {
 
     /// Makes a secure connection.
     async fn dial(&mut self, server: &ServerAddress, transport: Transport, ip: IpAddr) -> Option<Connection> {
-        let step = if transport == Transport::Quic { "quic" } else { "secure tcp" };
+        let step = match transport {
+            Transport::Quic => "quic",
+            Transport::Tcp => "secure tcp",
+            Transport::Ws | Transport::Wss => "websocket",
+        };
         self.dial_at(step, server.multiaddr_at(ip, transport), server.peer).await
     }
 

@@ -4,9 +4,9 @@ use futures::{
     FutureExt,
     future::{join_all, select_ok},
 };
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId};
 use ping_core::{
-    Connection, DialError,
+    Connection, DialError, ServerAddress,
     nat::{Ticket, circuit, is_circuit},
 };
 use serde::Serialize;
@@ -89,12 +89,8 @@ impl Finder<'_> {
 /// The same address with the IP addresses of its host, if that is a name. Those of a name that does not resolve are
 /// none.
 pub(crate) async fn resolve(address: &Multiaddr) -> Vec<Multiaddr> {
-    let mut parts = address.iter();
-    let name = match parts.next() {
-        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.into_owned(),
-        _ => return vec![address.clone()],
-    };
-    let rest: Multiaddr = parts.collect();
-    let ips = tokio::net::lookup_host((name, 0)).await.map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    ips.into_iter().map(|socket| Multiaddr::from(socket.ip()).into_iter().chain(&rest).collect()).collect()
+    let Ok(server) = address.to_string().parse::<ServerAddress>() else { return vec![address.clone()] };
+    let ips = server.resolve().await.unwrap_or_default();
+    let at = |ip| server.transports().iter().map(move |transport| (ip, *transport));
+    ips.into_iter().flat_map(at).map(|(ip, transport)| server.multiaddr_at(ip, transport)).collect()
 }

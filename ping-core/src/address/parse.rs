@@ -59,7 +59,9 @@ fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
         _ => return refuse("a server address starts with /ip4, /ip6, /dns, /dns4 or /dns6"),
     };
     let Some((transport, port, rest)) = Transport::read(&parts[1..]) else {
-        return refuse("after the host, a multiaddr continues with /tcp/PORT or /udp/PORT/quic-v1");
+        return refuse(
+            "after the host, a multiaddr continues with /tcp/PORT, /udp/PORT/quic-v1, /tcp/PORT/ws or /tcp/PORT/tls/ws",
+        );
     };
     let peer = match rest {
         [] => None,

@@ -188,8 +188,8 @@ async fn map_by_pcp(transport: Transport, own: NonZeroU16) -> Result<(Held, Mapp
     let gateway = default_gateway().ok_or("this machine has no router")?;
     let client = source_of(gateway.into()).map_err(|error| error.to_string())?;
     let protocol = match transport {
-        Transport::Tcp => InternetProtocol::Tcp,
         Transport::Quic => InternetProtocol::Udp,
+        _ => InternetProtocol::Tcp,
     };
     let options = PortMappingOptions {
         external_port: Some(own),
@@ -252,8 +252,8 @@ async fn add_by_upnp(
 
 fn upnp_protocol(transport: Transport) -> PortMappingProtocol {
     match transport {
-        Transport::Tcp => PortMappingProtocol::TCP,
         Transport::Quic => PortMappingProtocol::UDP,
+        _ => PortMappingProtocol::TCP,
     }
 }
 

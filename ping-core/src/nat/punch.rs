@@ -17,7 +17,10 @@ use libp2p::{Multiaddr, StreamProtocol};
 use prost::Message;
 use tokio::time::{sleep, timeout};
 
-use crate::{cluster::is_global, transport::endpoint};
+use crate::{
+    cluster::is_global,
+    transport::{Transport, endpoint},
+};
 
 /// The protocol of this exchange.
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/dcutr");
@@ -90,8 +93,11 @@ pub(crate) async fn answer(
 /// machine is in itself, `is_neighbour`.
 pub(crate) fn dialable(addresses: Vec<Multiaddr>, is_neighbour: impl Fn(IpAddr) -> bool) -> Vec<Multiaddr> {
     let may_dial = |address: &Multiaddr| {
-        endpoint(address).is_some_and(|(ip, port, _)| {
-            port != 0 && (is_global(ip) || (!ip.is_loopback() && !ip.is_multicast() && is_neighbour(ip)))
+        endpoint(address).is_some_and(|(ip, port, transport)| {
+            // No router that drops packets lets WebSocket in.
+            Transport::USUAL.contains(&transport)
+                && port != 0
+                && (is_global(ip) || (!ip.is_loopback() && !ip.is_multicast() && is_neighbour(ip)))
         })
     };
     let distinct: BTreeSet<_> = addresses.into_iter().filter(may_dial).collect();

@@ -19,6 +19,7 @@ use libp2p::{
 
 use crate::{
     hardening::{ConnectionLimits, Limits, LogLimit, Memory},
+    keys::Certificate,
     nat,
     node::FairExecutor,
     transport::{self, Signs},
@@ -54,6 +55,8 @@ pub struct RelayOptions {
     pub max_connections: u32,
     /// How many bytes of memory peers may make the relay hold.
     pub max_memory: usize,
+    /// What it shows to those that connect by WebSocket over TLS; `None` for one that it signs itself.
+    pub certificate: Option<Certificate>,
 }
 
 /// What happens on a relay.
@@ -127,7 +130,8 @@ impl Relay {
         let peer = keypair.public().to_peer_id();
         let memory = Memory::new(options.max_memory);
         let signs = Arc::new(Signs::default());
-        let setup = transport::Setup::new(keypair, true, None, (memory, signs));
+        let certificate = options.certificate.clone();
+        let setup = transport::Setup { certificate, ..transport::Setup::new(keypair, true, None, (memory, signs)) };
         let transport = transport::new(&setup, None)?;
         let holders = Holders::default();
         let behaviour = Behaviour {

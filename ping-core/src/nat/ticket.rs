@@ -8,7 +8,8 @@
 //! | 1, … | how many relays follow, and of each its Ed25519 key, how many addresses, and these |
 //! | 4 | the first bytes of the SHA-256 of all before |
 //!
-//! An address is a kind, a host and a port. The kind is 0 for IPv4, 1 for IPv6 and 2 for a name, and 16 more for QUIC.
+//! An address is a kind, a host and a port. The kind is 0 for IPv4, 1 for IPv6 and 2 for a name, and 16 more for
+//! QUIC, 32 for WebSocket, 48 for WebSocket over TLS.
 //! An IP address has 4 or 16 bytes; a name has one byte for its length, and its ASCII letters. The port has two bytes,
 //! the higher first.
 
@@ -42,11 +43,11 @@ pub const MAX_ADDRESSES: usize = 6;
 /// See [`MAX_ADDRESSES`].
 pub const MAX_RELAYS: usize = 3;
 
-/// The kinds of hosts, and what is added for QUIC.
+/// The kinds of hosts, and the bits that say how one is reached.
 const IP4: u8 = 0;
 const IP6: u8 = 1;
 const NAME: u8 = 2;
-const QUIC: u8 = 16;
+const TRANSPORT: u8 = 48;
 
 /// Whether an address is of this transport and version of IP; `None` for any. A name may be of either version.
 fn is_of(address: &Multiaddr, transport: Option<Transport>, version: Option<IpVersion>) -> bool {
@@ -175,22 +176,32 @@ fn parts(address: &Multiaddr) -> Option<(Protocol<'_>, u16, Transport)> {
     }
 }
 
+/// What an address of this transport adds to the kind of its host.
+fn kind_of(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => 0,
+        Transport::Quic => 16,
+        Transport::Ws => 32,
+        Transport::Wss => 48,
+    }
+}
+
 fn write_addresses(addresses: &[Multiaddr], bytes: &mut Vec<u8>) {
     let place = bytes.len();
     bytes.push(0);
     for (host, port, transport) in addresses.iter().filter_map(parts).take(MAX_ADDRESSES) {
-        let quic = if transport == Transport::Quic { QUIC } else { 0 };
+        let kind = kind_of(transport);
         match host {
             Protocol::Ip4(ip) => {
-                bytes.push(IP4 + quic);
+                bytes.push(IP4 + kind);
                 bytes.extend(ip.octets());
             }
             Protocol::Ip6(ip) => {
-                bytes.push(IP6 + quic);
+                bytes.push(IP6 + kind);
                 bytes.extend(ip.octets());
             }
             Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) if name.len() <= 255 => {
-                bytes.extend([NAME + quic, name.len() as u8]);
+                bytes.extend([NAME + kind, name.len() as u8]);
                 bytes.extend(name.as_bytes());
             }
             _ => continue,
@@ -239,8 +250,9 @@ impl Reader<'_> {
 
     fn address(&mut self) -> Option<Multiaddr> {
         let kind = self.byte()?;
-        let transport = if kind & QUIC == 0 { Transport::Tcp } else { Transport::Quic };
-        let host: Multiaddr = match kind & !QUIC {
+        let known = [Transport::Tcp, Transport::Quic, Transport::Ws, Transport::Wss];
+        let transport = known.into_iter().find(|transport| kind & TRANSPORT == kind_of(*transport))?;
+        let host: Multiaddr = match kind & !TRANSPORT {
             IP4 => IpAddr::from(Ipv4Addr::from(self.array::<4>()?)).into(),
             IP6 => IpAddr::from(Ipv6Addr::from(self.array::<16>()?)).into(),
             NAME => {

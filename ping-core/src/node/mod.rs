@@ -195,8 +195,11 @@ impl Node {
         let signs = Arc::new(Signs::default());
         let (circuits, relay) = options.uses_relays.then(|| relay::client::new(keypair.public().to_peer_id())).unzip();
         let known = (memory.clone(), signs.clone());
-        let setup =
-            Setup { sources: options.dial_from.clone(), ..Setup::new(keypair, options.listens, options.secret, known) };
+        let setup = Setup {
+            sources: options.dial_from.clone(),
+            certificate: options.certificate.clone(),
+            ..Setup::new(keypair, options.listens, options.secret, known)
+        };
         let transport = transport::new(&setup, circuits)?;
         let silence = options.keep_alive_timeout.saturating_mul(2);
         let (proposing, proposals) = options.leaves_relays.then(mpsc::unbounded_channel).unzip();

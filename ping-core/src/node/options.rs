@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 use libp2p::{PeerId, pnet::PreSharedKey};
 use tokio::sync::mpsc;
 
-use crate::{actor::Tally, cluster, hardening::Limits, stream::Inbound};
+use crate::{actor::Tally, cluster, hardening::Limits, keys::Certificate, stream::Inbound};
 
 /// How often a node asks a peer for a sign of life by default.
 ///
@@ -50,6 +50,8 @@ pub struct Options {
     pub cluster: Option<cluster::Options>,
     /// Whether the node can ask members about their directories without being one.
     pub asks_directories: bool,
+    /// What the node shows to those that connect by WebSocket over TLS; `None` for one that it signs itself.
+    pub certificate: Option<Certificate>,
     /// The addresses of this machine to dial from, over TCP alone; the system's choice if there are none.
     pub dial_from: Vec<IpAddr>,
     /// Whether the node reaches others, and can be reached, through relays.
@@ -76,6 +78,7 @@ impl Default for Options {
             secret: None,
             cluster: None,
             asks_directories: false,
+            certificate: None,
             dial_from: Vec::new(),
             uses_relays: false,
             leaves_relays: false,

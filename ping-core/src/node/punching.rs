@@ -264,6 +264,7 @@ impl Punching {
         own.dedup();
         let listening = swarm.listeners().filter(|address| !is_circuit(address));
         own.extend(listening.cloned());
+        own.retain(|address| transport_of(address).is_some_and(|transport| Transport::USUAL.contains(&transport)));
         own
     }
 }

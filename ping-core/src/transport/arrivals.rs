@@ -29,7 +29,7 @@ impl Arrivals {
         match endpoint(address) {
             Some((ip, port, Transport::Tcp)) => self.tcp.expect(SocketAddr::new(ip, port)),
             Some((ip, port, Transport::Quic)) => self.quic.expect(SocketAddr::new(ip, port)),
-            None => {}
+            _ => {}
         }
     }
 

@@ -7,6 +7,7 @@
 //!   their messages.
 //! - `tcp_dialer` dials from a certain address or over a certain interface, or lets the peer come: `arrivals`.
 //! - `quic` brings its own TLS 1.3 and its own streams.
+//! - `ws` carries the same as `tcp` in WebSocket messages.
 //! - `signs` sees when anything of a peer arrives.
 //! - `prohibited` finds out whether a firewall refuses packets.
 //! - `interfaces` ranks this machine's addresses.
@@ -24,6 +25,7 @@ mod signs;
 mod tcp;
 mod tcp_dialer;
 mod unread;
+mod ws;
 mod yamux;
 
 use std::{
@@ -46,7 +48,7 @@ use libp2p::{
     relay,
 };
 
-use crate::{hardening::Memory, nat::is_circuit};
+use crate::{hardening::Memory, keys::Certificate, nat::is_circuit};
 use lazy::Lazy;
 
 pub(crate) use arrivals::Arrivals;
@@ -67,6 +69,10 @@ pub enum Transport {
     Quic,
     /// TCP, secured by Noise or TLS and multiplexed by yamux.
     Tcp,
+    /// The same in WebSocket messages.
+    Ws,
+    /// The same in WebSocket messages over TLS.
+    Wss,
 }
 
 /// What distinguishes one transport from another.
@@ -76,6 +82,14 @@ trait Kind {
 
     /// What follows the host in its multiaddrs.
     fn path(&self, port: u16) -> Multiaddr;
+
+    /// How many parts of a multiaddr that begin behind the host are its own, if it begins with them.
+    fn length(&self, parts: &[Protocol<'_>]) -> Option<usize> {
+        let (Protocol::Tcp(port) | Protocol::Udp(port)) = *parts.first()? else { return None };
+        let path = self.path(port);
+        let length = path.iter().count();
+        parts.get(..length).is_some_and(|start| path.iter().eq(start.iter().cloned())).then_some(length)
+    }
 
     /// Whether a pre-shared key can make it private.
     fn takes_secret(&self) -> bool;
@@ -102,6 +116,8 @@ pub(crate) struct Setup {
     /// The addresses to dial from.
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) arrivals: Arc<Arrivals>,
+    /// What is shown over TLS, if it is not one that the node signs itself.
+    pub(crate) certificate: Option<Certificate>,
 }
 
 impl Setup {
@@ -113,24 +129,29 @@ impl Setup {
         (memory, signs): (Arc<Memory>, Arc<Signs>),
     ) -> Self {
         let (keypair, arrivals) = (keypair.clone(), Arc::default());
-        Self { keypair, listens, secret, memory, signs, sources: Vec::new(), arrivals }
+        Self { keypair, listens, secret, memory, signs, sources: Vec::new(), arrivals, certificate: None }
     }
 }
 
 impl Transport {
-    /// Every transport.
-    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
+    /// Every transport; what begins like another one comes before it.
+    const ALL: [Self; 4] = [Self::Quic, Self::Wss, Self::Ws, Self::Tcp];
+
+    /// Those that are tried where none is named.
+    pub const USUAL: [Self; 2] = [Self::Quic, Self::Tcp];
 
     const fn kind(self) -> &'static dyn Kind {
         match self {
             Self::Quic => &quic::Quic,
             Self::Tcp => &tcp::Tcp,
+            Self::Ws => &ws::Ws,
+            Self::Wss => &ws::Wss,
         }
     }
 
-    /// The transports of a node: all, or, in a private network, those that a pre-shared key can make private.
+    /// The usual transports of a node: in a private network, those that a pre-shared key can make private.
     pub fn usable(is_private: bool) -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(move |transport| !is_private || transport.takes_secret())
+        Self::USUAL.into_iter().filter(move |transport| !is_private || transport.takes_secret())
     }
 
     /// The multiaddr of this transport at `ip` and `port`.
@@ -148,9 +169,8 @@ impl Transport {
     pub(crate) fn read<'a, 'b>(parts: &'a [Protocol<'b>]) -> Option<(Self, u16, &'a [Protocol<'b>])> {
         let (Protocol::Tcp(port) | Protocol::Udp(port)) = *parts.first()? else { return None };
         Self::ALL.into_iter().find_map(|transport| {
-            let path = transport.kind().path(port);
-            let (start, rest) = parts.split_at_checked(path.iter().count())?;
-            path.iter().eq(start.iter().cloned()).then_some((transport, port, rest))
+            let length = transport.kind().length(parts)?;
+            Some((transport, port, parts.get(length..)?))
         })
     }
 
@@ -169,7 +189,7 @@ impl Transport {
     pub const fn security(self) -> &'static str {
         match self {
             Self::Quic => "TLS 1.3",
-            Self::Tcp => "Noise",
+            Self::Tcp | Self::Ws | Self::Wss => "Noise",
         }
     }
 
@@ -195,7 +215,7 @@ impl FromStr for Transport {
     /// Reads its name, in any case.
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|transport| transport.to_string().eq_ignore_ascii_case(text));
-        found.ok_or_else(|| "a transport is tcp or quic".into())
+        found.ok_or_else(|| "a transport is tcp, quic, ws or wss".into())
     }
 }
 
@@ -222,7 +242,8 @@ pub fn endpoint(address: &Multiaddr) -> Option<(IpAddr, u16, Transport)> {
 /// nodes that have the same. With `circuits`, it reaches them through relays too.
 pub(crate) fn new(setup: &Setup, circuits: Option<relay::client::Transport>) -> io::Result<Connections> {
     let none: Connections = OptionalTransport::<Connections>::none().boxed();
-    let all = Transport::usable(setup.secret.is_some()).fold(none, |all, transport| {
+    let can_be_used = |transport: &Transport| setup.secret.is_none() || transport.takes_secret();
+    let all = Transport::ALL.into_iter().filter(can_be_used).fold(none, |all, transport| {
         let setup = setup.clone();
         let next = Lazy::new(move |address| transport.speaks(address), move || transport.kind().build(&setup));
         let either = all.or_transport(next);
@@ -264,7 +285,12 @@ mod tests {
         let endpoint = |text: &str| endpoint(&text.parse().unwrap());
         assert_eq!(endpoint("/ip4/10.0.0.1/tcp/5"), Some(([10, 0, 0, 1].into(), 5, Transport::Tcp)));
         assert_eq!(endpoint("/ip4/10.0.0.1/udp/5/quic-v1"), Some(([10, 0, 0, 1].into(), 5, Transport::Quic)));
-        for other in ["/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/5", "/dns/host/tcp/5", "/ip4/10.0.0.1/tcp/5/ws"] {
+        assert_eq!(endpoint("/ip4/10.0.0.1/tcp/5/ws"), Some(([10, 0, 0, 1].into(), 5, Transport::Ws)));
+        for wss in ["tls/ws", "wss", "tls/sni/example.com/ws"] {
+            let address = format!("/ip4/10.0.0.1/tcp/5/{wss}");
+            assert_eq!(endpoint(&address), Some(([10, 0, 0, 1].into(), 5, Transport::Wss)), "{address}");
+        }
+        for other in ["/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/5", "/dns/host/tcp/5", "/ip4/10.0.0.1/tcp/5/tls"] {
             assert_eq!(endpoint(other), None, "{other}");
         }
     }

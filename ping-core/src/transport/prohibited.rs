@@ -47,7 +47,7 @@ mod linux {
     const REPEAT_AFTER: Duration = Duration::from_millis(300);
 
     pub(super) async fn is_prohibited(transport: Transport, destination: SocketAddr) -> io::Result<bool> {
-        let kind = if transport == Transport::Tcp { Type::STREAM } else { Type::DGRAM };
+        let kind = if transport == Transport::Quic { Type::DGRAM } else { Type::STREAM };
         let socket = Socket::new(Domain::for_address(destination), kind, None)?;
         socket.set_nonblocking(true)?;
         match destination {
@@ -103,7 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_port_is_no_firewall() {
-        for transport in Transport::ALL {
+        for transport in Transport::USUAL {
             assert!(!is_prohibited(transport, "127.0.0.1:9".parse().unwrap()).await);
             assert!(!is_prohibited(transport, "[::1]:9".parse().unwrap()).await);
         }

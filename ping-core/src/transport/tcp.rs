@@ -121,6 +121,16 @@ impl Upgrade {
 
     pub(super) async fn run(self, stream: impl Wire, endpoint: ConnectedPoint) -> io::Result<(PeerId, StreamMuxerBox)> {
         let memory = self.memory.connect()?;
+        self.run_within(memory, stream, endpoint).await
+    }
+
+    /// The same, with an account that the connection has already.
+    pub(super) async fn run_within(
+        self,
+        memory: Arc<ConnectionMemory>,
+        stream: impl Wire,
+        endpoint: ConnectedPoint,
+    ) -> io::Result<(PeerId, StreamMuxerBox)> {
         let (sign, signs) = (Sign::new(), self.signs.clone());
         let stream = Coalesce::new(Watched::new(stream, sign.clone()), &memory);
         let upgrade = async {
