@@ -76,6 +76,21 @@ fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twic
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
+fn a_server_learns_whether_others_reach_it() {
+    for (router, verdict) in
+        [(Open, "reachable"), (Firewall, "not_reachable"), (Restricted, "not_reachable"), (Symmetric, "not_reachable")]
+    {
+        let nat = Nat::new(router, Open, false);
+        let (_relay, server, _ticket) = relayed(&nat);
+        let mut addresses: Vec<_> =
+            (0..2).map(|_| server.event(verdict)["address"].as_str().unwrap().to_owned()).collect();
+        addresses.sort_unstable();
+        assert!(addresses[0].contains("/tcp/") && addresses[1].contains("/quic-v1"), "{router:?}: {addresses:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
 fn the_doctor_walks_the_ways_of_a_ticket() {
     for (router, blocks_udp, direct) in [(Restricted, false, "passed"), (Symmetric, true, "not_needed")] {
         let nat = Nat::new(router, router, blocks_udp);

@@ -120,6 +120,15 @@ pub(crate) enum ServerEvent<'a> {
         transport: String,
         reason: &'a str,
     },
+    /// Whether others reach the server where a relay sees it, as the relay has tried.
+    Reachable {
+        address: &'a Multiaddr,
+        relay: PeerIdText,
+    },
+    NotReachable {
+        address: &'a Multiaddr,
+        relay: PeerIdText,
+    },
     Ticket {
         ticket: &'a str,
     },
@@ -320,6 +329,15 @@ fn log(event: &ServerEvent<'_>) {
         ServerEvent::PortNotMapped { transport, reason } => {
             warn!("The router forwards no port for {} ({reason}); asking again", transport.to_uppercase());
         }
+        ServerEvent::Reachable { address, relay } => {
+            info!("Reachable from outside at {address}: relay {} got there", relay.0);
+        }
+        ServerEvent::NotReachable { address, relay } => info!(
+            "Not reachable from outside by {}: relay {} does not get to {address}. Clients come through the relay, or \
+             directly where both routers let them; for others, forward the port in the router (--map-port asks it to)",
+            endpoint(address).map_or_else(String::new, |(.., transport)| transport.to_string()),
+            relay.0
+        ),
         ServerEvent::Ticket { ticket } => info!(target: RESULT, "Give clients: ping-client {ticket}"),
         ServerEvent::RelayReady { peer_id } => info!(target: RESULT, "Relay ready: {}", peer_id.0),
         ServerEvent::Reserved { renewed: true, .. } => {}

@@ -3,7 +3,7 @@
 use std::future::pending;
 
 use anyhow::Result;
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 use ping_core::{Event, actor::Tally, cluster, nat::MappingEvent};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -15,7 +15,7 @@ use crate::{
     membership::{self, Membership},
     rally::RallyEvent,
     visits::Visits,
-    ways::{self, Way, Ways},
+    ways::{self, Verdict, Way, Ways},
 };
 
 /// What a running server reports.
@@ -127,6 +127,7 @@ impl Reports {
                     membership.warn_of_namesakes(member);
                 }
             }
+            Event::Tested { address, by, is_reached } => self.on_tested(address, *by, *is_reached),
             Event::Discovered { .. } => {
                 self.membership.iter().for_each(|membership| membership.on_event(event));
             }
@@ -158,6 +159,19 @@ impl Reports {
             Way::Mapping(MappingEvent::Failed(transport, reason)) => {
                 let transport = transport.to_string().to_lowercase();
                 self.reporter.report(&ServerEvent::PortNotMapped { transport, reason });
+            }
+        }
+    }
+
+    fn on_tested(&mut self, address: &Multiaddr, relay: PeerId, is_reached: bool) {
+        let Some(ways) = &mut self.ways else { return };
+        let relay = PeerIdText(relay);
+        match (ways.on_tested(address, is_reached), is_reached) {
+            (Verdict::Known, _) => {}
+            (Verdict::New, false) => self.reporter.report(&ServerEvent::NotReachable { address, relay }),
+            (Verdict::New, true) => {
+                self.reporter.report(&ServerEvent::Reachable { address, relay });
+                self.report_ticket();
             }
         }
     }

@@ -4,6 +4,7 @@ use std::future::pending;
 
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
+    Transport,
     cluster::is_global,
     nat::{Mapping, MappingEvent, Ticket},
     transport::endpoint,
@@ -21,6 +22,13 @@ pub(crate) enum Way {
     Mapping(MappingEvent),
 }
 
+/// Whether something is known already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    New,
+    Known,
+}
+
 /// The ways that there are.
 #[derive(Debug)]
 pub(crate) struct Ways {
@@ -29,6 +37,10 @@ pub(crate) struct Ways {
     addresses: Vec<Multiaddr>,
     relays: Vec<(PeerId, Vec<Multiaddr>)>,
     mapped: Vec<Mapping>,
+    /// Where a relay got to the server.
+    reached: Vec<Multiaddr>,
+    /// The transports by which none did, over IPv4 or IPv6.
+    not_reached: Vec<(Transport, bool)>,
     changes: mpsc::UnboundedReceiver<Way>,
 }
 
@@ -37,7 +49,15 @@ impl Ways {
     pub(crate) fn new(peer: PeerId, addresses: &[Multiaddr], changes: mpsc::UnboundedReceiver<Way>) -> Self {
         let is_public = |address: &&Multiaddr| endpoint(address).is_none_or(|(ip, ..)| is_global(ip));
         let addresses = addresses.iter().filter(is_public).cloned().collect();
-        Self { peer, addresses, relays: Vec::new(), mapped: Vec::new(), changes }
+        Self {
+            peer,
+            addresses,
+            relays: Vec::new(),
+            mapped: Vec::new(),
+            reached: Vec::new(),
+            not_reached: Vec::new(),
+            changes,
+        }
     }
 
     /// Waits for the next change. Never resolves once the node has stopped.
@@ -56,10 +76,28 @@ impl Ways {
         way
     }
 
+    /// A relay has tried to get to the server. Behind some routers each connection has another port, which is no news.
+    pub(crate) fn on_tested(&mut self, address: &Multiaddr, is_reached: bool) -> Verdict {
+        let kind = endpoint(address).map(|(ip, _, transport)| (transport, ip.is_ipv4()));
+        let is_known = match kind {
+            Some(_) if is_reached => self.reached.contains(address),
+            Some(kind) => self.not_reached.contains(&kind),
+            None => true,
+        };
+        match (is_known, kind) {
+            (false, Some(_)) if is_reached => self.reached.push(address.clone()),
+            (false, Some(kind)) => self.not_reached.push(kind),
+            _ => return Verdict::Known,
+        }
+        Verdict::New
+    }
+
     /// The ticket, if there is a way that the server's addresses do not name.
     pub(crate) fn ticket(&self) -> Option<String> {
         let mapped = self.mapped.iter().filter(|mapping| is_global(mapping.address.ip())).map(multiaddr);
-        let addresses: Vec<_> = mapped.chain(self.addresses.iter().cloned()).collect();
+        let mut addresses: Vec<_> = mapped.chain(self.addresses.iter().cloned()).collect();
+        let reached = self.reached.iter().filter(|address| !addresses.contains(address)).cloned();
+        addresses.extend(reached.collect::<Vec<_>>());
         let has_more = !self.relays.is_empty() || addresses.len() > self.addresses.len();
         let ticket = Ticket { peer: self.peer, addresses, relays: self.relays.clone() };
         ticket.to_word().filter(|_| has_more)

@@ -4,14 +4,19 @@
 //! - [`ticket`]: the word.
 //! - [`port_mapping`]: asks the router to let others in.
 //! - `punch`: what two nodes tell each other through a relay to connect without it (libp2p's DCUtR).
+//! - `reachability`: whether others reach a node, as a relay finds by dialing it (libp2p's AutoNAT v2); `dial_back` is
+//!   the relay's side.
 //!
 //! A node with [`Options::uses_relays`](crate::Options::uses_relays) dials through relays, and can
 //! [reserve](crate::Node::reserve) a place on one. The connection inside a circuit is secured end to end.
 
+mod dial_back;
 pub mod port_mapping;
 pub(crate) mod punch;
+pub(crate) mod reachability;
 pub mod relay;
 pub mod ticket;
+mod wire;
 
 use libp2p::{
     Multiaddr, PeerId, identify,
@@ -50,12 +55,24 @@ pub(crate) struct Circuits {
     client: circuit_relay::client::Behaviour,
     identify: identify::Behaviour,
     pub(crate) punch: Toggle<Streams>,
+    /// Of a node that listens: what asks whether others reach it, and hears who came to find out.
+    pub(crate) questions: Toggle<Streams>,
+    returns: Toggle<Streams>,
 }
 
 impl Circuits {
-    /// With who gets the proposals of direct connections, if the node makes any.
-    pub(crate) fn new(keypair: &Keypair, client: circuit_relay::client::Behaviour, punches: Accepting) -> Self {
+    /// With who gets the proposals of direct connections, if the node makes any, and those who come to find out whether
+    /// it is reached, if it asks.
+    pub(crate) fn new(
+        keypair: &Keypair,
+        client: circuit_relay::client::Behaviour,
+        punches: Accepting,
+        returns: Accepting,
+    ) -> Self {
         let punch = punches.map(|punches| Streams::new(punch::PROTOCOL, Some(punches)));
-        Self { client, identify: identify(keypair), punch: punch.into() }
+        let questions = returns.as_ref().map(|_| Streams::new(reachability::QUESTION, None));
+        let returns = returns.map(|returns| Streams::new(reachability::RETURN, Some(returns)));
+        let identify = identify(keypair);
+        Self { client, identify, punch: punch.into(), questions: questions.into(), returns: returns.into() }
     }
 }

@@ -12,11 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::{Multiaddr, StreamProtocol};
 use prost::Message;
 use tokio::time::{sleep, timeout};
 
+use super::wire;
 use crate::{
     cluster::is_global,
     transport::{Transport, endpoint},
@@ -27,9 +28,6 @@ pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/dcutr")
 
 /// How many addresses each side may name, so that no peer can make a node dial many others.
 const MAX_ADDRESSES: usize = 8;
-
-/// The size of the largest message: what the specification says.
-const MAX_MESSAGE_SIZE: usize = 4096;
 
 /// How long the exchange may take: two round trips of 3.2 s, and some more.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(9);
@@ -106,36 +104,16 @@ pub(crate) fn dialable(addresses: Vec<Multiaddr>, is_neighbour: impl Fn(IpAddr) 
 
 async fn send(stream: &mut (impl AsyncWrite + Unpin), kind: Kind, addresses: &[Multiaddr]) -> io::Result<()> {
     let addresses = addresses.iter().take(MAX_ADDRESSES).map(Multiaddr::to_vec).collect();
-    let message = HolePunch { kind: kind.into(), addresses }.encode_length_delimited_to_vec();
-    stream.write_all(&message).await?;
-    stream.flush().await
+    wire::send(stream, &HolePunch { kind: kind.into(), addresses }).await
 }
 
 /// Reads a message of this kind, and the addresses in it.
 async fn receive(stream: &mut (impl AsyncRead + Unpin), kind: Kind) -> io::Result<Vec<Multiaddr>> {
-    let mut length = 0;
-    for shift in [0, 7] {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).await?;
-        length |= usize::from(byte[0] & 0x7f) << shift;
-        if byte[0] < 0x80 {
-            break;
-        }
-    }
-    if length > MAX_MESSAGE_SIZE {
-        return Err(invalid("the message is too long"));
-    }
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await?;
-    let message = HolePunch::decode(&*bytes).map_err(|_| invalid("the message is malformed"))?;
+    let message: HolePunch = wire::receive(stream).await?;
     if message.kind != i32::from(kind) {
-        return Err(invalid("the message is of another kind"));
+        return Err(wire::invalid("the message is of another kind"));
     }
     Ok(message.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok()).collect())
-}
-
-fn invalid(reason: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 #[cfg(test)]

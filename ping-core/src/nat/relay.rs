@@ -17,6 +17,7 @@ use libp2p::{
     swarm::{self, NetworkBehaviour, SwarmEvent},
 };
 
+use super::dial_back::{DialBacks, Protocols};
 use crate::{
     hardening::{ConnectionLimits, Limits, LogLimit, Memory},
     keys::Certificate,
@@ -105,6 +106,8 @@ struct Behaviour {
     keep_alive: ping::Behaviour,
     /// Tells others at which address the relay sees them.
     identify: identify::Behaviour,
+    /// Tells them whether they are reached there.
+    dial_back: Protocols,
 }
 
 /// Who has a place.
@@ -118,6 +121,7 @@ pub struct Relay {
     denials: LogLimit,
     /// The circuits between two peers.
     circuits: HashMap<(PeerId, PeerId), usize>,
+    dial_backs: DialBacks,
 }
 
 impl Relay {
@@ -134,15 +138,17 @@ impl Relay {
         let setup = transport::Setup { certificate, ..transport::Setup::new(keypair, true, None, (memory, signs)) };
         let transport = transport::new(&setup, None)?;
         let holders = Holders::default();
+        let (dial_backs, dial_back) = DialBacks::new();
         let behaviour = Behaviour {
             limits: ConnectionLimits::new(Limits::listener(options.max_connections)),
             relay: relay::Behaviour::new(peer, config(&options, holders.clone())),
             keep_alive: ping::Behaviour::default(),
             identify: nat::identify(keypair),
+            dial_back,
         };
         let config = swarm::Config::with_executor(FairExecutor::default()).with_idle_connection_timeout(IDLE_TIMEOUT);
         let swarm = Swarm::new(transport, behaviour, peer, config);
-        Ok(Self { swarm, holders, denials: LogLimit::default(), circuits: HashMap::new() })
+        Ok(Self { swarm, holders, denials: LogLimit::default(), circuits: HashMap::new(), dial_backs })
     }
 
     /// Starts to listen on an address.
@@ -167,9 +173,24 @@ impl Relay {
     /// Waits for the next event. The relay works only while this is awaited; dropping the future loses nothing.
     pub async fn next(&mut self) -> RelayEvent {
         loop {
-            let event = self.swarm.select_next_some().await;
-            if let Some(event) = self.on_event(event) {
-                return event;
+            tokio::select! {
+                event = self.swarm.select_next_some() => {
+                    if let Some(event) = self.on_event(event) {
+                        return event;
+                    }
+                }
+                step = self.dial_backs.next() => {
+                    let (dial, close) = self.dial_backs.on_step(step);
+                    if let Some(id) = close {
+                        self.swarm.close_connection(id);
+                    }
+                    if let Some(options) = dial {
+                        let id = options.connection_id();
+                        if self.swarm.dial(options).is_err() {
+                            self.dial_backs.on_dial_failed(id);
+                        }
+                    }
+                }
             }
         }
     }
@@ -179,6 +200,21 @@ impl Relay {
             SwarmEvent::NewListenAddr { address, .. } => Some(RelayEvent::Listening(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => Some(RelayEvent::StoppedListening(address)),
             SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.on_relay_event(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let protocols = &mut self.swarm.behaviour_mut().dial_back;
+                if self.dial_backs.on_connected(protocols, (peer_id, connection_id), &endpoint) {
+                    self.swarm.close_connection(connection_id);
+                }
+                None
+            }
+            SwarmEvent::ConnectionClosed { connection_id, .. } => {
+                self.dial_backs.on_closed(connection_id);
+                None
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, .. } => {
+                self.dial_backs.on_dial_failed(connection_id);
+                None
+            }
             _ => None,
         }
     }

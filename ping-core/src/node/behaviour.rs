@@ -47,7 +47,7 @@ impl Behaviour {
         key: &Keypair,
         options: Options,
         relay: Option<relay::client::Behaviour>,
-        punches: Accepting,
+        (punches, returns): (Accepting, Accepting),
     ) -> io::Result<(Self, Option<Cluster>)> {
         let peer = key.public().to_peer_id();
         let messaging = remote::messaging::Config::default()
@@ -83,7 +83,7 @@ impl Behaviour {
             mdns: mdns.into(),
             cluster: cluster.map(Boxed).into(),
             asker: options.asks_directories.then(|| Boxed(cluster::Asker::new())).into(),
-            circuits: relay.map(|client| Boxed(Circuits::new(key, client, punches))).into(),
+            circuits: relay.map(|client| Boxed(Circuits::new(key, client, punches, returns))).into(),
         };
         Ok((behaviour, handle))
     }

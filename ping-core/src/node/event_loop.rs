@@ -230,7 +230,8 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => self.tell(Event::Cluster(*event)),
             SwarmEvent::Behaviour(BehaviourEvent::Circuits(event)) => {
                 if let CircuitsEvent::Identify(event) = *event {
-                    self.punching.iter_mut().for_each(|punching| punching.on_identified(&event));
+                    let swarm = &mut self.swarm;
+                    self.punching.iter_mut().for_each(|punching| punching.on_identified(swarm, &event));
                 }
             }
             other => debug!(event = ?other, "swarm"),
@@ -332,6 +333,9 @@ impl EventLoop {
                 punching.on_dialed(&mut self.swarm, peer, outcome);
             }
             Step::GiveUp(peer) => punching.give_up(peer),
+            Step::CameBack(inbound) => punching.hear(inbound),
+            Step::Tested { address, by, is_reached } => self.tell(Event::Tested { address, by, is_reached }),
+            Step::Done => {}
         }
     }
 

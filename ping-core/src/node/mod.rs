@@ -102,6 +102,15 @@ pub enum Event {
         /// The round trip of the connection: libp2p's ping protocol, without any actor.
         time: Duration,
     },
+    /// A relay has tried whether others reach this node where it is seen.
+    Tested {
+        /// Where.
+        address: Multiaddr,
+        /// The relay.
+        by: PeerId,
+        /// Whether it got there.
+        is_reached: bool,
+    },
     /// Something happened in the cluster.
     Cluster(cluster::Event),
     /// mDNS found a peer on the local network.
@@ -203,7 +212,9 @@ impl Node {
         let transport = transport::new(&setup, circuits)?;
         let silence = options.keep_alive_timeout.saturating_mul(2);
         let (proposing, proposals) = options.leaves_relays.then(mpsc::unbounded_channel).unzip();
-        let (behaviour, cluster) = Behaviour::new(keypair, options, relay, proposing)?;
+        let asks = options.leaves_relays && options.listens;
+        let (returning, returns) = asks.then(mpsc::unbounded_channel).unzip();
+        let (behaviour, cluster) = Behaviour::new(keypair, options, relay, (proposing, returning))?;
         behaviour.kameo.kameo().try_init_global().map_err(io::Error::other)?;
         let config = swarm::Config::with_executor(FairExecutor::default())
             // A request follows right behind the name of its protocol: one round trip, not two.
@@ -213,7 +224,7 @@ impl Node {
         let swarm = Swarm::new(transport, behaviour, peer, config);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
-        let punching = proposals.map(|proposals| Punching::new(proposals, setup.arrivals));
+        let punching = proposals.map(|proposals| Punching::new(proposals, returns, setup.arrivals));
         let task = tokio::spawn(EventLoop::new(swarm, events, (signs.clone(), silence), punching).run(inbox));
         let (ending, ended) = watch::channel(None);
         tokio::spawn(async move {

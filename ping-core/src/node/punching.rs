@@ -3,9 +3,20 @@
 //! The node that was reached proposes one ([`crate::nat`] has the exchange); the one that dialed the relay makes it, and
 //! decides what to do with the two.
 
-use std::{collections::HashMap, future::pending, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future::pending,
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{ConnectedPoint, Endpoint},
@@ -14,19 +25,24 @@ use libp2p::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::debug;
 
 use super::{Connection, DialError, DialReply, behaviour::Behaviour, boxed::Boxed};
 use crate::{
+    cluster::is_global,
     nat::{
         is_circuit,
         punch::{answer, dialable, propose},
+        reachability::{self, Nonces},
     },
     stream::{Ended, Inbound},
     transport::{Arrivals, Transport, endpoint},
 };
+
+/// How many addresses relays try in all. Behind some routers, each connection has another one.
+const MAX_TESTED: usize = 64;
 
 /// How often a node proposes it. In the wild, 97.6 % of those that succeed at all do at the first attempt
 /// (arXiv 2510.27500).
@@ -65,12 +81,23 @@ pub(super) enum Step {
     Dialed { peer: PeerId, role: Endpoint, outcome: Result<Connection, DialError> },
     /// It has taken too long.
     GiveUp(PeerId),
+    /// A relay came back, to find out whether this node is reached.
+    CameBack(Inbound),
+    /// A relay has found out.
+    Tested { address: Multiaddr, by: PeerId, is_reached: bool },
+    /// Nothing.
+    Done,
 }
 
 /// The attempts of one node.
 pub(super) struct Punching {
     links: HashMap<ConnectionId, Link>,
     proposals: mpsc::UnboundedReceiver<Inbound>,
+    /// Relays that come back, of a node that asks whether it is reached.
+    returns: Option<mpsc::UnboundedReceiver<Inbound>>,
+    nonces: Nonces,
+    /// The addresses that relays have tried.
+    tested: HashSet<Multiaddr>,
     arrivals: Arc<Arrivals>,
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
     /// How many proposals each peer has made.
@@ -82,11 +109,19 @@ pub(super) struct Punching {
 }
 
 impl Punching {
-    /// With the proposals that peers make, and what lets in a peer that is dialed.
-    pub(super) fn new(proposals: mpsc::UnboundedReceiver<Inbound>, arrivals: Arc<Arrivals>) -> Self {
+    /// With the proposals that peers make, the relays that come back if the node asks whether it is reached, and what
+    /// lets in a peer that is dialed.
+    pub(super) fn new(
+        proposals: mpsc::UnboundedReceiver<Inbound>,
+        returns: Option<mpsc::UnboundedReceiver<Inbound>>,
+        arrivals: Arc<Arrivals>,
+    ) -> Self {
         Self {
             links: HashMap::new(),
             proposals,
+            returns,
+            nonces: Nonces::default(),
+            tested: HashSet::new(),
             arrivals,
             steps: FuturesUnordered::new(),
             answered: HashMap::new(),
@@ -112,12 +147,54 @@ impl Punching {
     }
 
     /// A peer may say at which address it sees this node.
-    pub(super) fn on_identified(&mut self, event: &identify::Event) {
+    pub(super) fn on_identified(&mut self, swarm: &mut Swarm<Behaviour>, event: &identify::Event) {
         if let identify::Event::Received { connection_id, info, .. } = event
             && let Some(link) = self.links.get_mut(connection_id)
         {
             link.observed = Some(info.observed_addr.clone());
+            if link.is_dialed && !link.is_relayed {
+                let peer = link.peer;
+                self.ask(swarm, (peer, *connection_id), &info.observed_addr);
+            }
         }
+    }
+
+    /// Asks a relay whether others reach this node at this address, if that is not known.
+    fn ask(&mut self, swarm: &mut Swarm<Behaviour>, (by, via): (PeerId, ConnectionId), address: &Multiaddr) {
+        let is_of_use =
+            endpoint(address).is_some_and(|(ip, _, transport)| is_global(ip) && Transport::USUAL.contains(&transport));
+        let circuits = swarm.behaviour_mut().circuits.as_mut();
+        let Some(questions) = circuits.and_then(|Boxed(circuits)| circuits.questions.as_mut()) else { return };
+        if !is_of_use || self.tested.len() >= MAX_TESTED || !self.tested.insert(address.clone()) {
+            return;
+        }
+        let (opening, opened) = oneshot::channel();
+        questions.open(by, via, opening);
+        let (address, nonces) = (address.clone(), self.nonces.clone());
+        let question = async move {
+            let stream = opened.await.unwrap_or(Err(Ended::NotConnected)).map_err(io::Error::other)?;
+            let is_reached = reachability::ask(stream, &address, &nonces).await?;
+            io::Result::Ok(is_reached.map(|is_reached| (address, is_reached)))
+        };
+        let step = question.map(move |answer| match answer {
+            Ok(Some((address, is_reached))) => Step::Tested { address, by, is_reached },
+            other => {
+                debug!(%by, ?other, "the relay does not say whether this node is reached");
+                Step::Done
+            }
+        });
+        self.steps.push(step.boxed());
+    }
+
+    /// Hears a relay that came back.
+    pub(super) fn hear(&mut self, Inbound { stream, place, .. }: Inbound) {
+        let nonces = self.nonces.clone();
+        let hear = async move {
+            let _ = timeout(reachability::ANSWER_TIMEOUT, reachability::hear(stream, &nonces)).await;
+            drop(place);
+            Step::Done
+        };
+        self.steps.push(hear.boxed());
     }
 
     /// Waits for a direct connection to a peer that is connected through a relay.
@@ -136,6 +213,9 @@ impl Punching {
         tokio::select! {
             Some(step) = self.steps.next() => step,
             Some(proposal) = self.proposals.recv() => Step::Answer(proposal),
+            Some(Some(inbound)) = OptionFuture::from(self.returns.as_mut().map(mpsc::UnboundedReceiver::recv)) => {
+                Step::CameBack(inbound)
+            }
             else => pending().await,
         }
     }
