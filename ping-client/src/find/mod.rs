@@ -230,7 +230,7 @@ impl<'a> Finder<'a> {
 
     async fn connect_over(&self, server: &ServerAddress, transport: Transport) -> Result<Connection, Error> {
         let addresses = self.addresses(server, transport).await?;
-        self.dial_all(addresses, server.peer, format!("{server} over {transport}")).await
+        self.dial_all(addresses, server.peer, format!("{server} over {transport}"), HEAD_START).await
     }
 
     /// The same, and finds out more about a failure.
@@ -262,6 +262,7 @@ impl<'a> Finder<'a> {
         addresses: Vec<Multiaddr>,
         expected: Option<PeerId>,
         server: String,
+        head_start: Duration,
     ) -> Result<Connection, Error> {
         let mut addresses = addresses.into_iter();
         let mut dials = FuturesUnordered::new();
@@ -283,7 +284,7 @@ impl<'a> Finder<'a> {
                     }
                     None => return Err(failure.unwrap_or(Error::Dial { server, error: DialError::TimedOut })),
                 },
-                () = sleep(HEAD_START), if addresses.len() > 0 => {}
+                () = sleep(head_start), if addresses.len() > 0 => {}
             }
         }
     }
@@ -297,7 +298,7 @@ impl<'a> Finder<'a> {
         server: String,
     ) -> Result<Connection, Error> {
         let first = addresses.first().and_then(endpoint);
-        let mut outcome = self.dial_all(addresses, expected, server).await;
+        let mut outcome = self.dial_all(addresses, expected, server, HEAD_START).await;
         if let Err(Error::Dial { error: error @ (DialError::NoRoute | DialError::TimedOut), .. }) = &mut outcome
             && let Some((ip, port, transport)) = first
             && is_prohibited(transport, (ip, port).into()).await

@@ -1,5 +1,7 @@
 //! From a ticket to a connection, directly or through a relay.
 
+use std::time::Duration;
+
 use futures::{
     FutureExt,
     future::{join_all, select_ok},
@@ -14,6 +16,10 @@ use tracing::info;
 
 use super::{Finder, Found};
 use crate::{error::Error, units::counted};
+
+/// How long an address is tried before the next one is tried beside it: the least that RFC 8305 allows. The addresses of
+/// a ticket are of different transports, all but one of which a network may drop.
+const HEAD_START: Duration = Duration::from_millis(10);
 
 /// Which paths to a server pings may take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]
@@ -77,12 +83,13 @@ impl Finder<'_> {
             Err(error @ Error::Dial { error: DialError::Denied, .. }) => addresses.first().ok_or(error)?.clone(),
             Err(error) => return Err(error),
         };
-        self.dial_all(vec![circuit(&at, *relay)], Some(server), format!("{server} through relay {relay}")).await
+        let server_by_relay = format!("{server} through relay {relay}");
+        self.dial_all(vec![circuit(&at, *relay)], Some(server), server_by_relay, HEAD_START).await
     }
 
     async fn dial_resolved(&self, addresses: &[Multiaddr], peer: PeerId) -> Result<Connection, Error> {
         let resolved = join_all(addresses.iter().map(resolve)).await.concat();
-        self.dial_all(resolved, Some(peer), peer.to_string()).await
+        self.dial_all(resolved, Some(peer), peer.to_string(), HEAD_START).await
     }
 }
 
