@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
-    Node, ServerAddress, Transport,
+    Connection, Node, ServerAddress, Transport,
     nat::{circuit, ticket::MAX_RELAYS},
     node::Reservation,
     transport::endpoint,
@@ -26,6 +26,9 @@ pub(crate) const MAX: usize = MAX_RELAYS;
 /// The pauses before a place is asked for again, from the first to the longest: a relay that is back has its servers
 /// soon.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+
+/// How long a way to a relay is tried before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// How often at most a relay is asked where this node is seen. The least time for which libp2p's own relays keep an
 /// idle connection is ten seconds.
@@ -62,6 +65,8 @@ pub(crate) async fn keep_place(node: &Node, relay: &[ServerAddress], ways: mpsc:
                     never = be_seen(node, peer, &others) => match never {},
                 };
                 let _ = ways.send(Way::Lost { relay: peer, reason });
+                // What ended this connection may have ended the others too, and nobody has noticed yet.
+                node.disconnect(peer);
             }
             Err(reason) if !std::mem::replace(&mut has_warned, true) => {
                 warn!("Relay {} holds no place for this server: {reason}; trying again", name(relay));
@@ -116,26 +121,41 @@ async fn reserve(
             Err(error) => failure = error.to_string(),
         }
     }
-    for (place, (server, ip, transport)) in ways.iter().enumerate() {
-        let address = server.multiaddr_at(*ip, *transport);
-        let connection = match node.dial(address.clone(), server.peer).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                failure = error.to_string();
-                continue;
-            }
-        };
-        let reservation = node.reserve(circuit(&address, connection.peer)).await?;
-        // First the one that works.
-        let (before, rest) = ways.split_at(place);
-        let mut addresses: Vec<Multiaddr> = Vec::new();
-        for (server, ip, transport) in rest.iter().chain(before) {
-            let more = others(server, *ip, *transport).into_iter();
-            addresses.extend(more.filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
-        }
-        return Ok((connection.peer, address, addresses, reservation));
+    let (place, connection) = dial_first(node, &ways, failure).await?;
+    let (server, ip, transport) = ways[place];
+    let address = server.multiaddr_at(ip, transport);
+    let reservation = node.reserve(circuit(&address, connection.peer)).await?;
+    // First the one that works.
+    let (before, rest) = ways.split_at(place);
+    let mut addresses: Vec<Multiaddr> = Vec::new();
+    for (server, ip, transport) in rest.iter().chain(before) {
+        let more = others(server, *ip, *transport).into_iter();
+        addresses.extend(more.filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
     }
-    Err(failure)
+    Ok((connection.peer, address, addresses, reservation))
+}
+
+/// A way to a relay.
+type ToRelay<'a> = (&'a ServerAddress, IpAddr, Transport);
+
+/// Connects by the first way that works; returns its place. Each is tried a moment after the one before it, or as soon
+/// as that has failed: a router that has forgotten a connection may drop the next one by the same way for some time.
+async fn dial_first(node: &Node, ways: &[ToRelay<'_>], mut failure: String) -> Result<(usize, Connection), String> {
+    let mut left = ways.iter().enumerate();
+    let mut dials = FuturesUnordered::new();
+    loop {
+        dials.extend(left.next().map(|(place, (server, ip, transport))| async move {
+            node.dial(server.multiaddr_at(*ip, *transport), server.peer).await.map(|connection| (place, connection))
+        }));
+        tokio::select! {
+            outcome = dials.next() => match outcome {
+                Some(Ok(connected)) => return Ok(connected),
+                Some(Err(error)) => failure = error.to_string(),
+                None => return Err(failure),
+            },
+            () = sleep(HEAD_START), if left.len() > 0 => {}
+        }
+    }
 }
 
 /// Where clients reach a relay that is reached so.

@@ -21,6 +21,9 @@ const NEXT_ATTEMPT_AFTER: Duration = Duration::from_millis(300);
 /// How many such attempts are made at a time. The node gives up each after nine seconds.
 const MAX_ATTEMPTS: usize = 32;
 
+/// The same through a relay, which is asked for ten connections at a time at most.
+const MAX_ATTEMPTS_BY_RELAY: usize = 4;
+
 /// Where a server is that was found before. Both follow a server that moves.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
@@ -37,22 +40,26 @@ impl Finder<'_> {
     /// only if another identity answers there now, or this node has failed.
     pub(crate) async fn again(&self, place: &Place) -> Result<Found, Error> {
         match place {
-            Place::Address(server) => self.until_found(|| self.connect_once(server)).await,
-            Place::Ticket(route) => self.until_found(|| self.connect_by_ticket(route)).await,
+            Place::Address(server) => self.until_found(MAX_ATTEMPTS, || self.connect_once(server)).await,
+            Place::Ticket(route) => self.until_found(MAX_ATTEMPTS_BY_RELAY, || self.connect_by_ticket(route)).await,
             Place::Announced(peer, addresses) => tokio::select! {
-                found = self.until_found(|| self.connect_to_announced(*peer, addresses)) => found,
+                found = self.until_found(MAX_ATTEMPTS, || self.connect_to_announced(*peer, addresses)) => found,
                 never = keep_asking() => match never {},
             },
         }
     }
 
-    async fn until_found(&self, connect: impl AsyncFn() -> Result<Connection, Error>) -> Result<Found, Error> {
+    async fn until_found(
+        &self,
+        most: usize,
+        connect: impl AsyncFn() -> Result<Connection, Error>,
+    ) -> Result<Found, Error> {
         self.has_warned.set(true);
         let mut attempts = FuturesUnordered::new();
         let mut backoff = Backoff::new();
         let mut next = Instant::now();
         loop {
-            let is_full = attempts.len() >= MAX_ATTEMPTS;
+            let is_full = attempts.len() >= most;
             tokio::select! {
                 // Many attempts may end at once when a server that was stopped goes on. One of them succeeds, and does
                 // not wait for a pause after those that made way for it.

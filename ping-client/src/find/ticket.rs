@@ -84,7 +84,12 @@ impl Finder<'_> {
             Err(error) => return Err(error),
         };
         let server_by_relay = format!("{server} through relay {relay}");
-        self.dial_all(vec![circuit(&at, *relay)], Some(server), server_by_relay, HEAD_START).await
+        let connected = self.dial_all(vec![circuit(&at, *relay)], Some(server), server_by_relay, HEAD_START).await;
+        if matches!(connected, Err(Error::Dial { error: DialError::TimedOut, .. })) {
+            // What it does not answer takes one of its ten places for a minute.
+            self.node.disconnect(*relay);
+        }
+        connected
     }
 
     async fn dial_resolved(&self, addresses: &[Multiaddr], peer: PeerId) -> Result<Connection, Error> {

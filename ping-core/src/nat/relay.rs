@@ -11,7 +11,9 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, identify,
+    Multiaddr, PeerId, Swarm,
+    core::upgrade::Version,
+    identify,
     identity::Keypair,
     ping, relay,
     swarm::{self, NetworkBehaviour, SwarmEvent},
@@ -22,7 +24,7 @@ use crate::{
     hardening::{ConnectionLimits, Limits, LogLimit, Memory},
     keys::Certificate,
     nat,
-    node::FairExecutor,
+    node::{FairExecutor, KeepAlive},
     transport::{self, Signs},
 };
 
@@ -31,6 +33,11 @@ const RESERVATION_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// How long a connection without a place or a circuit lives. A server keeps one by which it learns where it is seen.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// How often the other side of each connection is asked for a sign of life, and how long that may take. A server whose
+/// router has forgotten its connection makes another one, and clients must not be sent to the first.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many circuits one IP address may begin at once, and after how long one more.
 const MAX_CIRCUITS_PER_ADDRESS: u32 = 60;
@@ -103,7 +110,7 @@ pub enum RelayEvent {
 struct Behaviour {
     limits: ConnectionLimits,
     relay: relay::Behaviour,
-    keep_alive: ping::Behaviour,
+    keep_alive: KeepAlive,
     /// Tells others at which address the relay sees them.
     identify: identify::Behaviour,
     /// Tells them whether they are reached there.
@@ -142,11 +149,16 @@ impl Relay {
         let behaviour = Behaviour {
             limits: ConnectionLimits::new(Limits::listener(options.max_connections)),
             relay: relay::Behaviour::new(peer, config(&options, holders.clone())),
-            keep_alive: ping::Behaviour::default(),
+            keep_alive: KeepAlive::new(
+                ping::Config::new().with_interval(KEEP_ALIVE_INTERVAL).with_timeout(KEEP_ALIVE_TIMEOUT),
+            ),
             identify: nat::identify(keypair),
             dial_back,
         };
-        let config = swarm::Config::with_executor(FairExecutor::default()).with_idle_connection_timeout(IDLE_TIMEOUT);
+        let config = swarm::Config::with_executor(FairExecutor::default())
+            // A server hears of a client half a round trip after the relay.
+            .with_substream_upgrade_protocol_override(Version::V1Lazy)
+            .with_idle_connection_timeout(IDLE_TIMEOUT);
         let swarm = Swarm::new(transport, behaviour, peer, config);
         Ok(Self { swarm, holders, denials: LogLimit::default(), circuits: HashMap::new(), dial_backs })
     }
@@ -200,6 +212,13 @@ impl Relay {
             SwarmEvent::NewListenAddr { address, .. } => Some(RelayEvent::Listening(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => Some(RelayEvent::StoppedListening(address)),
             SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.on_relay_event(event),
+            SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(ping::Event { connection, result, .. })) => {
+                // The first failure is forgiven by the protocol itself.
+                if matches!(result, Err(ping::Failure::Timeout | ping::Failure::Other { .. })) {
+                    self.swarm.close_connection(connection);
+                }
+                None
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let protocols = &mut self.swarm.behaviour_mut().dial_back;
                 if self.dial_backs.on_connected(protocols, (peer_id, connection_id), &endpoint) {

@@ -20,10 +20,10 @@ use libp2p::{
 type Inner = THandler<ping::Behaviour>;
 
 /// The ping protocol, kept awake.
-pub(super) struct KeepAlive(ping::Behaviour);
+pub(crate) struct KeepAlive(ping::Behaviour);
 
 impl KeepAlive {
-    pub(super) fn new(config: ping::Config) -> Self {
+    pub(crate) fn new(config: ping::Config) -> Self {
         Self(ping::Behaviour::new(config))
     }
 }
@@ -67,7 +67,7 @@ impl NetworkBehaviour for KeepAlive {
 }
 
 /// The library's handler, polled until it waits for everything that it should.
-pub(super) struct Handler(Inner);
+pub(crate) struct Handler(Inner);
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = <Inner as ConnectionHandler>::FromBehaviour;

@@ -44,6 +44,7 @@ use crate::{
 use behaviour::Behaviour;
 use event_loop::EventLoop;
 pub(crate) use executor::FairExecutor;
+pub(crate) use keep_alive::KeepAlive;
 use punching::{DirectReply, Punching};
 
 pub use dial_error::{DialError, RelayFailure};
