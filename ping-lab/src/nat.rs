@@ -76,6 +76,13 @@ impl Nat {
         command
     }
 
+    /// Gives the server's router another address, with which it forgets all connections.
+    pub fn move_server(&self) {
+        let router = &self.hosts[3];
+        ip(&format!("-n {router} addr del 203.0.113.10/24 dev wan0"));
+        ip(&format!("-n {router} addr add 203.0.113.11/24 dev wan0"));
+    }
+
     /// Starts one of the programs there.
     pub fn start(&self, host: usize, name: &str, arguments: &[&str]) -> Process {
         Process::start(self.command(host).arg(program(name)).args(arguments))

@@ -91,6 +91,28 @@ fn a_server_learns_whether_others_reach_it() {
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
+fn a_server_whose_router_moves_is_found_again_and_every_ping_is_counted_once() {
+    for router in [Restricted, Symmetric] {
+        let nat = Nat::new(router, Restricted, false);
+        let (_relay, server, ticket) = relayed(&nat);
+        let arguments = [&*ticket, "--json", "--retry", "-i", "20ms", "-c", "0", "-W", "10m"];
+        let client = nat.start(2, "ping-client", &arguments);
+        if router == Restricted {
+            client.log_with("Connected directly");
+        }
+        server.two_pings();
+        nat.move_server();
+        client.log_with("Connected again");
+        server.two_pings();
+        let result = result_of(client);
+        assert_eq!(result["reconnects"]["count"], 1, "{router:?}: {result}");
+        server.signal("TERM");
+        assert_eq!(result["pings"]["counted"], server.event("stopped")["total"], "{router:?}: {result}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
 fn the_doctor_walks_the_ways_of_a_ticket() {
     for (router, blocks_udp, direct) in [(Restricted, false, "passed"), (Symmetric, true, "not_needed")] {
         let nat = Nat::new(router, router, blocks_udp);
