@@ -76,20 +76,14 @@ impl ClientReports {
 #[allow(clippy::panic, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::events::PeerIdText;
     use libp2p::{Multiaddr, PeerId};
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_connections_is_summed_up() {
         let (peer, address) = (PeerId::random(), Multiaddr::empty());
-        let came = ServerEvent::ClientConnected { peer_id: PeerIdText(peer), address: &address };
-        let went = ServerEvent::ClientDisconnected {
-            peer_id: PeerIdText(peer),
-            address: &address,
-            connected_s: 0.0,
-            pings: 0,
-        };
+        let came = ServerEvent::ClientConnected { peer_id: peer, address: &address };
+        let went = ServerEvent::ClientDisconnected { peer_id: peer, address: &address, connected_s: 0.0, pings: 0 };
         let mut reports = ClientReports::new();
         let lines = (0..1000).filter(|_| reports.admits(&came) | reports.admits(&went)).count();
         assert_eq!(lines, BURST as usize / 2);

@@ -45,17 +45,17 @@ pub(crate) enum ServerEvent<'a> {
         address: &'a Multiaddr,
     },
     Ready {
-        peer_id: PeerIdText,
+        peer_id: PeerId,
         name: &'a str,
         node: &'a str,
         members: Vec<MemberReport<'a>>,
     },
     ClientConnected {
-        peer_id: PeerIdText,
+        peer_id: PeerId,
         address: &'a Multiaddr,
     },
     ClientDisconnected {
-        peer_id: PeerIdText,
+        peer_id: PeerId,
         address: &'a Multiaddr,
         connected_s: f64,
         pings: u64,
@@ -75,12 +75,12 @@ pub(crate) enum ServerEvent<'a> {
     MemberRevived(MemberReport<'a>),
     ActorCame {
         node: &'a PeerText,
-        peer_id: PeerIdText,
+        peer_id: PeerId,
         name: &'a PeerText,
     },
     ActorGone {
         node: &'a PeerText,
-        peer_id: PeerIdText,
+        peer_id: PeerId,
         name: &'a PeerText,
     },
     RallyHit {
@@ -101,10 +101,10 @@ pub(crate) enum ServerEvent<'a> {
     },
     /// The server got a place on a relay, or lost it.
     RelayHeld {
-        relay: PeerIdText,
+        relay: PeerId,
     },
     RelayLost {
-        relay: PeerIdText,
+        relay: PeerId,
         reason: &'a str,
     },
     /// The router forwards a port to the server, no longer does, or does not.
@@ -123,37 +123,37 @@ pub(crate) enum ServerEvent<'a> {
     /// Whether others reach the server where a relay sees it, as the relay has tried.
     Reachable {
         address: &'a Multiaddr,
-        relay: PeerIdText,
+        relay: PeerId,
     },
     NotReachable {
         address: &'a Multiaddr,
-        relay: PeerIdText,
+        relay: PeerId,
     },
     Ticket {
         ticket: &'a str,
     },
     #[serde(rename = "ready")]
     RelayReady {
-        peer_id: PeerIdText,
+        peer_id: PeerId,
     },
     Reserved {
-        peer_id: PeerIdText,
+        peer_id: PeerId,
         renewed: bool,
     },
     Unreserved {
-        peer_id: PeerIdText,
+        peer_id: PeerId,
     },
     ReservationDenied {
-        peer_id: PeerIdText,
+        peer_id: PeerId,
         count: u64,
     },
     CircuitOpened {
-        client: PeerIdText,
-        server: PeerIdText,
+        client: PeerId,
+        server: PeerId,
     },
     CircuitClosed {
-        client: PeerIdText,
-        server: PeerIdText,
+        client: PeerId,
+        server: PeerId,
     },
     LinesLost {
         count: u64,
@@ -170,7 +170,7 @@ pub(crate) enum ServerEvent<'a> {
 /// How many pings a client sent since the last such line.
 #[derive(Debug, Serialize)]
 pub(crate) struct ClientPings {
-    pub(crate) peer_id: PeerIdText,
+    pub(crate) peer_id: PeerId,
     pub(crate) count: u64,
 }
 
@@ -186,36 +186,21 @@ struct Line<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct MemberReport<'a> {
     node: &'a PeerText,
-    peer_id: PeerIdText,
+    peer_id: PeerId,
     addresses: &'a [Multiaddr],
     actors: Vec<PeerText>,
 }
 
 impl<'a> From<&'a MemberInfo> for MemberReport<'a> {
     fn from(member: &'a MemberInfo) -> Self {
-        Self {
-            node: &member.node,
-            peer_id: PeerIdText(member.peer),
-            addresses: &member.addresses,
-            actors: member.actor_names(),
-        }
+        Self { node: &member.node, peer_id: member.peer, addresses: &member.addresses, actors: member.actor_names() }
     }
 }
 
 impl fmt::Display for MemberReport<'_> {
     /// The name that people know, and the identity that nobody else has.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.node, self.peer_id.0)
-    }
-}
-
-/// A peer id in the form that people know.
-#[derive(Debug)]
-pub(crate) struct PeerIdText(pub(crate) PeerId);
-
-impl Serialize for PeerIdText {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+        write!(f, "{} ({})", self.node, self.peer_id)
     }
 }
 
@@ -285,10 +270,10 @@ fn log(event: &ServerEvent<'_>) {
         ServerEvent::Ready { name, .. } => {
             info!(target: RESULT, "PingActor registered and ready! (name: {name})");
         }
-        ServerEvent::ClientConnected { peer_id, address } => info!("Client connected: {} from {address}", peer_id.0),
+        ServerEvent::ClientConnected { peer_id, address } => info!("Client connected: {} from {address}", peer_id),
         ServerEvent::ClientDisconnected { peer_id, connected_s, pings, .. } => {
             let pings = format!("{pings} ping{}", if *pings == 1 { "" } else { "s" });
-            info!("Client disconnected: {} after {connected_s:.1} s, {pings}", peer_id.0);
+            info!("Client disconnected: {} after {connected_s:.1} s, {pings}", peer_id);
         }
         ServerEvent::ClientRefused { address, reason, count } => {
             warn!("Rejected a connection from {address}: {reason} ({count} so far)");
@@ -315,9 +300,9 @@ fn log(event: &ServerEvent<'_>) {
         }
         ServerEvent::Pings { count: 1, total, .. } => info!("Received PING (total: {total})"),
         ServerEvent::Pings { count, total, .. } => info!("Received {count} PINGs (total: {total})"),
-        ServerEvent::RelayHeld { relay } => info!("Relay {} holds a place for this server", relay.0),
+        ServerEvent::RelayHeld { relay } => info!("Relay {} holds a place for this server", relay),
         ServerEvent::RelayLost { relay, reason } => {
-            warn!("The place on relay {} is lost: {reason}; trying again", relay.0);
+            warn!("The place on relay {} is lost: {reason}; trying again", relay);
         }
         ServerEvent::PortMapped { address, by } if endpoint(address).is_some_and(|(ip, ..)| !is_global(ip)) => {
             warn!("The router forwards {address} to this server ({by}), but is itself behind another router");
@@ -330,24 +315,24 @@ fn log(event: &ServerEvent<'_>) {
             warn!("The router forwards no port for {} ({reason}); asking again", transport.to_uppercase());
         }
         ServerEvent::Reachable { address, relay } => {
-            info!("Reachable from outside at {address}: relay {} got there", relay.0);
+            info!("Reachable from outside at {address}: relay {} got there", relay);
         }
         ServerEvent::NotReachable { address, relay } => info!(
             "Not reachable from outside by {}: relay {} does not get to {address}. Clients come through the relay, or \
              directly where both routers let them; for others, forward the port in the router (--map-port asks it to)",
             endpoint(address).map_or_else(String::new, |(.., transport)| transport.to_string()),
-            relay.0
+            relay
         ),
         ServerEvent::Ticket { ticket } => info!(target: RESULT, "Give clients: ping-client {ticket}"),
-        ServerEvent::RelayReady { peer_id } => info!(target: RESULT, "Relay ready: {}", peer_id.0),
+        ServerEvent::RelayReady { peer_id } => info!(target: RESULT, "Relay ready: {}", peer_id),
         ServerEvent::Reserved { renewed: true, .. } => {}
-        ServerEvent::Reserved { peer_id, .. } => info!("Holding a place for {}", peer_id.0),
-        ServerEvent::Unreserved { peer_id } => info!("No longer holding a place for {}", peer_id.0),
+        ServerEvent::Reserved { peer_id, .. } => info!("Holding a place for {}", peer_id),
+        ServerEvent::Unreserved { peer_id } => info!("No longer holding a place for {}", peer_id),
         ServerEvent::ReservationDenied { peer_id, count } => {
-            warn!("Gave {} no place: it may have none, or all are taken ({count} so far)", peer_id.0);
+            warn!("Gave {} no place: it may have none, or all are taken ({count} so far)", peer_id);
         }
-        ServerEvent::CircuitOpened { client, server } => info!("Connected {} to {}", client.0, server.0),
-        ServerEvent::CircuitClosed { client, server } => info!("Disconnected {} from {}", client.0, server.0),
+        ServerEvent::CircuitOpened { client, server } => info!("Connected {} to {}", client, server),
+        ServerEvent::CircuitClosed { client, server } => info!("Disconnected {} from {}", client, server),
         ServerEvent::RelayStopped { circuits } => info!(target: RESULT, "Stopped. Circuits: {circuits}"),
         // The log counts its own.
         ServerEvent::LinesLost { .. } => {}

@@ -16,10 +16,7 @@ use ping_core::{
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use crate::{
-    events::{PeerIdText, ServerEvent},
-    listen::connection_address,
-};
+use crate::{events::ServerEvent, listen::connection_address};
 
 /// How long changes are gathered before the members are stored.
 const GATHER: Duration = Duration::from_secs(1);
@@ -118,10 +115,10 @@ pub(crate) fn report(event: &cluster::Event) -> ServerEvent<'_> {
         cluster::Event::Died(member) => ServerEvent::MemberDied(member.into()),
         cluster::Event::Revived(member) => ServerEvent::MemberRevived(member.into()),
         cluster::Event::ActorCame(member, name) => {
-            ServerEvent::ActorCame { node: &member.node, peer_id: PeerIdText(member.peer), name }
+            ServerEvent::ActorCame { node: &member.node, peer_id: member.peer, name }
         }
         cluster::Event::ActorGone(member, name) => {
-            ServerEvent::ActorGone { node: &member.node, peer_id: PeerIdText(member.peer), name }
+            ServerEvent::ActorGone { node: &member.node, peer_id: member.peer, name }
         }
     }
 }

@@ -25,6 +25,8 @@ use tokio::{
 };
 use tracing::debug;
 
+use crate::events::ServerEvent;
+
 /// The name of the actor that serves, and that of all others.
 const SERVING: &str = "ping";
 const RETURNING: &str = "pong";
@@ -71,15 +73,6 @@ impl Message<Ball> for Player {
     }
 }
 
-/// What happens in a rally.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum RallyEvent {
-    /// The member's actor hit the ball, this long after it did before.
-    Hit { actor: &'static str, hit: u64, after: Option<Duration> },
-    /// All rounds are played.
-    Done { rounds: u64, members: usize, time: Duration },
-}
-
 /// The part of one member.
 pub(crate) struct Rally {
     cluster: Cluster,
@@ -88,7 +81,7 @@ pub(crate) struct Rally {
     /// Kameo keeps no actor alive by its registration.
     player: ActorRef<Player>,
     taken: mpsc::UnboundedReceiver<Ball>,
-    events: mpsc::UnboundedSender<RallyEvent>,
+    events: mpsc::UnboundedSender<ServerEvent<'static>>,
 }
 
 impl Rally {
@@ -96,7 +89,7 @@ impl Rally {
     pub(crate) async fn start(
         cluster: Cluster,
         rounds: Option<u64>,
-        events: mpsc::UnboundedSender<RallyEvent>,
+        events: mpsc::UnboundedSender<ServerEvent<'static>>,
     ) -> Self {
         let (sender, taken) = mpsc::unbounded_channel();
         let player = Player::spawn(Player { last: None, taken: sender });
@@ -138,7 +131,10 @@ impl Rally {
                     if self.rounds.is_some_and(|rounds| played >= rounds) {
                         let time = began.get().map_or(Duration::ZERO, |began| now - began);
                         let members = ring(&self.cluster).len();
-                        let _ = self.events.send(RallyEvent::Done { rounds: played, members, time });
+                        let duration_s = time.as_secs_f64();
+                        let rate_per_s = played as f64 / duration_s;
+                        let done = ServerEvent::RallyDone { rounds: played, members, duration_s, rate_per_s };
+                        let _ = self.events.send(done);
                         return;
                     }
                     (is_held, missed) = (true, now + PATIENCE);
@@ -157,7 +153,8 @@ impl Rally {
     }
 
     fn report(&self, hit: u64, after: Option<Duration>) {
-        let _ = self.events.send(RallyEvent::Hit { actor: self.name(), hit, after });
+        let after_ms = after.map(|after| after.as_secs_f64() * 1e3);
+        let _ = self.events.send(ServerEvent::RallyHit { actor: self.name(), hit, after_ms });
     }
 }
 

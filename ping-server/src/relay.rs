@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::{
     allow::{Allow, allowed},
     args::multiaddr,
-    events::{PeerIdText, Reporter, ServerEvent},
+    events::{Reporter, ServerEvent},
     greeting, identity,
     listen::{self, Plan},
     memory,
@@ -142,7 +142,7 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
         // Each listener reports its first address at once.
         if !is_ready && listening.len() >= listeners {
             is_ready = true;
-            reporter.report(&ServerEvent::RelayReady { peer_id: PeerIdText(peer) });
+            reporter.report(&ServerEvent::RelayReady { peer_id: peer });
             if !args.json {
                 greet(peer, &mut listening);
             }
@@ -182,7 +182,7 @@ fn greet(peer: PeerId, addresses: &mut [Multiaddr]) {
 }
 
 fn report(reporter: &Reporter, ours: PeerId, event: &RelayEvent) {
-    let id = |peer: &PeerId| PeerIdText(*peer);
+    let id = |peer: &PeerId| *peer;
     let report = |event: &ServerEvent<'_>| reporter.report(event);
     match event {
         RelayEvent::Listening(address) => {

@@ -3,6 +3,7 @@
 use std::future::pending;
 
 use anyhow::Result;
+use futures::future::OptionFuture;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{Event, actor::Tally, cluster, nat::MappingEvent};
 use tokio::sync::{mpsc, watch};
@@ -10,10 +11,9 @@ use tracing::{info, warn};
 
 use crate::{
     client_reports::ClientReports,
-    events::{PeerIdText, PingReports, Reporter, ServerEvent},
+    events::{PingReports, Reporter, ServerEvent},
     listen,
     membership::{self, Membership},
-    rally::RallyEvent,
     visits::Visits,
     ways::{self, Verdict, Way, Ways},
 };
@@ -26,7 +26,7 @@ pub(crate) struct Reports {
     pings: PingReports,
     total: watch::Receiver<u64>,
     membership: Option<Membership>,
-    rally: Option<mpsc::UnboundedReceiver<RallyEvent>>,
+    rally: Option<mpsc::UnboundedReceiver<ServerEvent<'static>>>,
     visits: Visits,
     ways: Option<Ways>,
     is_ready: bool,
@@ -57,11 +57,11 @@ impl Reports {
         name: &str,
         node: &str,
         membership: Option<Membership>,
-        rally: Option<mpsc::UnboundedReceiver<RallyEvent>>,
+        rally: Option<mpsc::UnboundedReceiver<ServerEvent<'static>>>,
     ) {
         let members = membership.as_ref().map(Membership::members).unwrap_or_default();
         let members = members.iter().map(Into::into).collect();
-        self.reporter.report(&ServerEvent::Ready { peer_id: PeerIdText(self.ours), name, node, members });
+        self.reporter.report(&ServerEvent::Ready { peer_id: self.ours, name, node, members });
         (self.membership, self.rally, self.is_ready) = (membership, rally, true);
     }
 
@@ -80,9 +80,11 @@ impl Reports {
                     // The node has failed, which the server notices.
                     None => pending().await,
                 },
-                event = next_of(&mut self.rally) => self.reporter.report(&of_rally(event)),
+                Some(Some(event)) = OptionFuture::from(self.rally.as_mut().map(mpsc::UnboundedReceiver::recv)) => {
+                    self.reporter.report(&event);
+                }
                 failure = self.reporter.failed() => return failure,
-                way = next_way(&mut self.ways) => self.on_way(&way),
+                Some(way) = OptionFuture::from(self.ways.as_mut().map(Ways::next)) => self.on_way(&way),
                 () = self.pings.wait(&mut self.total) => self.report_pings(),
                 () = self.clients.wait() => self.report_more_clients(),
             }
@@ -107,7 +109,7 @@ impl Reports {
             }
             Event::PeerConnected { peer, address, is_dialed: false } if self.is_client(peer) => {
                 self.visits.begin(*peer);
-                let event = ServerEvent::ClientConnected { peer_id: PeerIdText(*peer), address };
+                let event = ServerEvent::ClientConnected { peer_id: *peer, address };
                 if self.clients.admits(&event) {
                     self.reporter.report(&event);
                 }
@@ -116,7 +118,7 @@ impl Reports {
                 // Its pings are reported before its end.
                 self.report_pings();
                 let (connected_s, pings) = self.visits.end(peer);
-                let event = ServerEvent::ClientDisconnected { peer_id: PeerIdText(*peer), address, connected_s, pings };
+                let event = ServerEvent::ClientDisconnected { peer_id: *peer, address, connected_s, pings };
                 if self.clients.admits(&event) {
                     self.reporter.report(&event);
                 }
@@ -143,11 +145,11 @@ impl Reports {
     fn on_way(&mut self, way: &Way) {
         match way {
             Way::Held { relay, .. } => {
-                self.reporter.report(&ServerEvent::RelayHeld { relay: PeerIdText(*relay) });
+                self.reporter.report(&ServerEvent::RelayHeld { relay: *relay });
                 self.report_ticket();
             }
             Way::Lost { relay, reason } => {
-                self.reporter.report(&ServerEvent::RelayLost { relay: PeerIdText(*relay), reason });
+                self.reporter.report(&ServerEvent::RelayLost { relay: *relay, reason });
             }
             Way::Mapping(MappingEvent::Mapped(mapping)) => {
                 self.reporter.report(&ServerEvent::PortMapped { address: ways::multiaddr(mapping), by: mapping.by });
@@ -165,7 +167,6 @@ impl Reports {
 
     fn on_tested(&mut self, address: &Multiaddr, relay: PeerId, is_reached: bool) {
         let Some(ways) = &mut self.ways else { return };
-        let relay = PeerIdText(relay);
         match (ways.on_tested(address, is_reached), is_reached) {
             (Verdict::Known, _) => {}
             (Verdict::New, false) => self.reporter.report(&ServerEvent::NotReachable { address, relay }),
@@ -199,43 +200,12 @@ impl Reports {
             self.on_event(&event);
         }
         while let Some(Ok(event)) = self.rally.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
-            self.reporter.report(&of_rally(event));
+            self.reporter.report(&event);
         }
         self.report_pings();
         self.report_more_clients();
         self.reporter.report(&ServerEvent::Stopped { total: *self.total.borrow() });
         self.reporter.finish();
-    }
-}
-
-/// Waits for the next change of a way, or for ever.
-async fn next_way(ways: &mut Option<Ways>) -> Way {
-    match ways {
-        Some(ways) => ways.next().await,
-        None => pending().await,
-    }
-}
-
-/// Waits for the next event of a rally, or for ever.
-async fn next_of(rally: &mut Option<mpsc::UnboundedReceiver<RallyEvent>>) -> RallyEvent {
-    match rally {
-        Some(events) => match events.recv().await {
-            Some(event) => event,
-            None => pending().await,
-        },
-        None => pending().await,
-    }
-}
-
-fn of_rally(event: RallyEvent) -> ServerEvent<'static> {
-    match event {
-        RallyEvent::Hit { actor, hit, after } => {
-            ServerEvent::RallyHit { actor, hit, after_ms: after.map(|after| after.as_secs_f64() * 1e3) }
-        }
-        RallyEvent::Done { rounds, members, time } => {
-            let duration_s = time.as_secs_f64();
-            ServerEvent::RallyDone { rounds, members, duration_s, rate_per_s: rounds as f64 / duration_s }
-        }
     }
 }
 

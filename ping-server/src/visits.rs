@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Instant};
 use libp2p::PeerId;
 use ping_core::actor::Tally;
 
-use crate::events::{ClientPings, PeerIdText};
+use crate::events::ClientPings;
 
 /// How many clients a line names, those with the most pings.
 const MAX_NAMED: usize = 16;
@@ -44,7 +44,7 @@ impl Visits {
         let mut clients: Vec<_> = self.add().into_iter().collect();
         clients.sort_by_key(|(peer, count)| (std::cmp::Reverse(*count), *peer));
         clients.truncate(MAX_NAMED);
-        clients.into_iter().map(|(peer, count)| ClientPings { peer_id: PeerIdText(peer), count }).collect()
+        clients.into_iter().map(|(peer, count)| ClientPings { peer_id: peer, count }).collect()
     }
 
     /// Adds what was sent since the last time to the visits, and returns it.

@@ -157,10 +157,6 @@ impl<P: Pinger> Pinger for Retry<P> {
         self.pinger.forget(sequence);
     }
 
-    fn settle_below(&mut self, floor: u64) {
-        self.pinger.settle_below(floor);
-    }
-
     fn counters(&self) -> Counters {
         Counters { resent: self.resent, ..self.pinger.counters() }
     }

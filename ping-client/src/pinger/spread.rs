@@ -40,13 +40,12 @@ pub(crate) struct Spread<'a> {
     lanes: Vec<Used<'a>>,
     new: mpsc::UnboundedReceiver<Lane<'a>>,
     lane_of: LaneOf,
-    floor: u64,
 }
 
 impl<'a> Spread<'a> {
     /// Spreads pings over the lanes that come, numbered from 0, and notes in `lane_of` which takes which.
     pub(crate) fn new(new: mpsc::UnboundedReceiver<Lane<'a>>, lane_of: LaneOf) -> Self {
-        Self { lanes: Vec::new(), new, lane_of, floor: 0 }
+        Self { lanes: Vec::new(), new, lane_of }
     }
 
     /// The pingers, in the order in which they came, as far as they can be used.
@@ -119,8 +118,7 @@ impl Pinger for Spread<'_> {
 
     fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
         let mut is_progress = false;
-        while let Poll::Ready(Some(Lane { mut pinger, span })) = self.new.poll_recv(context) {
-            pinger.settle_below(self.floor);
+        while let Poll::Ready(Some(Lane { pinger, span })) = self.new.poll_recv(context) {
             self.lanes.push(Used { pinger: Some(pinger), span, in_flight: HashSet::new() });
             is_progress = true;
         }
@@ -157,13 +155,6 @@ impl Pinger for Spread<'_> {
             pinger.forget(sequence);
         }
         self.lane_of.borrow_mut().remove(&sequence);
-    }
-
-    fn settle_below(&mut self, floor: u64) {
-        self.floor = floor;
-        for lane in &mut self.lanes {
-            lane.pinger.iter_mut().for_each(|pinger| pinger.settle_below(floor));
-        }
     }
 
     fn counters(&self) -> Counters {

@@ -1,26 +1,17 @@
 //! What a node asks of a member's directory without being one.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    task::{Context, Poll},
-};
+use std::collections::HashMap;
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    request_response::{Event, Message, OutboundFailure, OutboundRequestId, ProtocolSupport},
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-        ToSwarm,
-    },
+    PeerId,
+    request_response::{Event as ExchangeEvent, Message, OutboundFailure, OutboundRequestId},
 };
 use tokio::sync::oneshot;
 
 use super::{
     MemberInfo,
     directory::MAX_MEMBERS,
-    messages::{Exchange, Listed, Path, Request, Response, exchange},
+    messages::{Exchange, Listed, Path, Request, Response},
     record::{Record, Statement},
     with_guests,
 };
@@ -138,91 +129,37 @@ pub async fn next_digest(node: &Node, of: PeerId, digest: u64) -> Result<u64, As
 /// Gets the answer.
 pub(crate) type Reply = oneshot::Sender<Result<Response, AskError>>;
 
-/// Asks members.
-pub(crate) struct Asker {
-    exchange: Exchange,
-    asked: HashMap<OutboundRequestId, Reply>,
-}
+/// The questions that are not answered yet.
+#[derive(Default)]
+pub(crate) struct Asked(HashMap<OutboundRequestId, Reply>);
 
-impl Asker {
-    pub(crate) fn new() -> Self {
-        Self { exchange: exchange(ProtocolSupport::Outbound), asked: HashMap::new() }
-    }
-
+impl Asked {
     /// Asks a connected peer.
-    pub(crate) fn ask(&mut self, peer: &PeerId, request: Request, reply: Reply) {
-        if self.exchange.is_connected(peer) {
-            let id = self.exchange.send_request(peer, request);
-            self.asked.insert(id, reply);
+    pub(crate) fn ask(&mut self, exchange: &mut Exchange, peer: &PeerId, request: Request, reply: Reply) {
+        if exchange.is_connected(peer) {
+            self.0.insert(exchange.send_request(peer, request), reply);
         } else {
             let _ = reply.send(Err(AskError::Lost("the connection is lost".into())));
         }
     }
 
-    fn answer(&mut self, id: &OutboundRequestId, answer: Result<Response, AskError>) {
-        if let Some(reply) = self.asked.remove(id) {
-            let _ = reply.send(answer);
-        }
-    }
-}
-
-impl NetworkBehaviour for Asker {
-    type ConnectionHandler = THandler<Exchange>;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.exchange.handle_established_inbound_connection(id, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.exchange.handle_established_outbound_connection(id, peer, address, role, port)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        self.exchange.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.exchange.on_connection_handler_event(peer, id, event);
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        loop {
-            match self.exchange.poll(context) {
-                Poll::Ready(ToSwarm::GenerateEvent(event)) => match event {
-                    Event::Message { message: Message::Response { request_id, response }, .. } => {
-                        self.answer(&request_id, Ok(response));
-                    }
-                    Event::OutboundFailure { request_id, error, .. } => {
-                        let error = match error {
-                            OutboundFailure::UnsupportedProtocols => AskError::Unsupported,
-                            OutboundFailure::Io(error) if is_refused(&error) => AskError::Unsupported,
-                            other => AskError::Lost(PeerText::new(other.to_string())),
-                        };
-                        self.answer(&request_id, Err(error));
-                    }
-                    _ => {}
-                },
-                Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event }) => {
-                    return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event });
-                }
-                // Nothing else happens: only connected peers are asked.
-                Poll::Ready(_) => {}
-                Poll::Pending => return Poll::Pending,
+    pub(crate) fn on_event(&mut self, event: ExchangeEvent<Request, Response>) {
+        let (id, answer) = match event {
+            ExchangeEvent::Message { message: Message::Response { request_id, response }, .. } => {
+                (request_id, Ok(response))
             }
+            ExchangeEvent::OutboundFailure { request_id, error, .. } => {
+                let error = match error {
+                    OutboundFailure::UnsupportedProtocols => AskError::Unsupported,
+                    OutboundFailure::Io(error) if is_refused(&error) => AskError::Unsupported,
+                    other => AskError::Lost(PeerText::new(other.to_string())),
+                };
+                (request_id, Err(error))
+            }
+            _ => return,
+        };
+        if let Some(reply) = self.0.remove(&id) {
+            let _ = reply.send(answer);
         }
     }
 }

@@ -32,7 +32,7 @@ use directory::{Directory, Member};
 use messages::{Path, Response};
 use record::{Guest, HostedActor};
 
-pub(crate) use ask::Asker;
+pub(crate) use ask::Asked;
 pub use ask::{AskError, Listing, list, next_digest, own, paths};
 pub(crate) use member::Behaviour;
 

@@ -212,15 +212,6 @@ impl NetworkBehaviour for GuardedKameo {
         self.kameo.on_swarm_event(event);
     }
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.kameo.handle_pending_inbound_connection(id, local, remote)
-    }
-
     fn handle_established_inbound_connection(
         &mut self,
         id: ConnectionId,

@@ -7,12 +7,16 @@ use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
     identity::Keypair,
     ping, relay,
+    request_response::ProtocolSupport,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
 use super::{boxed::Boxed, discovery::Discovery, keep_alive::KeepAlive, options::Options};
 use crate::{
-    cluster::{self, Cluster},
+    cluster::{
+        self, Cluster,
+        messages::{Exchange, exchange},
+    },
     hardening::{ConnectionLimits, GuardedKameo},
     nat::Circuits,
     protocol::{MAX_IN_FLIGHT, MAX_REQUEST_SIZE, STREAM_PROTOCOL},
@@ -33,7 +37,8 @@ pub(super) struct Behaviour {
     keep_alive: KeepAlive,
     pub(super) mdns: Toggle<Discovery>,
     pub(super) cluster: Toggle<Boxed<cluster::Behaviour>>,
-    pub(super) asker: Toggle<Boxed<cluster::Asker>>,
+    /// Asks members.
+    pub(super) asker: Toggle<Boxed<Exchange>>,
     pub(super) circuits: Toggle<Boxed<Circuits>>,
 }
 
@@ -82,7 +87,7 @@ impl Behaviour {
             keep_alive: KeepAlive::new(keep_alive),
             mdns: mdns.into(),
             cluster: cluster.map(Boxed).into(),
-            asker: options.asks_directories.then(|| Boxed(cluster::Asker::new())).into(),
+            asker: options.asks_directories.then(|| Boxed(exchange(ProtocolSupport::Outbound))).into(),
             circuits: relay.map(|client| Boxed(Circuits::new(key, client, punches, returns))).into(),
         };
         Ok((behaviour, handle))

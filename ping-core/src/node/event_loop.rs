@@ -10,7 +10,7 @@ use std::{
 
 use futures::{
     FutureExt, StreamExt,
-    future::{BoxFuture, pending},
+    future::{BoxFuture, OptionFuture},
     stream::FuturesUnordered,
 };
 use libp2p::{
@@ -39,7 +39,7 @@ use super::{
 use crate::{
     PeerText,
     address::without_peer,
-    cluster::AskError,
+    cluster::{AskError, Asked},
     hardening::LogLimit,
     nat::{CircuitsEvent, is_circuit},
     transport::Signs,
@@ -84,6 +84,8 @@ pub(super) struct EventLoop {
     rejections: LogLimit,
     accept_failures: LogLimit,
     reservations: Reservations,
+    /// What members are asked.
+    asked: Asked,
     /// Of a node that leaves relays: how it does without them.
     punching: Option<Punching>,
 }
@@ -109,6 +111,7 @@ impl EventLoop {
             rejections: LogLimit::default(),
             accept_failures: LogLimit::default(),
             reservations: Reservations::default(),
+            asked: Asked::default(),
             punching,
         }
     }
@@ -118,7 +121,7 @@ impl EventLoop {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some((peer, connection)) = self.suspects.next() => self.look_again(peer, connection),
-                step = next_step(&mut self.punching) => self.on_step(step),
+                Some(step) = OptionFuture::from(self.punching.as_mut().map(Punching::next)) => self.on_step(step),
                 command = inbox.recv() => match command {
                     Some(Command::Stop) | None => break,
                     Some(command) => self.on_command(command),
@@ -144,7 +147,7 @@ impl EventLoop {
             },
             Command::Close(id) => drop(self.swarm.close_connection(id)),
             Command::AskDirectory { peer, request, reply } => match self.swarm.behaviour_mut().asker.as_mut() {
-                Some(Boxed(asker)) => asker.ask(&peer, request, reply),
+                Some(Boxed(exchange)) => self.asked.ask(exchange, &peer, request, reply),
                 None => drop(reply.send(Err(AskError::Unsupported))),
             },
             Command::OpenStream { peer, connection, opening } => {
@@ -227,6 +230,7 @@ impl EventLoop {
             }
             SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(event)) => self.on_keep_alive(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(peers))) => self.on_discovered(peers),
+            SwarmEvent::Behaviour(BehaviourEvent::Asker(event)) => self.asked.on_event(*event),
             SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => self.tell(Event::Cluster(*event)),
             SwarmEvent::Behaviour(BehaviourEvent::Circuits(event)) => {
                 if let CircuitsEvent::Identify(event) = *event {
@@ -364,13 +368,5 @@ impl EventLoop {
             let event = self.swarm.select_next_some().await;
             self.on_event(event);
         }
-    }
-}
-
-/// The next step towards a direct connection, of a node that leaves relays.
-async fn next_step(punching: &mut Option<Punching>) -> Step {
-    match punching {
-        Some(punching) => punching.next().await,
-        None => pending().await,
     }
 }

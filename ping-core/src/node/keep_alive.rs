@@ -93,10 +93,6 @@ impl ConnectionHandler for Handler {
         if polled.is_pending() { self.0.poll(context) } else { polled }
     }
 
-    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Option<Self::ToBehaviour>> {
-        self.0.poll_close(context)
-    }
-
     fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
         self.0.on_behaviour_event(event);
     }

@@ -73,28 +73,9 @@ enum Task {
 
 /// The protocols of a member.
 #[derive(NetworkBehaviour)]
-#[behaviour(to_swarm = "ProtocolEvent")]
 pub(crate) struct Protocols {
     gossip: Gossip,
     exchange: Exchange,
-}
-
-#[allow(clippy::large_enum_variant, reason = "it is matched at once and never stored")]
-pub(crate) enum ProtocolEvent {
-    Gossip(gossipsub::Event),
-    Exchange(ExchangeEvent<Request, Response>),
-}
-
-impl From<gossipsub::Event> for ProtocolEvent {
-    fn from(event: gossipsub::Event) -> Self {
-        Self::Gossip(event)
-    }
-}
-
-impl From<ExchangeEvent<Request, Response>> for ProtocolEvent {
-    fn from(event: ExchangeEvent<Request, Response>) -> Self {
-        Self::Exchange(event)
-    }
 }
 
 type Action = ToSwarm<Event, THandlerInEvent<Protocols>>;
@@ -157,13 +138,13 @@ impl Behaviour {
         }
     }
 
-    fn on_protocol_event(&mut self, event: ProtocolEvent) {
+    fn on_protocol_event(&mut self, event: ProtocolsEvent) {
         match event {
-            ProtocolEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+            ProtocolsEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 self.on_heard(propagation_source, &message_id, &message.data);
             }
-            ProtocolEvent::Gossip(_) => {}
-            ProtocolEvent::Exchange(event) => match event {
+            ProtocolsEvent::Gossip(_) => {}
+            ProtocolsEvent::Exchange(event) => match event {
                 ExchangeEvent::Message { peer, message, .. } => match message {
                     Message::Request { request, request_id, channel } => {
                         self.on_request(peer, request, request_id, channel);
