@@ -6,6 +6,7 @@ mod target;
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap_complete::Shell;
 use ping_core::{
     ServerAddress, Transport,
     address::{self, IpVersion},
@@ -230,12 +231,27 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Show which members reach each other, and how fast
     Matrix(MatrixArgs),
+    /// Print the script that completes the options in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    Manual {
+        /// The folder to write them to
+        folder: PathBuf,
+    },
 }
 
 impl Args {
+    /// What the command line and the environment may say.
+    pub(crate) fn command_line() -> clap::Command {
+        program::from_environment(Self::command(), ENVIRONMENT)
+    }
+
     /// Reads the command line. If something is wrong with it, says so and ends the process.
     pub(crate) fn read() -> Self {
-        let matches = program::from_environment(Self::command(), ENVIRONMENT).get_matches();
+        let matches = Self::command_line().get_matches();
         // What does not match was reported by `get_matches`.
         let args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if let Err(wrong) = args.check() {

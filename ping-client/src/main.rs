@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Members(args)) => cluster::members(&args),
         Some(Command::Matrix(args)) => cluster::matrix(&args),
+        Some(Command::Completions { shell }) => done(program::print_completions(Args::command_line(), shell)),
+        Some(Command::Manual { folder }) => done(program::write_manual(Args::command_line(), &folder)),
         None => {
             let plan = plan::Plan::from(args);
             match &plan.several {
@@ -52,4 +54,8 @@ fn main() -> ExitCode {
         program::last_words("ping-client", &format_args!("{error:#}"));
         ExitCode::from(2)
     })
+}
+
+fn done(outcome: std::io::Result<()>) -> anyhow::Result<ExitCode> {
+    Ok(outcome.map(|()| ExitCode::SUCCESS)?)
 }

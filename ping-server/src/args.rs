@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
+use clap_complete::Shell;
 use libp2p::Multiaddr;
 use ping_core::{
     ServerAddress, address,
@@ -129,15 +130,29 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a relay, through which clients reach servers behind routers
     Relay(RelayArgs),
+    /// Print the script that completes the options in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    Manual {
+        /// The folder to write them to
+        folder: PathBuf,
+    },
 }
 
 impl Args {
     /// Reads the command line, and of the environment what it does not say. If something is wrong with it, says so and
     /// ends the process.
     pub(crate) fn read() -> Self {
-        let command = program::from_environment(Self::command(), "KAMEO_PING_SERVER_");
         // What does not match was reported by `get_matches`.
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+        Self::from_arg_matches(&Self::command_line().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// What the command line and the environment may say.
+    pub(crate) fn command_line() -> clap::Command {
+        program::from_environment(Self::command(), "KAMEO_PING_SERVER_")
     }
 
     /// What to log.

@@ -1,6 +1,6 @@
 //! The file of the server's identity.
 
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
 
 use anyhow::{Result, anyhow};
 use ping_core::keys::Identity;
@@ -33,7 +33,11 @@ pub(crate) fn path(path: Option<PathBuf>) -> Option<PathBuf> {
     path.or_else(|| default_path("identity.key"))
 }
 
-/// A file of `kameo-ping` in the state directory, or in the local data directory on systems without one.
+/// A file in the state directory that a service manager has made (`STATE_DIRECTORY`, systemd.exec(5)), or in that of the
+/// user, or in the local data directory on systems without one.
 fn default_path(name: &str) -> Option<PathBuf> {
-    Some(dirs::state_dir().or_else(dirs::data_local_dir)?.join("kameo-ping").join(name))
+    // It may have made several.
+    let of_service = env::var_os("STATE_DIRECTORY").and_then(|paths| env::split_paths(&paths).next());
+    let of_user = || Some(dirs::state_dir().or_else(dirs::data_local_dir)?.join("kameo-ping"));
+    Some(of_service.filter(|path| path.is_absolute()).or_else(of_user)?.join(name))
 }

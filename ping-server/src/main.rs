@@ -18,6 +18,7 @@ mod relay;
 mod relays;
 mod reports;
 mod server;
+mod service_manager;
 mod state;
 mod stop_on_eof;
 mod tls;
@@ -42,6 +43,12 @@ async fn main() -> ExitCode {
     let outcome = match program::init_logging(args.verbosity()) {
         Ok(()) => match args.command {
             Some(Command::Relay(args)) => relay::run(args).await,
+            Some(Command::Completions { shell }) => {
+                program::print_completions(args::Args::command_line(), shell).map_err(Into::into)
+            }
+            Some(Command::Manual { folder }) => {
+                program::write_manual(args::Args::command_line(), &folder).map_err(Into::into)
+            }
             None => server::run(args).await,
         },
         Err(error) => Err(error.into()),

@@ -21,7 +21,7 @@ use crate::{
     events::{Reporter, ServerEvent},
     greeting, identity,
     listen::{self, Plan},
-    memory,
+    memory, service_manager,
     stop_on_eof::end_of_input,
     tls::TlsArgs,
 };
@@ -121,13 +121,14 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
         warn!("Anyone may use this relay; name the servers that may with --relay-for");
     }
     // One for the whole time: each takes a thread.
-    let mut input = pin!(end_of_input(args.stop_on_eof));
+    let (mut input, mut watchdog) = (pin!(end_of_input(args.stop_on_eof)), pin!(service_manager::keep_watchdog()));
     let outcome = loop {
         let event = tokio::select! {
             event = relay.next() => event,
             failure = reporter.failed() => break Err(failure),
             () = signals.next() => break Ok(()),
             ended = &mut input => break ended,
+            never = &mut watchdog => match never {},
         };
         if let RelayEvent::Listening(address) = &event {
             if !listen::is_usable(address) {
@@ -142,12 +143,14 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
         // Each listener reports its first address at once.
         if !is_ready && listening.len() >= listeners {
             is_ready = true;
+            service_manager::ready();
             reporter.report(&ServerEvent::RelayReady { peer_id: peer });
             if !args.json {
                 greet(peer, &mut listening);
             }
         }
     };
+    service_manager::stopping();
     reporter.report(&ServerEvent::RelayStopped { circuits: relay.circuits() });
     reporter.finish();
     outcome

@@ -31,6 +31,7 @@ use crate::{
     rally::Rally,
     relays::{self, keep_place},
     reports::Reports,
+    service_manager,
     state::State,
     stop_on_eof::end_of_input,
     ways::{self, Way, Ways},
@@ -57,6 +58,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         // It may wait for its port.
         () = signals.next() => return Ok(()),
     };
+    service_manager::ready();
     let outcome = server.serve(&mut signals, args.stop_on_eof).await;
     server.stop(outcome, &mut signals, &args.name).await
 }
@@ -149,6 +151,7 @@ impl Server {
             () = keep_mapped(&mut self.mapper, &self.node, &self.ways) => Ok(()),
             ended = end_of_input(stop_on_eof) => ended,
             never = memory::give_back(|| self.node.released_memory()) => match never {},
+            never = service_manager::keep_watchdog() => match never {},
             reason = self.node.failed() => {
                 Err(anyhow!("the network task failed: {reason}. This is a bug; please report it."))
             }
@@ -161,6 +164,7 @@ impl Server {
 
     /// Stops in order; a second signal waits for nothing.
     async fn stop(mut self, outcome: Result<()>, signals: &mut StopSignals, name: &str) -> Result<()> {
+        service_manager::stopping();
         let (node, actor, count, state) = (self.node, &self.hosted.actor, &self.count, self.state.take());
         let unmapped = async {
             if let Some(mapper) = self.mapper.take() {

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use tracing::{Level, level_filters::LevelFilter, warn};
-use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata, level_filters::LevelFilter, warn};
+use tracing_subscriber::{Layer, filter::Targets, fmt, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::LineQueue;
 
@@ -63,11 +63,14 @@ pub fn init_logging(verbosity: Verbosity) -> io::Result<()> {
     };
     let targets = targets.with_target(RESULT, level);
     let targets = if verbosity == Verbosity::Steps { targets.with_target(STEP, Level::DEBUG) } else { targets };
+    let is_journal = is_journal();
     let layer = fmt::layer()
         .with_target(false)
         .with_ansi(stderr().is_terminal() && use_colour(env::var_os("NO_COLOR"), env::var_os("TERM")))
-        .with_writer(move || Line(queue.clone()))
+        .with_writer(Lines { queue, is_journal })
         .log_internal_errors(false);
+    // The journal has times and levels of its own.
+    let layer = if is_journal { layer.with_level(false).without_time().boxed() } else { layer.boxed() };
     tracing_subscriber::registry().with(targets).with(layer).init();
     if wrong {
         warn!("RUST_LOG is ignored: write it as debug, or as ping_core=debug,libp2p_swarm=info");
@@ -91,12 +94,56 @@ fn use_colour(no_color: Option<OsString>, term: Option<OsString>) -> bool {
     no_color.is_none_or(|value| value.is_empty()) && term.is_none_or(|term| term != "dumb")
 }
 
+/// Whether stderr is the journal of systemd: `JOURNAL_STREAM` names the file that it is then (systemd.exec(5)).
+#[cfg(unix)]
+fn is_journal() -> bool {
+    let Ok(stream) = rustix::fs::fstat(stderr()) else { return false };
+    let own = format!("{}:{}", stream.st_dev, stream.st_ino);
+    env::var("JOURNAL_STREAM").is_ok_and(|journal| journal == own)
+}
+
+#[cfg(not(unix))]
+fn is_journal() -> bool {
+    false
+}
+
+/// Where the subscriber writes.
+struct Lines {
+    queue: LineQueue,
+    is_journal: bool,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { queue: self.queue.clone(), priority: None }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line {
+        Line { priority: self.is_journal.then(|| priority(*meta.level())), ..self.make_writer() }
+    }
+}
+
+/// The level as the journal takes it in front of a line (sd-daemon(3)).
+fn priority(level: Level) -> &'static [u8] {
+    match level {
+        Level::ERROR => b"<3>",
+        Level::WARN => b"<4>",
+        Level::INFO => b"<6>",
+        _ => b"<7>",
+    }
+}
+
 /// A log line: the subscriber writes each with one call.
-struct Line(LineQueue);
+struct Line {
+    queue: LineQueue,
+    priority: Option<&'static [u8]>,
+}
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line.to_vec());
+        self.queue.push([self.priority.unwrap_or_default(), line].concat());
         Ok(line.len())
     }
 
