@@ -310,7 +310,7 @@ impl Args {
             return Err("--spread needs acknowledgements, which --mode tell does not have; use stream-tell".into());
         }
         if is_several && self.output.is_for_one_server() {
-            return Err("--csv, --report and --json-stream are for one server; give one target".into());
+            return Err("--csv, --report, --metrics and --json-stream are for one server; give one target".into());
         }
         self.output.check()
     }

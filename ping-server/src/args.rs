@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
@@ -8,7 +8,7 @@ use libp2p::Multiaddr;
 use ping_core::{
     ServerAddress, address,
     hardening::Limits,
-    program::{self, Verbosity, duration, long_version},
+    program::{self, Verbosity, duration, long_version, metrics::metrics_address},
     protocol::{DEFAULT_NAME, DEFAULT_PORT},
 };
 
@@ -111,6 +111,10 @@ pub(crate) struct Args {
     /// [default: 256MiB, or a quarter of this machine's memory if that is less]
     #[arg(long, value_name = "SIZE", value_parser = memory::parse)]
     pub(crate) max_memory: Option<u64>,
+
+    /// Serve figures for Prometheus at this port of loopback, or IP address and port
+    #[arg(long, value_name = "PORT|ADDRESS", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
 
     /// Print one line of JSON on stdout for every event
     #[arg(long)]

@@ -9,6 +9,7 @@ mod identity;
 mod listen;
 mod membership;
 mod memory;
+mod metrics;
 mod node_name;
 #[cfg(unix)]
 mod open_files;

@@ -14,6 +14,7 @@ use crate::{
     events::{PingReports, Reporter, ServerEvent},
     listen,
     membership::{self, Membership},
+    metrics::Metrics,
     visits::Visits,
     ways::{self, Verdict, Way, Ways},
 };
@@ -29,6 +30,7 @@ pub(crate) struct Reports {
     rally: Option<mpsc::UnboundedReceiver<ServerEvent<'static>>>,
     visits: Visits,
     ways: Option<Ways>,
+    metrics: Option<Metrics>,
     is_ready: bool,
 }
 
@@ -47,6 +49,7 @@ impl Reports {
             rally: None,
             visits: Visits::new(tally),
             ways: None,
+            metrics: None,
             is_ready: false,
         })
     }
@@ -92,6 +95,7 @@ impl Reports {
     }
 
     pub(crate) fn on_event(&mut self, event: &Event) {
+        self.metrics.iter().for_each(|metrics| metrics.on_event(event));
         match event {
             Event::Listening(address) if listen::is_usable(address) => {
                 let connection_address = listen::connection_address(address, self.ours);
@@ -137,12 +141,20 @@ impl Reports {
         }
     }
 
+    /// From now on, counts what happens in these figures, if there are any.
+    pub(crate) fn count(&mut self, metrics: Option<Metrics>) {
+        self.metrics = metrics;
+    }
+
     /// From now on, reports what becomes of these ways.
     pub(crate) fn follow(&mut self, ways: Ways) {
         self.ways = Some(ways);
     }
 
     fn on_way(&mut self, way: &Way) {
+        if let (Some(metrics), Way::Held { .. } | Way::Lost { .. }) = (&self.metrics, way) {
+            metrics.on_relay(matches!(way, Way::Held { .. }));
+        }
         match way {
             Way::Held { relay, .. } => {
                 self.reporter.report(&ServerEvent::RelayHeld { relay: *relay });

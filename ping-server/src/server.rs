@@ -27,7 +27,9 @@ use crate::{
     greeting, identity,
     listen::{self, Plan},
     membership::Membership,
-    memory, node_name,
+    memory,
+    metrics::Exporter,
+    node_name,
     rally::Rally,
     relays::{self, keep_place},
     reports::Reports,
@@ -77,6 +79,7 @@ struct Server {
     ways: mpsc::UnboundedSender<Way>,
     /// The ports that the router is to forward.
     mapper: Option<PortMapper>,
+    exporter: Exporter,
 }
 
 impl Server {
@@ -85,6 +88,7 @@ impl Server {
         let secret = args.secret.as_deref().map(secret::read).transpose();
         let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
         let plan = Plan::when_free(&args.listen, args.port, secret.is_some(), args.bind_timeout).await?;
+        let mut exporter = Exporter::bind(args.metrics).await?;
         let (state, count) = restore(args)?;
         let (streams, opened) = mpsc::unbounded_channel();
         let tally = Tally::default();
@@ -104,7 +108,9 @@ impl Server {
 
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
+        let metrics = exporter.observe(total.clone(), node.cluster());
         let mut reports = Reports::start(node.peer(), args.json, total, tally)?;
+        reports.count(metrics);
         match args.json {
             // An event says it.
             true => info!("Peer ID: {}", node.peer()),
@@ -122,13 +128,7 @@ impl Server {
             Some(cluster) if args.rally => Some(Rally::start(cluster.clone(), args.rounds, hitting).await),
             _ => None,
         };
-        let membership = node.cluster().map(|cluster| {
-            let actor = HostedActor::new(&args.name, &hosted.actor);
-            let actors = [actor].into_iter().chain(rally.as_ref().map(Rally::actor)).collect();
-            let identity = if args.ephemeral { None } else { identity::path(args.identity.clone()) };
-            let file = identity.map(|path| path.with_extension("members"));
-            Membership::start(cluster.clone(), actors, &args.join, file)
-        });
+        let membership = join(args, &node, &hosted, rally.as_ref());
         reports.ready(&args.name, &node_name, membership, rally.is_some().then_some(hits));
         let (ways, changes) = mpsc::unbounded_channel();
         reports.follow(Ways::new(node.peer(), &reachable, changes));
@@ -138,7 +138,7 @@ impl Server {
         early.iter().for_each(|event| reports.on_event(event));
         let relays = relays::by_identity(&args.relay_via);
         let mapper = args.map_port.then(|| PortMapper::new(listen::ports(&addresses)));
-        Ok(Self { node, events, hosted, count, state, reports, rally, relays, ways, mapper })
+        Ok(Self { node, events, hosted, count, state, reports, rally, relays, ways, mapper, exporter })
     }
 
     /// Reports events until something stops the server.
@@ -152,6 +152,7 @@ impl Server {
             ended = end_of_input(stop_on_eof) => ended,
             never = memory::give_back(|| self.node.released_memory()) => match never {},
             never = service_manager::keep_watchdog() => match never {},
+            never = self.exporter.serve() => match never {},
             reason = self.node.failed() => {
                 Err(anyhow!("the network task failed: {reason}. This is a bug; please report it."))
             }
@@ -199,6 +200,16 @@ fn restore(args: &Args) -> Result<(Option<State>, Count)> {
     let (state, count) = State::open(path)?;
     info!("Storing the count in {}, starting at {}", path.display(), *count.watch().borrow());
     Ok((Some(state), count))
+}
+
+/// The server's part in the cluster, with the actors that it hosts.
+fn join(args: &Args, node: &Node, hosted: &Hosted, rally: Option<&Rally>) -> Option<Membership> {
+    let cluster = node.cluster()?.clone();
+    let actor = HostedActor::new(&args.name, &hosted.actor);
+    let actors = [actor].into_iter().chain(rally.map(Rally::actor)).collect();
+    let identity = if args.ephemeral { None } else { identity::path(args.identity.clone()) };
+    let file = identity.map(|path| path.with_extension("members"));
+    Some(Membership::start(cluster, actors, &args.join, file))
 }
 
 /// Tells why others may not find a server that they should.

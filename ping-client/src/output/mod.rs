@@ -3,6 +3,7 @@
 //! To add a form, add its file, its option, and its line in [`Outputs::open`].
 
 mod csv;
+mod exporter;
 mod html;
 mod intervals;
 mod json;
@@ -16,13 +17,14 @@ mod window;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use intervals::{Intervals, To};
-use ping_core::program::{LineQueue, duration};
+use ping_core::program::{LineQueue, duration, metrics::metrics_address};
 
 pub(crate) use html::{Point, Run as ChartedRun, by_percentile, escape, over_time, rates, section, write_page};
 pub(crate) use json::SCHEMA;
@@ -60,6 +62,10 @@ pub(crate) struct OutputArgs {
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
+    /// Serve figures for Prometheus at this port of loopback, or IP address and port
+    #[arg(long, value_name = "PORT|ADDRESS", value_parser = metrics_address, hide_short_help = true)]
+    metrics: Option<SocketAddr>,
+
     /// Overwrite the files of --csv and --report
     #[arg(long, hide_short_help = true)]
     force: bool,
@@ -77,7 +83,7 @@ impl OutputArgs {
 
     /// Whether anything is wanted that is of one server.
     pub(crate) fn is_for_one_server(&self) -> bool {
-        self.csv.is_some() || self.report.is_some() || self.json_stream
+        self.csv.is_some() || self.report.is_some() || self.json_stream || self.metrics.is_some()
     }
 
     /// Whether the rows go to standard output.
@@ -155,6 +161,9 @@ impl Outputs {
             outputs.observers.push(Box::new(Intervals::new(every, To::Log)));
         }
         outputs.observers.extend(live);
+        if let Some(address) = args.metrics {
+            outputs.observers.push(Box::new(exporter::Exporter::serve(address)?));
+        }
         if let Some(path) = &args.csv {
             let out: Box<dyn Write> =
                 if args.is_csv_on_stdout() { Box::new(io::stdout()) } else { Box::new(create(path, args.force)?) };
@@ -234,10 +243,12 @@ impl Observer for Recorder<'_> {
 
     fn outage(&mut self, from: Instant, to: Instant) {
         self.figures.outage(from, to);
+        self.outputs.observers.iter_mut().for_each(|observer| observer.outage(from, to));
     }
 
     fn path(&mut self, now: Instant, path: pinger::Path) {
         self.figures.path(now, path);
+        self.outputs.observers.iter_mut().for_each(|observer| observer.path(now, path));
     }
 
     fn tick_every(&self) -> Option<Duration> {

@@ -21,6 +21,16 @@ pub(crate) enum PathKind {
 }
 
 impl PathKind {
+    /// As JSON and metrics name it.
+    pub(crate) fn json_name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Punched => "punched",
+            Self::Reversed => "reversed",
+            Self::Relayed => "relayed",
+        }
+    }
+
     /// As text names it.
     pub(crate) fn name(self) -> &'static str {
         match self {

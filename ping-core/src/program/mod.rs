@@ -5,6 +5,7 @@ mod environment;
 mod host;
 mod line_queue;
 mod logging;
+pub mod metrics;
 mod number;
 mod shell;
 mod signals;

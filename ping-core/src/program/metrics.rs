@@ -1,0 +1,206 @@
+//! `--metrics`: figures for Prometheus over HTTP, in the OpenMetrics form.
+//!
+//! - `/metrics`: the figures. They are read when they are asked for, and cost nothing before.
+//! - `/healthz`: 200, for as long as the program's thread works.
+//! - `/readyz`: 200 when the program does what it is there for, else 503.
+
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use tracing::{debug, info};
+
+/// How many connections are served at a time. A Prometheus has one.
+const MAX_CONNECTIONS: usize = 16;
+
+/// How long the head of a request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait after a connection could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Reads where metrics are served: an IP address and a port, or a port alone, of loopback.
+///
+/// # Errors
+///
+/// When it is neither.
+pub fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    port.or_else(|_| text.parse()).map_err(|_| "write a port, or an IP address and a port, such as 0.0.0.0:9464".into())
+}
+
+/// Serves the figures of a registry. Never ends.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    registry: Registry,
+    is_ready: impl Fn() -> bool + Clone + Send + Sync + 'static,
+) -> Infallible {
+    if let Ok(address) = listener.local_addr() {
+        info!("Metrics at http://{address}/metrics");
+    }
+    let registry = Arc::new(registry);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // The semaphore is never closed.
+        let place = places.clone().acquire_owned().await.ok();
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                debug!(%error, "cannot accept a connection for metrics");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let (registry, is_ready) = (registry.clone(), is_ready.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = respond(request.method(), request.uri().path(), &registry, &is_ready);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "a connection for metrics");
+            }
+            drop(place);
+        });
+    }
+}
+
+fn respond(method: &Method, path: &str, registry: &Registry, is_ready: impl Fn() -> bool) -> Response<Full<Bytes>> {
+    let (status, kind, body) = match (method, path) {
+        (&Method::GET, "/metrics") => {
+            let mut text = String::new();
+            match encode(&mut text, registry) {
+                Ok(()) => (StatusCode::OK, OPEN_METRICS, text),
+                Err(fmt::Error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the figures have no form\n".into()),
+            }
+        }
+        (&Method::GET, "/healthz") => (StatusCode::OK, TEXT, "ok\n".into()),
+        (&Method::GET, "/readyz") if is_ready() => (StatusCode::OK, TEXT, "ready\n".into()),
+        (&Method::GET, "/readyz") => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n".into()),
+        (&Method::GET, _) => (StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".into()),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n".into()),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// A figure that is read when it is asked for.
+pub struct Reading<F> {
+    /// Its name; the figures of this program begin with `kameo_ping_`.
+    pub name: &'static str,
+    /// What it is, without the full stop.
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub is_counter: bool,
+    /// Reads it.
+    pub read: F,
+}
+
+impl<F> fmt::Debug for Reading<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl<F: Fn() -> f64 + Send + Sync + 'static> Collector for Reading<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let kind = if self.is_counter { MetricType::Counter } else { MetricType::Gauge };
+        let figure = encoder.encode_descriptor(self.name, self.help, None::<&Unit>, kind)?;
+        match self.is_counter {
+            true => ConstCounter::new((self.read)()).encode(figure),
+            false => ConstGauge::new((self.read)()).encode(figure),
+        }
+    }
+}
+
+/// A registry with the figures that every process has, as far as the system tells.
+pub fn process_metrics() -> Registry {
+    let mut registry = Registry::default();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let mut gauge = |name, help, read: Box<dyn Fn() -> f64 + Send + Sync>| {
+        registry.register_collector(Box::new(Reading { name, help, is_counter: false, read }));
+    };
+    gauge("process_start_time_seconds", "When the process started, since 1970", Box::new(move || started));
+    #[cfg(target_os = "linux")]
+    {
+        gauge("process_resident_memory_bytes", "Resident memory", Box::new(linux::resident_memory));
+        gauge("process_open_fds", "Open file descriptors", Box::new(linux::open_files));
+    }
+    registry
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs;
+
+    /// Zero if the system does not tell.
+    pub(super) fn resident_memory() -> f64 {
+        let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = pages.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(0.0);
+        pages * rustix::param::page_size() as f64
+    }
+
+    pub(super) fn open_files() -> f64 {
+        // The folder itself is open while it is read.
+        fs::read_dir("/proc/self/fd").map_or(0, |files| files.count().saturating_sub(1)) as f64
+    }
+}
+
+/// Binds the address that metrics are served at.
+///
+/// # Errors
+///
+/// When the system refuses.
+pub async fn bind_metrics(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot serve metrics at {address}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_is_one_of_loopback() {
+        assert_eq!(metrics_address("9464"), Ok("127.0.0.1:9464".parse().unwrap()));
+        assert_eq!(metrics_address("[::]:1"), Ok("[::]:1".parse().unwrap()));
+        assert!(metrics_address("host:1").is_err() && metrics_address("99999").is_err());
+    }
+
+    #[test]
+    fn paths_and_methods_are_told_apart() {
+        let status = |method, path, is_ready| respond(&method, path, &process_metrics(), || is_ready).status().as_u16();
+        assert_eq!(status(Method::GET, "/metrics", false), 200);
+        assert_eq!((status(Method::GET, "/readyz", true), status(Method::GET, "/readyz", false)), (200, 503));
+        assert_eq!((status(Method::GET, "/", true), status(Method::POST, "/metrics", true)), (404, 405));
+    }
+}

@@ -1,0 +1,136 @@
+//! What Prometheus is told.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    time::Duration,
+};
+
+use ping_lab::{Process, Server, client_command, ping};
+
+/// The status and the body that a path has at an address, which a line of the log names.
+fn get(line: &str, path: &str) -> (String, String) {
+    let host = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+}
+
+/// The value of a metric with these labels, if it is there.
+fn value(body: &str, metric: &str) -> Option<f64> {
+    body.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[test]
+fn a_server_counts_its_pings_and_peers() {
+    let server = Server::with(&["--metrics", "0"]);
+    let line = server.process.log_with("Metrics at");
+    assert_eq!(get(&line, "/healthz").0, "200");
+    assert_eq!(get(&line, "/readyz").0, "200");
+    assert_eq!(get(&line, "/other").0, "404");
+    assert_eq!(ping(server.address("tcp"), &["-c", "7"]).code, Some(0));
+    assert_eq!(ping(server.address("quic-v1"), &["-c", "5", "--mode", "stream"]).code, Some(0));
+    server.process.event("client_disconnected");
+    server.process.event("client_disconnected");
+    let (status, body) = get(&line, "/metrics");
+    assert_eq!(status, "200");
+    for (metric, expected) in [
+        ("kameo_ping_pings_total", 12.0),
+        ("kameo_ping_members", 1.0),
+        ("kameo_ping_peers_connected_total{transport=\"tcp\"}", 1.0),
+        ("kameo_ping_peers_disconnected_total{transport=\"quic\"}", 1.0),
+        ("kameo_ping_peers{transport=\"tcp\"}", 0.0),
+        ("kameo_ping_connections_refused_total", 0.0),
+    ] {
+        assert_eq!(value(&body, metric), Some(expected), "{metric}: {body}");
+    }
+    assert!(body.ends_with("# EOF\n"), "{body}");
+}
+
+#[test]
+fn a_client_says_how_its_pings_go_while_it_pings() {
+    let server = Server::start();
+    let mut command = client_command(server.address("tcp"), &["-c", "0", "-i", "10ms", "--metrics", "0"]);
+    let client = Process::start(&mut command);
+    let line = client.log_with("Metrics at");
+    server.process.pings(10);
+    let (_, body) = get(&line, "/metrics");
+    assert_eq!(value(&body, "probe_success"), Some(1.0), "{body}");
+    assert!(value(&body, "kameo_ping_answered_total").unwrap() >= 9.0, "{body}");
+    assert!(value(&body, "kameo_ping_round_trip_seconds_count").unwrap() >= 9.0, "{body}");
+    assert_eq!(value(&body, "kameo_ping_path{kind=\"direct\",transport=\"tcp\"}"), Some(1.0), "{body}");
+    assert_eq!(get(&line, "/readyz").0, "200");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut command = Command::new(ping_lab::program("ping-server"));
+    command.args(["--ephemeral", "--listen", "/ip4/127.0.0.1/tcp/0", "--metrics", &port]);
+    let run = ping_lab::finish(&mut command);
+    assert!(run.code == Some(2) && run.stderr.contains("cannot serve metrics at 127.0.0.1:"), "{run}");
+}
+
+/// What a Prometheus answers to a query, once it has scraped what that is about.
+#[cfg(unix)]
+fn query(port: u16, query: &str) -> f64 {
+    let url = format!("GET /api/v1/query?query={query} HTTP/1.0\r\n\r\n");
+    for _ in 0..600 {
+        let mut answer = String::new();
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+            stream.write_all(url.as_bytes()).unwrap();
+            let _ = stream.read_to_string(&mut answer);
+        }
+        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        let value = serde_json::from_str::<serde_json::Value>(body).ok();
+        let value = value.and_then(|answer| answer["data"]["result"][0]["value"][1].as_str()?.parse().ok());
+        if let Some(value) = value {
+            return value;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("no answer to {query}")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_prometheus_scrapes_both_programs() {
+    if ping_lab::finish(Command::new("sh").args(["-c", "command -v prometheus"])).code != Some(0) {
+        eprintln!("skipped: there is no prometheus on this machine");
+        return;
+    }
+    let server = Server::with(&["--metrics", "0"]);
+    let of_server = server.process.log_with("Metrics at");
+    assert_eq!(ping(server.address("tcp"), &["-c", "42"]).code, Some(0));
+    server.process.pings(42);
+    let other = Server::start();
+    let mut command = client_command(other.address("tcp"), &["-c", "0", "-i", "10ms", "--metrics", "0"]);
+    let client = Process::start(&mut command);
+    let of_client = client.log_with("Metrics at");
+    let folder = tempfile::tempdir().unwrap();
+    let host = |line: &str| line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let targets = [host(&of_server), host(&of_client)];
+    let job = format!("{{job_name: ping, static_configs: [{{targets: {targets:?}}}]}}");
+    let config = format!("{{global: {{scrape_interval: 1s}}, scrape_configs: [{job}]}}");
+    let [data, file] = ["data", "prometheus.yml"].map(|name| ping_lab::file(folder.path(), name));
+    std::fs::write(&file, config).unwrap();
+    let mut port = ping_lab::Port::claim();
+    port.free_tcp();
+    let _prometheus = Process::start(Command::new("prometheus").args([
+        format!("--config.file={file}"),
+        format!("--storage.tsdb.path={data}"),
+        format!("--web.listen-address=127.0.0.1:{}", port.number),
+    ]));
+    assert!((query(port.number, "kameo_ping_pings_total") - 42.0).abs() < f64::EPSILON);
+    assert!((query(port.number, "probe_success") - 1.0).abs() < f64::EPSILON);
+    let median = "histogram_quantile(0.5,kameo_ping_round_trip_seconds_bucket)";
+    assert!(query(port.number, median) > 0.0);
+}

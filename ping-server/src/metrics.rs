@@ -1,0 +1,137 @@
+//! `--metrics`: what Prometheus learns of the server.
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::Result;
+use libp2p::Multiaddr;
+use ping_core::{
+    Event,
+    cluster::{Cluster, State},
+    program::metrics::{Reading, bind_metrics, process_metrics, serve_metrics},
+    transport::endpoint,
+};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tokio::{net::TcpListener, sync::watch};
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct By {
+    transport: String,
+}
+
+impl By {
+    fn of(address: &Multiaddr) -> Self {
+        // A client behind a relay has the relay's address.
+        let transport = endpoint(address).map_or("relay".into(), |(.., by)| by.to_string().to_lowercase());
+        Self { transport }
+    }
+}
+
+/// What is counted while it happens. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    peers: Family<By, Gauge>,
+    connected: Family<By, Counter>,
+    disconnected: Family<By, Counter>,
+    refused: Arc<AtomicU64>,
+    not_accepted: Arc<AtomicU64>,
+    relays: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn on_event(&self, event: &Event) {
+        match event {
+            Event::PeerConnected { address, .. } => {
+                let by = By::of(address);
+                self.connected.get_or_create(&by).inc();
+                self.peers.get_or_create(&by).inc();
+            }
+            Event::PeerDisconnected { address, .. } => {
+                let by = By::of(address);
+                self.disconnected.get_or_create(&by).inc();
+                self.peers.get_or_create(&by).dec();
+            }
+            // These say how often it has happened so far.
+            Event::Refused { count, .. } => self.refused.store(*count, Ordering::Relaxed),
+            Event::AcceptFailed { count, .. } => self.not_accepted.store(*count, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn on_relay(&self, is_held: bool) {
+        if is_held {
+            self.relays.inc()
+        } else {
+            self.relays.dec()
+        };
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("kameo_ping_peers", "Connected peers: clients, members and relays", self.peers.clone());
+        registry.register("kameo_ping_peers_connected", "Peers that connected", self.connected.clone());
+        registry.register("kameo_ping_peers_disconnected", "Peers that disconnected", self.disconnected.clone());
+        registry.register("kameo_ping_relays", "Relays that hold a place for the server", self.relays.clone());
+        for (name, help, count) in [
+            ("kameo_ping_connections_refused", "Connections above a limit, or not allowed", &self.refused),
+            ("kameo_ping_accept_failures", "Connections that the system could not accept", &self.not_accepted),
+        ] {
+            let count = count.clone();
+            let read = move || count.load(Ordering::Relaxed) as f64;
+            registry.register_collector(Box::new(Reading { name, help, is_counter: true, read }));
+        }
+    }
+}
+
+/// The figures of a server, and where they are served.
+#[derive(Debug)]
+pub(crate) struct Exporter(Option<(TcpListener, Registry)>);
+
+impl Exporter {
+    /// Binds the address, if there is one. Fails if the system refuses.
+    pub(crate) async fn bind(address: Option<SocketAddr>) -> Result<Self> {
+        let Some(address) = address else { return Ok(Self(None)) };
+        Ok(Self(Some((bind_metrics(address).await?, process_metrics()))))
+    }
+
+    /// Adds the figures of the server: its count, its cluster, and what is counted from now on, if anybody asks.
+    pub(crate) fn observe(&mut self, total: watch::Receiver<u64>, cluster: Option<&Cluster>) -> Option<Metrics> {
+        let Self(Some((_, registry))) = self else { return None };
+        registry.register_collector(Box::new(Reading {
+            name: "kameo_ping_pings",
+            help: "Pings that the actor has counted, those before a restart included if they are stored",
+            is_counter: true,
+            read: move || *total.borrow() as f64,
+        }));
+        if let Some(cluster) = cluster.cloned() {
+            registry.register_collector(Box::new(Reading {
+                name: "kameo_ping_members",
+                help: "Members of the cluster that are there, this one included",
+                is_counter: false,
+                read: move || cluster.members().iter().filter(|member| member.state == State::Alive).count() as f64,
+            }));
+        }
+        let metrics = Metrics::default();
+        metrics.register(registry);
+        Some(metrics)
+    }
+
+    /// Serves them. Never ends.
+    pub(crate) async fn serve(&mut self) -> Infallible {
+        match self.0.take() {
+            // The server is ready when it begins to serve.
+            Some((listener, registry)) => serve_metrics(listener, registry, || true).await,
+            None => pending().await,
+        }
+    }
+}
