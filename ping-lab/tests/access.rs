@@ -23,6 +23,33 @@ fn secret(folder: &Path, name: &str, digit: &str) -> String {
     private_file(folder, name, &format!("/key/swarm/psk/1.0.0/\n/base16/\n{}\n", digit.repeat(64)))
 }
 
+#[cfg(unix)]
+#[test]
+fn a_server_reads_again_who_may_connect_and_keeps_those_who_still_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| file(folder.path(), name));
+    let id = |path: &str| client(&["id", "--identity", path]).stdout.trim().to_owned();
+    let (first_id, second_id) = (id(&first), id(&second));
+    let list = private_file(folder.path(), "list", &first_id);
+    let server = Server::with(&["--allow", &list]);
+    let address = server.address("tcp");
+    let pinging = Process::start(&mut client_command(address, &["--identity", &first, "-c", "0", "-i", "10ms"]));
+    server.process.two_pings();
+    let read_again = |content: &str| {
+        fs::write(&list, content).unwrap();
+        server.process.signal("HUP");
+        server.process.log_with("--allow")
+    };
+    assert!(read_again("rubbish").contains("--allow stays as it was"));
+    assert!(read_again(&format!("{first_id}\n{second_id}\n")).contains("2 identities may connect"));
+    assert_eq!(ping(address, &["--identity", &second, "-c", "1"]).code, Some(0));
+    let result = ping_lab::result_of(pinging);
+    assert_eq!(result["reconnects"]["count"], 0, "{result}");
+    read_again(&second_id);
+    assert_eq!(ping(address, &["--identity", &first, "-c", "1", "--find-timeout", "2s"]).code, Some(2));
+    assert_eq!(ping(address, &["--identity", &second, "-c", "1"]).code, Some(0));
+}
+
 #[test]
 fn a_server_lets_in_those_it_is_told_to_and_the_others_learn_the_cause() {
     let folder = tempfile::tempdir().unwrap();

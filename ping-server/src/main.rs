@@ -17,6 +17,7 @@ mod port_holder;
 mod rally;
 mod relay;
 mod relays;
+mod reload;
 mod reports;
 mod server;
 mod service_manager;

@@ -14,7 +14,7 @@ use ping_core::{
     keys::secret,
     nat::{MappingEvent, PortMapper},
     node::is_mdns_port_taken,
-    program::{RESULT, StopSignals},
+    program::{Hangups, RESULT, StopSignals},
     protocol::About,
     stream,
 };
@@ -32,6 +32,7 @@ use crate::{
     node_name,
     rally::Rally,
     relays::{self, keep_place},
+    reload::reload_allowed,
     reports::Reports,
     service_manager,
     state::State,
@@ -49,7 +50,9 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
 /// Runs the server until a signal, or on request the end of its standard input, stops it. Fails if it cannot start, or
 /// can no longer do its work; the text names the cause and the help.
 pub(crate) async fn run(args: Args) -> Result<()> {
-    let mut signals = StopSignals::new().context("cannot handle signals")?;
+    let signals =
+        if args.allow.is_empty() { StopSignals::new().map(|it| (it, None)) } else { StopSignals::without_hangup() };
+    let (mut signals, mut hangups) = signals.context("cannot handle signals")?;
     #[cfg(unix)]
     crate::open_files::raise_limit(args.max_connections);
     // The identity stays locked while the server runs.
@@ -61,7 +64,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         () = signals.next() => return Ok(()),
     };
     service_manager::ready();
-    let outcome = server.serve(&mut signals, args.stop_on_eof).await;
+    let outcome = server.serve(&args, &mut signals, hangups.as_mut()).await;
     server.stop(outcome, &mut signals, &args.name).await
 }
 
@@ -142,14 +145,15 @@ impl Server {
     }
 
     /// Reports events until something stops the server.
-    async fn serve(&mut self, signals: &mut StopSignals, stop_on_eof: bool) -> Result<()> {
+    async fn serve(&mut self, args: &Args, signals: &mut StopSignals, hangups: Option<&mut Hangups>) -> Result<()> {
         tokio::select! {
             failure = self.reports.run(&mut self.events) => Err(failure),
             () = signals.next() => Ok(()),
             () = play(&mut self.rally) => Ok(()),
             () = keep_places(&self.node, &self.relays, &self.ways) => Ok(()),
             () = keep_mapped(&mut self.mapper, &self.node, &self.ways) => Ok(()),
-            ended = end_of_input(stop_on_eof) => ended,
+            ended = end_of_input(args.stop_on_eof) => ended,
+            never = reload_allowed(hangups, &self.node, || allowed_with_relays(args)) => match never {},
             never = memory::give_back(|| self.node.released_memory()) => match never {},
             never = service_manager::keep_watchdog() => match never {},
             never = self.exporter.serve() => match never {},

@@ -1,9 +1,10 @@
 //! The protocols that a node runs.
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use kameo::remote;
 use libp2p::{
+    PeerId,
     allow_block_list::{self, AllowedPeers, BlockedPeers},
     identity::Keypair,
     ping, relay,
@@ -43,6 +44,18 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
+    /// Lets these peers connect and no others, if the node restricts who may.
+    pub(super) fn allow(&mut self, peers: &HashSet<PeerId>) {
+        let Some(allowed) = self.allowed.as_mut() else { return };
+        let gone: Vec<_> = allowed.allowed_peers().difference(peers).copied().collect();
+        for peer in gone {
+            allowed.disallow_peer(peer);
+        }
+        for peer in peers {
+            allowed.allow_peer(*peer);
+        }
+    }
+
     /// Composes the protocols of the node with this key, and the handle of its cluster if it is to be a member.
     ///
     /// # Errors

@@ -163,6 +163,7 @@ impl EventLoop {
                 // This also gives up the dials in progress.
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
+            Command::Allow(peers) => self.swarm.behaviour_mut().allow(&peers),
             Command::Stop => {}
         }
     }

@@ -17,6 +17,7 @@ mod punching;
 mod reservations;
 
 use std::{
+    collections::HashSet,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -174,6 +175,7 @@ enum Command {
     AddExternalAddress(Multiaddr),
     Disconnect(PeerId),
     Block(PeerId),
+    Allow(HashSet<PeerId>),
     Stop,
 }
 
@@ -363,6 +365,12 @@ impl Node {
     /// Closes every connection to a peer, and allows no more.
     pub fn block(&self, peer: PeerId) {
         let _ = self.commands.send(Command::Block(peer));
+    }
+
+    /// From now on, lets these peers connect and no others, whose connections are closed. For a node that
+    /// [`Options::allowed`] restricts.
+    pub fn allow(&self, peers: HashSet<PeerId>) {
+        let _ = self.commands.send(Command::Allow(peers));
     }
 
     /// Closes every connection in order, and stops the node.

@@ -20,7 +20,7 @@ pub use line_queue::LineQueue;
 pub use logging::{RESULT, STEP, Verbosity, flush_log, init_logging, last_words, print_line, set_status};
 pub use number::{count, size};
 pub use shell::{print_completions, write_manual};
-pub use signals::StopSignals;
+pub use signals::{Hangups, StopSignals};
 pub use small_file::{decode, open_regular, read_file, read_small_file};
 pub use timestamp::datable;
 pub use version::long_version;

@@ -26,10 +26,33 @@ impl StopSignals {
     /// When the system does not let them be handled.
     #[cfg(unix)]
     pub fn new() -> io::Result<Self> {
-        let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
-        if !ignores_hangup() {
-            kinds.push(SignalKind::hangup());
-        }
+        let hangup = (!ignores_hangup()).then(SignalKind::hangup);
+        Self::of([SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup))
+    }
+
+    /// The same for a program to which a SIGHUP means something else: [`Hangups`], where there are any.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not let them be handled.
+    #[cfg(unix)]
+    pub fn without_hangup() -> io::Result<(Self, Option<Hangups>)> {
+        let signals = Self::of([SignalKind::interrupt(), SignalKind::terminate()])?;
+        Ok((signals, Some(Hangups(signal(SignalKind::hangup())?))))
+    }
+
+    /// The same for a program to which a SIGHUP means something else: [`Hangups`], where there are any.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not let them be handled.
+    #[cfg(windows)]
+    pub fn without_hangup() -> io::Result<(Self, Option<Hangups>)> {
+        Ok((Self::new()?, None))
+    }
+
+    #[cfg(unix)]
+    fn of(kinds: impl IntoIterator<Item = SignalKind>) -> io::Result<Self> {
         Ok(Self { signals: kinds.into_iter().map(signal).collect::<io::Result<_>>()? })
     }
 
@@ -59,6 +82,20 @@ impl StopSignals {
             _ = ctrl_break.recv() => {}
             _ = ctrl_close.recv() => {}
         }
+    }
+}
+
+/// The SIGHUPs that a program gets.
+#[derive(Debug)]
+pub struct Hangups(#[cfg(unix)] Signal);
+
+impl Hangups {
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        let _ = self.0.recv().await;
+        #[cfg(windows)]
+        std::future::pending().await
     }
 }
 
