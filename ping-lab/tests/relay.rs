@@ -53,6 +53,14 @@ fn a_server_is_reached_through_a_relay_by_its_ticket_in_every_mode() {
         run.stdout.contains(&circuit[..circuit.rfind("/p2p/").unwrap()]) && run.stdout.contains(&server.peer),
         "{run}"
     );
+    #[cfg(unix)]
+    {
+        // The relay is no client.
+        server.process.signal("TERM");
+        let relay = format!("\"peer_id\":\"{}\"", address.rsplit('/').next().unwrap());
+        let said: Vec<_> = std::iter::from_fn(|| server.process.line()).collect();
+        assert!(said.iter().all(|line| !line.contains(&relay)), "{said:?}");
+    }
 }
 
 #[test]

@@ -121,10 +121,11 @@ impl Reports {
             Event::PeerDisconnected { peer, address } if self.is_client(peer) => {
                 // Its pings are reported before its end.
                 self.report_pings();
-                let (connected_s, pings) = self.visits.end(peer);
-                let event = ServerEvent::ClientDisconnected { peer_id: *peer, address, connected_s, pings };
-                if self.clients.admits(&event) {
-                    self.reporter.report(&event);
+                if let Some((connected_s, pings)) = self.visits.end(peer) {
+                    let event = ServerEvent::ClientDisconnected { peer_id: *peer, address, connected_s, pings };
+                    if self.clients.admits(&event) {
+                        self.reporter.report(&event);
+                    }
                 }
             }
             Event::Cluster(event) => {

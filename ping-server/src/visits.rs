@@ -33,10 +33,12 @@ impl Visits {
         self.visits.insert(peer, Visit { since: Instant::now(), pings: 0 });
     }
 
-    /// A client has disconnected. Returns for how many seconds it was connected, and how many pings it sent.
-    pub(crate) fn end(&mut self, peer: &PeerId) -> (f64, u64) {
+    /// A peer has disconnected. Returns for how many seconds it was connected, and how many pings it sent, if it was a
+    /// client.
+    pub(crate) fn end(&mut self, peer: &PeerId) -> Option<(f64, u64)> {
         self.add();
-        self.visits.remove(peer).map_or((0.0, 0), |visit| (visit.since.elapsed().as_secs_f64(), visit.pings))
+        let visit = self.visits.remove(peer)?;
+        Some((visit.since.elapsed().as_secs_f64(), visit.pings))
     }
 
     /// Who sent pings since the last time, those with the most first.
