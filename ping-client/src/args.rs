@@ -196,6 +196,7 @@ Examples:
   ping-client HOST --rate 1k --max-p99 5ms     fail (exit code 3) if the p99 exceeds 5 ms
   ping-client ANY --all                        every member of a cluster
   ping-client doctor HOST                      which step fails, and why
+  ping-client completions bash                 what completes the options in a shell
 
 Exit codes:
   0  a pong arrived; with both -c and -w, every pong
@@ -232,11 +233,13 @@ pub(crate) enum Command {
     /// Show which members reach each other, and how fast
     Matrix(MatrixArgs),
     /// Print the script that completes the options in a shell
+    #[command(hide = true)]
     Completions {
         /// The shell
         shell: Shell,
     },
     /// Write the manual pages
+    #[command(hide = true)]
     Manual {
         /// The folder to write them to
         folder: PathBuf,

@@ -135,11 +135,13 @@ pub(crate) enum Command {
     /// Run a relay, through which clients reach servers behind routers
     Relay(RelayArgs),
     /// Print the script that completes the options in a shell
+    #[command(hide = true)]
     Completions {
         /// The shell
         shell: Shell,
     },
     /// Write the manual pages
+    #[command(hide = true)]
     Manual {
         /// The folder to write them to
         folder: PathBuf,
