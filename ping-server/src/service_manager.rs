@@ -2,8 +2,6 @@
 
 use std::{convert::Infallible, future::pending};
 
-use tracing::debug;
-
 /// The server can be reached.
 pub(crate) fn ready() {
     #[cfg(unix)]
@@ -31,6 +29,6 @@ pub(crate) async fn keep_watchdog() -> Infallible {
 #[cfg(unix)]
 fn tell(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "the service manager hears nothing");
+        tracing::debug!(%error, "the service manager hears nothing");
     }
 }

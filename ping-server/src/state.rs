@@ -191,10 +191,9 @@ fn put(write: &WriteTransaction, entry: &Entry) -> Result<(), redb::Error> {
 #[allow(clippy::panic, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use ping_core::{
-        actor::host,
-        protocol::{Ping, Verdict},
-    };
+    use ping_core::protocol::Verdict;
+    #[cfg(unix)]
+    use ping_core::{actor::host, protocol::Ping};
     use std::sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
