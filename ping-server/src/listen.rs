@@ -87,6 +87,7 @@ impl Plan {
     /// Only these addresses, which a pre-shared key must be able to make private if the server is. Fails if it cannot
     /// listen on one of them.
     fn explicit(addresses: Vec<Multiaddr>, is_private: bool) -> Result<Self> {
+        let mut used = BTreeSet::new();
         for address in &addresses {
             let (ip, port, transport) = endpoint(address).ok_or_else(|| {
                 anyhow!(
@@ -101,6 +102,10 @@ impl Plan {
                 );
             }
             transport.try_bind(SocketAddr::new(ip, port)).map_err(|error| explain(address, &error))?;
+            // Two listeners on one TCP port would get each other's clients.
+            if port != 0 && !used.insert((ip, port, transport == Transport::Quic)) {
+                bail!("cannot listen on {address}: another --listen has that port. Choose another port.");
+            }
         }
         Ok(Self { addresses })
     }

@@ -124,7 +124,9 @@ async fn reserve(
     let (place, connection) = dial_first(node, &ways, failure).await?;
     let (server, ip, transport) = ways[place];
     let address = server.multiaddr_at(ip, transport);
-    let reservation = node.reserve(circuit(&address, connection.peer)).await?;
+    let reserved = node.reserve(circuit(&address, connection.peer)).await;
+    // The next attempt makes another connection, and a relay takes some of each peer.
+    let reservation = reserved.inspect_err(|_| node.disconnect(connection.peer))?;
     // First the one that works.
     let (before, rest) = ways.split_at(place);
     let mut addresses: Vec<Multiaddr> = Vec::new();

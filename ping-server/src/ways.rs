@@ -78,18 +78,17 @@ impl Ways {
 
     /// A relay has tried to get to the server. Behind some routers each connection has another port, which is no news.
     pub(crate) fn on_tested(&mut self, address: &Multiaddr, is_reached: bool) -> Verdict {
-        let kind = endpoint(address).map(|(ip, _, transport)| (transport, ip.is_ipv4()));
-        let is_known = match kind {
-            Some(_) if is_reached => self.reached.contains(address),
-            Some(kind) => self.not_reached.contains(&kind),
-            None => true,
-        };
-        match (is_known, kind) {
-            (false, Some(_)) if is_reached => self.reached.push(address.clone()),
-            (false, Some(kind)) => self.not_reached.push(kind),
-            _ => return Verdict::Known,
+        let kind_of = |address: &Multiaddr| endpoint(address).map(|(ip, _, transport)| (transport, ip.is_ipv4()));
+        let Some(kind) = kind_of(address) else { return Verdict::Known };
+        let before = (self.reached.contains(address), self.not_reached.contains(&kind));
+        // Where it was reached by the same transport before, it is no more.
+        self.reached.retain(|known| kind_of(known) != Some(kind));
+        self.not_reached.retain(|known| *known != kind);
+        match is_reached {
+            true => self.reached.push(address.clone()),
+            false => self.not_reached.push(kind),
         }
-        Verdict::New
+        if before == (is_reached, !is_reached) { Verdict::Known } else { Verdict::New }
     }
 
     /// The ticket, if there is a way that the server's addresses do not name.

@@ -17,18 +17,15 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::reachability::{self, Answer, PART_TIMEOUT};
+use super::reachability::{self, Answer, MAX_ADDRESSES, PART_TIMEOUT};
 use crate::{
     stream::{Ended, Inbound, behaviour::Behaviour as Streams},
     transport::{Transport, endpoint},
 };
 
-/// How many nodes are dialed at a time, and of one peer.
+/// How many nodes are dialed at a time, and at one IP address.
 const MAX_DIALS: usize = 64;
-const MAX_DIALS_PER_PEER: usize = 2;
-
-/// How many of the addresses in a question are looked at.
-const MAX_ADDRESSES: usize = 8;
+const MAX_DIALS_PER_HOST: usize = 8;
 
 /// The protocols of the questions and of the dials.
 #[derive(NetworkBehaviour)]
@@ -108,16 +105,21 @@ impl DialBacks {
     }
 
     fn on_question(&mut self, question: Question) -> Option<DialOpts> {
-        let of_peer = self.dials.values().filter(|(other, _)| other.peer == question.peer).count();
-        if self.dials.len() >= MAX_DIALS || of_peer >= MAX_DIALS_PER_PEER {
-            self.answer(question, 0, Answer::Rejected);
-            return None;
-        }
         let hosts = self.hosts.values().filter(|(peer, _)| *peer == question.peer).map(|(_, host)| *host);
         let Some((place, address)) = dialable(&question.addresses, &hosts.collect::<Vec<_>>()) else {
             self.answer(question, 0, Answer::Refused);
             return None;
         };
+        // An identity costs nothing, so the limit is that of its host.
+        let host = endpoint(&address).map(|(ip, ..)| ip);
+        let of_host = |(question, place): &&(Question, usize)| {
+            question.addresses.get(*place).and_then(endpoint).map(|(ip, ..)| ip) == host
+        };
+        let of_host = self.dials.values().filter(of_host).count();
+        if self.dials.len() >= MAX_DIALS || of_host >= MAX_DIALS_PER_HOST {
+            self.answer(question, place, Answer::Rejected);
+            return None;
+        }
         let options = DialOpts::peer_id(question.peer).addresses(vec![address]).condition(PeerCondition::Always);
         // The router of the node knows the port that the relay listens on.
         let options = options.allocate_new_port().build();
@@ -151,6 +153,11 @@ impl DialBacks {
         let back = timeout(PART_TIMEOUT, back);
         self.steps.push(back.map(move |said| Step::Returned(id, matches!(said, Ok(Ok(()))))).boxed());
         false
+    }
+
+    /// Whether a peer has connected again after this connection.
+    pub(super) fn has_later(&self, peer: &PeerId, than: ConnectionId) -> bool {
+        self.hosts.iter().any(|(id, (other, _))| other == peer && *id > than)
     }
 
     pub(super) fn on_closed(&mut self, id: ConnectionId) {
@@ -188,7 +195,7 @@ fn dialable(addresses: &[Multiaddr], hosts: &[IpAddr]) -> Option<(usize, Multiad
     Some((place, addresses[place].clone()))
 }
 
-async fn read(Inbound { peer, mut stream, place }: Inbound) -> io::Result<Question> {
+async fn read(Inbound { peer, mut stream, place, .. }: Inbound) -> io::Result<Question> {
     let (addresses, nonce) =
         timeout(PART_TIMEOUT, reachability::question(&mut stream)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     Ok(Question { peer, stream, _place: place, nonce, addresses })

@@ -5,14 +5,14 @@
 //! router knows, and says the number there; then it answers. It dials no host but the one that asks.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, hash_map::Entry},
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::{AsyncRead, AsyncWrite};
-use libp2p::{Multiaddr, StreamProtocol};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use prost::Message;
 use tokio::time::timeout;
 
@@ -27,11 +27,14 @@ pub(crate) const RETURN: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2
 /// How long an answer may take. A router that drops what comes unasked sends none to the relay.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// How many of the addresses in a question are looked at.
+pub(super) const MAX_ADDRESSES: usize = 8;
+
 /// How long each of its parts may take.
 pub(super) const PART_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The numbers that relays may come back with.
-pub(crate) type Nonces = Arc<Mutex<HashSet<u64>>>;
+/// The numbers that relays may come back with, and which relay with which.
+pub(crate) type Nonces = Arc<Mutex<HashMap<u64, PeerId>>>;
 
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
@@ -104,7 +107,7 @@ pub(super) enum Answer {
     Reached,
 }
 
-/// Asks whether this node is reached at an address. `None` if the relay does not say.
+/// Asks a relay whether this node is reached at an address. `None` if it does not say.
 ///
 /// # Errors
 ///
@@ -112,10 +115,10 @@ pub(super) enum Answer {
 pub(crate) async fn ask(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     address: &Multiaddr,
-    nonces: &Nonces,
+    (relay, nonces): (PeerId, &Nonces),
 ) -> io::Result<Option<bool>> {
     let nonce = fastrand::u64(..);
-    lock(nonces).insert(nonce);
+    lock(nonces).insert(nonce, relay);
     let question = async {
         let request = DialRequest { addresses: vec![address.to_vec()], nonce };
         send(&mut stream, &Envelope { request: Some(request), response: None }).await?;
@@ -124,7 +127,7 @@ pub(crate) async fn ask(
     };
     let answer = timeout(ANSWER_TIMEOUT, question).await;
     // It is taken when the relay comes back.
-    let came_back = !lock(nonces).remove(&nonce);
+    let came_back = lock(nonces).remove(&nonce).is_none();
     let answer = answer.map_err(|_| io::ErrorKind::TimedOut)??;
     Ok(match (answer.status(), answer.dial()) {
         (Status::Ok, DialStatus::Ok) => Some(came_back),
@@ -133,15 +136,19 @@ pub(crate) async fn ask(
     })
 }
 
-/// Hears the number of a relay that comes back.
+/// Hears the number of a relay that comes back, on a connection that it has made.
 ///
 /// # Errors
 ///
-/// When this node has not asked with that number.
-pub(crate) async fn hear(mut stream: impl AsyncRead + AsyncWrite + Unpin, nonces: &Nonces) -> io::Result<()> {
+/// When this node has not asked that relay with that number.
+pub(crate) async fn hear(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    (relay, nonces): (PeerId, &Nonces),
+) -> io::Result<()> {
     let DialBack { nonce } = receive(&mut stream).await?;
-    if !lock(nonces).remove(&nonce) {
-        return Err(invalid("nobody asked with that number"));
+    match lock(nonces).entry(nonce) {
+        Entry::Occupied(asked) if *asked.get() == relay => drop(asked.remove()),
+        _ => return Err(invalid("that relay was not asked with that number")),
     }
     send(&mut stream, &DialBackResponse { status: 0 }).await
 }
@@ -150,7 +157,7 @@ pub(crate) async fn hear(mut stream: impl AsyncRead + AsyncWrite + Unpin, nonces
 pub(super) async fn question(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<Multiaddr>, u64)> {
     let envelope: Envelope = receive(stream).await?;
     let request = envelope.request.ok_or_else(|| invalid("the message is of another kind"))?;
-    let addresses = request.addresses.into_iter().map(Multiaddr::try_from);
+    let addresses = request.addresses.into_iter().take(MAX_ADDRESSES).map(Multiaddr::try_from);
     // What is no address keeps its place.
     Ok((addresses.map(|address| address.unwrap_or_else(|_| Multiaddr::empty())).collect(), request.nonce))
 }
@@ -174,7 +181,7 @@ pub(super) async fn come_back(mut stream: impl AsyncRead + AsyncWrite + Unpin, n
     receive::<DialBackResponse>(&mut stream).await.map(drop)
 }
 
-fn lock(nonces: &Nonces) -> std::sync::MutexGuard<'_, HashSet<u64>> {
+fn lock(nonces: &Nonces) -> std::sync::MutexGuard<'_, HashMap<u64, PeerId>> {
     // Nothing between the steps of a change can panic.
     nonces.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -189,7 +196,7 @@ mod tests {
     async fn verdict(comes_back: bool, said: Answer) -> Option<bool> {
         let address: Multiaddr = "/ip4/198.51.100.1/tcp/1".parse().unwrap();
         let (node, relay) = tokio::io::duplex(1024);
-        let nonces = Nonces::default();
+        let (nonces, asked) = (Nonces::default(), PeerId::random());
         let serve = async {
             let mut relay = relay.compat();
             let (addresses, nonce) = question(&mut relay).await.unwrap();
@@ -197,21 +204,25 @@ mod tests {
             if comes_back {
                 let (there, here) = tokio::io::duplex(1024);
                 let wrong = nonce.wrapping_add(1);
-                let (heard, came) = tokio::join!(hear(here.compat(), &nonces), come_back(there.compat(), wrong));
-                assert!(heard.is_err() && came.is_err());
-                let (there, here) = tokio::io::duplex(1024);
-                let (heard, came) = tokio::join!(hear(here.compat(), &nonces), come_back(there.compat(), nonce));
-                heard.and(came).unwrap();
+                let heard = hear(here.compat(), (asked, &nonces));
+                let (heard, came) = tokio::join!(heard, come_back(there.compat(), wrong));
+                assert!(heard.is_err() && came.is_err(), "another number");
+                for (relay, is_heard) in [(PeerId::random(), false), (asked, true)] {
+                    let (there, here) = tokio::io::duplex(1024);
+                    let heard = hear(here.compat(), (relay, &nonces));
+                    let (heard, came) = tokio::join!(heard, come_back(there.compat(), nonce));
+                    assert_eq!((heard.is_ok(), came.is_ok()), (is_heard, is_heard));
+                }
             }
             answer(&mut relay, 0, said).await.unwrap();
         };
-        tokio::join!(ask(node.compat(), &address, &nonces), serve).0.unwrap()
+        tokio::join!(ask(node.compat(), &address, (asked, &nonces)), serve).0.unwrap()
     }
 
     #[tokio::test]
     async fn a_node_is_reached_where_the_relay_came_back() {
         assert_eq!(verdict(true, Answer::Reached).await, Some(true));
-        // A relay that lies does not know the number that it should have said.
+        // It must have made a connection to say the number on.
         assert_eq!(verdict(false, Answer::Reached).await, Some(false));
         assert_eq!(verdict(false, Answer::Unreachable).await, Some(false));
         for unknown in [Answer::Rejected, Answer::Refused] {

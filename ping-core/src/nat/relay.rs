@@ -117,8 +117,8 @@ struct Behaviour {
     dial_back: Protocols,
 }
 
-/// Who has a place.
-type Holders = Arc<Mutex<HashSet<PeerId>>>;
+/// Who has a place, and on how many connections: a server whose router has forgotten one asks again on another.
+type Holders = Arc<Mutex<HashMap<PeerId, usize>>>;
 
 /// A running relay.
 #[allow(missing_debug_implementations, reason = "the swarm has no Debug")]
@@ -129,6 +129,8 @@ pub struct Relay {
     /// The circuits between two peers.
     circuits: HashMap<(PeerId, PeerId), usize>,
     dial_backs: DialBacks,
+    /// When anything of each peer last arrived.
+    signs: Arc<Signs>,
 }
 
 impl Relay {
@@ -142,7 +144,8 @@ impl Relay {
         let memory = Memory::new(options.max_memory);
         let signs = Arc::new(Signs::default());
         let certificate = options.certificate.clone();
-        let setup = transport::Setup { certificate, ..transport::Setup::new(keypair, true, None, (memory, signs)) };
+        let setup =
+            transport::Setup { certificate, ..transport::Setup::new(keypair, true, None, (memory, signs.clone())) };
         let transport = transport::new(&setup, None)?;
         let holders = Holders::default();
         let (dial_backs, dial_back) = DialBacks::new();
@@ -160,7 +163,7 @@ impl Relay {
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
             .with_idle_connection_timeout(IDLE_TIMEOUT);
         let swarm = Swarm::new(transport, behaviour, peer, config);
-        Ok(Self { swarm, holders, denials: LogLimit::default(), circuits: HashMap::new(), dial_backs })
+        Ok(Self { swarm, holders, denials: LogLimit::default(), circuits: HashMap::new(), dial_backs, signs })
     }
 
     /// Starts to listen on an address.
@@ -212,9 +215,12 @@ impl Relay {
             SwarmEvent::NewListenAddr { address, .. } => Some(RelayEvent::Listening(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => Some(RelayEvent::StoppedListening(address)),
             SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => self.on_relay_event(event),
-            SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(ping::Event { connection, result, .. })) => {
-                // The first failure is forgiven by the protocol itself.
-                if matches!(result, Err(ping::Failure::Timeout | ping::Failure::Other { .. })) {
+            SwarmEvent::Behaviour(BehaviourEvent::KeepAlive(ping::Event { peer, connection, result })) => {
+                // The first failure is forgiven by the protocol itself. Data may hold up an answer; of two connections,
+                // the later one shows that the peer is there.
+                let is_silent = || self.signs.last(&peer).is_none_or(|last| last.elapsed() >= KEEP_ALIVE_TIMEOUT);
+                let is_dead = || is_silent() || self.dial_backs.has_later(&peer, connection);
+                if matches!(result, Err(ping::Failure::Timeout)) && is_dead() {
                     self.swarm.close_connection(connection);
                 }
                 None
@@ -241,11 +247,18 @@ impl Relay {
     fn on_relay_event(&mut self, event: relay::Event) -> Option<RelayEvent> {
         match event {
             relay::Event::ReservationReqAccepted { src_peer_id: peer, renewed } => {
-                lock(&self.holders).insert(peer);
-                Some(RelayEvent::Reserved { peer, renewed })
+                let is_renewed = renewed || lock(&self.holders).contains_key(&peer);
+                *lock(&self.holders).entry(peer).or_default() += usize::from(!renewed);
+                Some(RelayEvent::Reserved { peer, renewed: is_renewed })
             }
             relay::Event::ReservationClosed { src_peer_id } | relay::Event::ReservationTimedOut { src_peer_id } => {
-                lock(&self.holders).remove(&src_peer_id);
+                let mut holders = lock(&self.holders);
+                let count = holders.get_mut(&src_peer_id)?;
+                *count = count.saturating_sub(1);
+                if *count > 0 {
+                    return None;
+                }
+                holders.remove(&src_peer_id);
                 Some(RelayEvent::Unreserved(src_peer_id))
             }
             relay::Event::ReservationReqDenied { src_peer_id: peer, .. } => {
@@ -276,7 +289,7 @@ fn config(options: &RelayOptions, holders: Holders) -> relay::Config {
     let admits = move |peer: PeerId, _: &Multiaddr, _: Instant| {
         let holders = lock(&holders);
         allowed.as_ref().is_none_or(|allowed| allowed.contains(&peer))
-            && (holders.contains(&peer) || holders.len() < reservations)
+            && (holders.contains_key(&peer) || holders.len() < reservations)
     };
     let config = relay::Config {
         max_reservations: 2 * options.reservations,

@@ -16,7 +16,9 @@ use futures::{
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{ConnectedPoint, Endpoint},
-    mdns, ping,
+    mdns,
+    multiaddr::Protocol,
+    ping,
     swarm::{
         ConnectionError, ConnectionId, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -154,6 +156,12 @@ impl EventLoop {
                 self.swarm.behaviour_mut().streams.open(peer, connection, opening);
             }
             Command::Reserve { address, reply } => {
+                // The relay is the last peer that the address names.
+                let relay =
+                    address.iter().filter_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+                if let (Some(punching), Some(relay)) = (&mut self.punching, relay.last()) {
+                    punching.on_relay(&mut self.swarm, relay);
+                }
                 self.reservations.ask(self.swarm.listen_on(address), reply);
             }
             Command::AddExternalAddress(address) => self.swarm.add_external_address(address),
@@ -340,6 +348,7 @@ impl EventLoop {
             Step::GiveUp(peer) => punching.give_up(peer),
             Step::CameBack(inbound) => punching.hear(inbound),
             Step::Tested { address, by, is_reached } => self.tell(Event::Tested { address, by, is_reached }),
+            Step::NotTested(address) => punching.on_not_tested(&address),
             Step::Done => {}
         }
     }

@@ -85,6 +85,8 @@ pub(super) enum Step {
     CameBack(Inbound),
     /// A relay has found out.
     Tested { address: Multiaddr, by: PeerId, is_reached: bool },
+    /// None has, and one may be asked again.
+    NotTested(Multiaddr),
     /// Nothing.
     Done,
 }
@@ -96,7 +98,9 @@ pub(super) struct Punching {
     /// Relays that come back, of a node that asks whether it is reached.
     returns: Option<mpsc::UnboundedReceiver<Inbound>>,
     nonces: Nonces,
-    /// The addresses that relays have tried.
+    /// Those that were asked for a place.
+    relays: HashSet<PeerId>,
+    /// The addresses that relays have tried, or are to try.
     tested: HashSet<Multiaddr>,
     arrivals: Arc<Arrivals>,
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
@@ -121,6 +125,7 @@ impl Punching {
             proposals,
             returns,
             nonces: Nonces::default(),
+            relays: HashSet::new(),
             tested: HashSet::new(),
             arrivals,
             steps: FuturesUnordered::new(),
@@ -152,11 +157,28 @@ impl Punching {
             && let Some(link) = self.links.get_mut(connection_id)
         {
             link.observed = Some(info.observed_addr.clone());
-            if link.is_dialed && !link.is_relayed {
+            if link.is_dialed && !link.is_relayed && self.relays.contains(&link.peer) {
                 let peer = link.peer;
                 self.ask(swarm, (peer, *connection_id), &info.observed_addr);
             }
         }
+    }
+
+    /// This peer is asked for a place, and may be asked whether others reach this node.
+    pub(super) fn on_relay(&mut self, swarm: &mut Swarm<Behaviour>, relay: PeerId) {
+        self.relays.insert(relay);
+        let seen: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.peer == relay && link.is_dialed && !link.is_relayed)
+            .filter_map(|(id, link)| Some((*id, link.observed.clone()?)))
+            .collect();
+        seen.iter().for_each(|(id, observed)| self.ask(swarm, (relay, *id), observed));
+    }
+
+    /// No relay has said whether others reach this node there.
+    pub(super) fn on_not_tested(&mut self, address: &Multiaddr) {
+        self.tested.remove(address);
     }
 
     /// Asks a relay whether others reach this node at this address, if that is not known.
@@ -170,27 +192,30 @@ impl Punching {
         }
         let (opening, opened) = oneshot::channel();
         questions.open(by, via, opening);
-        let (address, nonces) = (address.clone(), self.nonces.clone());
+        let (address, asked, nonces) = (address.clone(), address.clone(), self.nonces.clone());
         let question = async move {
             let stream = opened.await.unwrap_or(Err(Ended::NotConnected)).map_err(io::Error::other)?;
-            let is_reached = reachability::ask(stream, &address, &nonces).await?;
-            io::Result::Ok(is_reached.map(|is_reached| (address, is_reached)))
+            reachability::ask(stream, &asked, (by, &nonces)).await
         };
         let step = question.map(move |answer| match answer {
-            Ok(Some((address, is_reached))) => Step::Tested { address, by, is_reached },
+            Ok(Some(is_reached)) => Step::Tested { address, by, is_reached },
             other => {
                 debug!(%by, ?other, "the relay does not say whether this node is reached");
-                Step::Done
+                Step::NotTested(address)
             }
         });
         self.steps.push(step.boxed());
     }
 
     /// Hears a relay that came back.
-    pub(super) fn hear(&mut self, Inbound { stream, place, .. }: Inbound) {
+    pub(super) fn hear(&mut self, Inbound { peer, connection, stream, place }: Inbound) {
+        // On a connection that this node made, or through a relay, it proves nothing.
+        if self.links.get(&connection).is_none_or(|link| link.is_dialed || link.is_relayed) {
+            return;
+        }
         let nonces = self.nonces.clone();
         let hear = async move {
-            let _ = timeout(reachability::ANSWER_TIMEOUT, reachability::hear(stream, &nonces)).await;
+            let _ = timeout(reachability::ANSWER_TIMEOUT, reachability::hear(stream, (peer, &nonces))).await;
             drop(place);
             Step::Done
         };
@@ -221,7 +246,7 @@ impl Punching {
     }
 
     /// Answers a peer that proposes a direct connection.
-    pub(super) fn answer(&mut self, swarm: &Swarm<Behaviour>, Inbound { peer, stream, place }: Inbound) {
+    pub(super) fn answer(&mut self, swarm: &Swarm<Behaviour>, Inbound { peer, stream, place, .. }: Inbound) {
         let proposals = self.answered.entry(peer).or_default();
         *proposals = proposals.saturating_add(1);
         if *proposals > MAX_PROPOSALS {
@@ -280,7 +305,8 @@ impl Punching {
         let is_seen = |by| self.seen().any(|own| transport_of(&own) == by);
         let is_open = |address: &Multiaddr| role.is_listener() || is_seen(transport_of(address));
         let addresses: Vec<_> = addresses.into_iter().filter(is_open).collect();
-        if role.is_dialer() {
+        // A node that listens accepts whoever comes.
+        if role.is_dialer() && self.returns.is_none() {
             addresses.iter().for_each(|address| self.arrivals.expect(address));
         }
         addresses.into_iter().map(|address| (address, self.follow(peer, role))).collect()

@@ -27,7 +27,11 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 use tracing::{debug, info};
 
 /// How many connections are served at a time. A Prometheus has one.
@@ -35,6 +39,9 @@ const MAX_CONNECTIONS: usize = 16;
 
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may last, which is for one request.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -80,11 +87,13 @@ pub async fn serve_metrics(
             async move { Ok::<_, Infallible>(response) }
         });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
+        let connection = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection for metrics");
+            match connection.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "a connection for metrics"),
+                Err(_) => debug!("a reader of metrics took too long"),
             }
             drop(place);
         });

@@ -33,6 +33,8 @@ use crate::{hardening::LogLimit, protocol::MAX_STREAMS};
 pub struct Inbound {
     /// Who opened it.
     pub peer: PeerId,
+    /// On which connection.
+    pub(crate) connection: ConnectionId,
     pub(crate) stream: Stream,
     /// The place of the stream among those that its connection may have.
     pub(crate) place: OwnedSemaphorePermit,
@@ -73,11 +75,12 @@ impl Behaviour {
         }
     }
 
-    fn handler(&self, peer: PeerId) -> Handler {
+    fn handler(&self, peer: PeerId, connection: ConnectionId) -> Handler {
         let (accepting, rejections) = (self.accepting.clone(), self.rejections.clone());
         Handler {
             protocol: self.protocol.clone(),
             peer,
+            connection,
             accepting,
             rejections,
             places: Arc::new(Semaphore::new(MAX_STREAMS)),
@@ -92,23 +95,23 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, id))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, id))
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -153,6 +156,7 @@ impl InboundUpgrade<Stream> for Accept {
 pub(crate) struct Handler {
     protocol: StreamProtocol,
     peer: PeerId,
+    connection: ConnectionId,
     accepting: Accepting,
     places: Arc<Semaphore>,
     rejections: Arc<Mutex<LogLimit>>,
@@ -206,7 +210,7 @@ impl ConnectionHandler for Handler {
                 match (&self.accepting, self.places.clone().try_acquire_owned()) {
                     (Some(accepting), Ok(place)) => {
                         // A program that accepts no more streams is about to end.
-                        let _ = accepting.send(Inbound { peer: self.peer, stream, place });
+                        let _ = accepting.send(Inbound { peer: self.peer, connection: self.connection, stream, place });
                     }
                     // Dropping a stream resets it.
                     (Some(_), Err(_)) => self.log_rejection(),

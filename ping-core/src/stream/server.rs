@@ -71,7 +71,7 @@ fn log_end(peer: PeerId, ended: &Result<(), Ended>, malformed: &mut LogLimit) {
 /// A client that sends a malformed frame is told so. If the actor does not answer, or does not remember the client's
 /// run, the stream is just closed, and the client finds out when it opens the next one.
 async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>, tally: &Tally) -> Result<(), Ended> {
-    let Inbound { peer, mut stream, place } = inbound;
+    let Inbound { peer, mut stream, place, .. } = inbound;
     let mut writer = Writer::default();
     let ended = pump(&mut stream, &mut writer, actor, |pings| tally.add(peer, pings)).await;
     if let Err(reason @ Ended::Malformed(_)) = &ended {

@@ -59,6 +59,8 @@ impl<S: AsyncWrite + Unpin> Coalesce<S> {
                 length => self.sent += length,
             }
         }
+        // WebSocket and TLS keep what the system does not take.
+        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
         self.release();
         self.sent = 0;
         self.reads = 0;
@@ -125,6 +127,20 @@ mod tests {
 
     fn coalesce<S: AsyncWrite + Unpin>(stream: S) -> Coalesce<S> {
         Coalesce::new(stream, &Memory::new(64 * 1024 * 1024).connect().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_the_stream_below_keeps_is_flushed() {
+        let (near, mut far) = connected_pair().await;
+        let below =
+            futures::io::BufWriter::with_capacity(1024, tokio_util::compat::TokioAsyncReadCompatExt::compat(near));
+        let mut stream = coalesce(below);
+        stream.write_all(b"ping").await.unwrap();
+        let mut buffer = [0; 4];
+        let reading = stream.read(&mut buffer).now_or_never();
+        assert!(reading.is_none(), "nothing has come");
+        tokio::io::AsyncReadExt::read_exact(&mut far, &mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"ping");
     }
 
     async fn connected_pair() -> (TcpStream, TcpStream) {

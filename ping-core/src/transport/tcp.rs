@@ -78,7 +78,7 @@ impl Kind for Tcp {
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 256 * 1024;
 
-fn limit_unsent(stream: &tcp::tokio::TcpStream) {
+pub(super) fn limit_unsent(stream: &tcp::tokio::TcpStream) {
     #[cfg(target_os = "linux")]
     if let Err(error) = socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(MAX_UNSENT) {
         tracing::debug!(%error, "the system takes what it cannot send yet");

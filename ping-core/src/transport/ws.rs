@@ -26,7 +26,7 @@ use libp2p::{
     multiaddr::Protocol,
     tcp,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::coop};
 use tokio_rustls::{
     TlsAcceptor, TlsConnector, TlsStream,
     rustls::{
@@ -146,7 +146,9 @@ impl WebSockets {
     fn accept(&self, connecting: impl Future<Output = io::Result<tcp::tokio::TcpStream>> + Send + 'static) -> Opening {
         let (acceptor, memory) = (self.acceptor.clone(), self.memory.clone());
         let accept = async move {
-            let stream = connecting.await?.0;
+            let stream = connecting.await?;
+            plain::limit_unsent(&stream);
+            let stream = stream.0;
             let stream = match acceptor {
                 Some(acceptor) => Either::Right(TlsStream::from(acceptor.accept(stream).await?)),
                 None => Either::Left(stream),
@@ -197,7 +199,9 @@ impl libp2p::Transport for WebSockets {
         let connecting = self.tcp.dial(tcp, options)?;
         let memory = self.memory.clone();
         let dial = async move {
-            let stream = connecting.await?.0;
+            let stream = connecting.await?;
+            plain::limit_unsent(&stream);
+            let stream = stream.0;
             let stream = if is_secure {
                 let name = name.map_or(Ok(ServerName::from(ip)), ServerName::try_from).map_err(io::Error::other)?;
                 let connected = TlsConnector::from(client_config()?).connect(name, stream).await?;
@@ -318,9 +322,19 @@ struct WsStream {
     socket: Socket,
     /// What is left of the last message.
     rest: Bytes,
-    /// How many bytes have come since then, and the account of them.
+    /// How many bytes have come since then.
     unread: Arc<AtomicUsize>,
+    /// Whether the other side has sent pings, whose answers wait to be sent.
+    is_pinged: bool,
+    /// The account of all that.
     part: Part,
+}
+
+impl WsStream {
+    fn charge(&mut self) -> io::Result<()> {
+        let pongs = if self.is_pinged { MAX_TAKEN } else { 0 };
+        self.part.set(self.rest.len() + self.unread.load(Ordering::Relaxed) + pongs)
+    }
 }
 
 type Socket = WebSocketStream<Tcp>;
@@ -345,22 +359,26 @@ async fn open<S: Future<Output = Result<Socket, WsError>>>(
     };
     let socket = handshake(InspectReader::new(stream, Box::new(counted))).await.map_err(explain)?;
     unread.store(0, Ordering::Relaxed);
-    Ok((WsStream { socket, rest: Bytes::new(), unread, part: memory.part() }, memory))
+    Ok((WsStream { socket, rest: Bytes::new(), unread, is_pinged: false, part: memory.part() }, memory))
 }
 
 impl AsyncRead for WsStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         while self.rest.is_empty() {
+            // Small messages come by the thousand in one read.
+            let turn = ready!(coop::poll_proceed(context));
             let Poll::Ready(message) = Pin::new(&mut self.socket).poll_next(context) else {
-                let unread = self.unread.load(Ordering::Relaxed);
-                self.part.set(unread)?;
+                self.charge()?;
                 return Poll::Pending;
             };
-            self.unread.store(0, Ordering::Relaxed);
+            turn.made_progress();
             match message {
-                Some(Ok(Message::Binary(bytes))) => self.rest = bytes,
-                // The library answers them.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Binary(bytes))) => {
+                    self.unread.store(0, Ordering::Relaxed);
+                    self.rest = bytes;
+                }
+                Some(Ok(Message::Ping(_))) => self.is_pinged = true,
+                Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Text(_))) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
                 Some(Ok(Message::Close(_)) | Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) | None => {
                     return Poll::Ready(Ok(0));
@@ -370,6 +388,7 @@ impl AsyncRead for WsStream {
         }
         let length = self.rest.len().min(buffer.len());
         buffer[..length].copy_from_slice(&self.rest.split_to(length));
+        self.charge()?;
         Poll::Ready(Ok(length))
     }
 }
