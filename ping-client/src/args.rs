@@ -67,7 +67,7 @@ pub(crate) struct Args {
 
     /// Use this transport only: tcp, quic, ws or wss
     ///
-    /// [default: both are tried, and the first to answer is taken]
+    /// [default: tcp and quic are tried, and the first to answer is taken]
     #[arg(long, value_name = "NAME")]
     pub(crate) transport: Option<Transport>,
 

@@ -1,5 +1,5 @@
-//! Servers that are found by mDNS on a network of two hosts, made of network namespaces. Needs Linux, root, iproute2 and
-//! python3; `just test-net` runs it.
+//! Servers that are found by mDNS on a network of two hosts, made of network namespaces. Needs Linux, root, iproute2
+//! and python3; `just test-net` runs it.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -22,9 +22,9 @@ impl FromStr for Allow {
     }
 }
 
-/// The identities that are allowed; `None` for everyone. Fails if a file cannot be read, or a line of it is not an
+/// The identities that an option allows; `None` for everyone. Fails if a file cannot be read, or a line of it is not an
 /// identity.
-pub(crate) fn allowed(values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
+pub(crate) fn allowed(option: &str, values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
     if values.is_empty() {
         return Ok(None);
     }
@@ -35,7 +35,7 @@ pub(crate) fn allowed(values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
             Allow::File(path) => {
                 let name = path.display();
                 let text = read_small_file(path).with_context(|| {
-                    format!("--allow {name} is neither an identity, such as 12D3Koo…, nor a readable file")
+                    format!("{option} {name} is neither an identity, such as 12D3Koo…, nor a readable file")
                 })?;
                 let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).zip(1..);
                 for (line, number) in lines.filter(|(line, _)| !line.is_empty()) {
@@ -50,7 +50,7 @@ pub(crate) fn allowed(values: &[Allow]) -> Result<Option<HashSet<PeerId>>> {
         }
     }
     if peers.is_empty() {
-        warn!("--allow names no client: every connection will be rejected");
+        warn!("{option} names nobody: everyone will be rejected");
     }
     Ok(Some(peers))
 }
@@ -68,11 +68,11 @@ mod tests {
         fs::write(&path, format!("# my machines\n\n{two}  # the laptop\n")).unwrap();
         let values: Vec<Allow> =
             [one.to_string(), path.display().to_string()].iter().map(|text| text.parse().unwrap()).collect();
-        assert_eq!(allowed(&values).unwrap(), Some(HashSet::from([one, two])));
-        assert_eq!(allowed(&[]).unwrap(), None);
+        assert_eq!(allowed("--allow", &values).unwrap(), Some(HashSet::from([one, two])));
+        assert_eq!(allowed("--allow", &[]).unwrap(), None);
         fs::write(&path, "hello").unwrap();
-        assert!(allowed(&values).unwrap_err().to_string().starts_with("line 1 of"));
+        assert!(allowed("--allow", &values).unwrap_err().to_string().starts_with("line 1 of"));
         fs::remove_file(&path).unwrap();
-        assert!(allowed(&values).unwrap_err().to_string().contains("neither"));
+        assert!(allowed("--allow", &values).unwrap_err().to_string().contains("neither"));
     }
 }

@@ -300,6 +300,16 @@ fn log(event: &ServerEvent<'_>) {
         }
         ServerEvent::Pings { count: 1, total, .. } => info!("Received PING (total: {total})"),
         ServerEvent::Pings { count, total, .. } => info!("Received {count} PINGs (total: {total})"),
+        // The log counts its own.
+        ServerEvent::LinesLost { .. } => {}
+        ServerEvent::Stopped { total } => info!(target: RESULT, "Stopped. Total pings: {total}"),
+        way => log_way(way),
+    }
+}
+
+/// Logs what concerns relays and routers, on a server or on a relay.
+fn log_way(event: &ServerEvent<'_>) {
+    match event {
         ServerEvent::RelayHeld { relay } => info!("Relay {} holds a place for this server", relay),
         ServerEvent::RelayLost { relay, reason } => {
             warn!("The place on relay {} is lost: {reason}; trying again", relay);
@@ -334,9 +344,7 @@ fn log(event: &ServerEvent<'_>) {
         ServerEvent::CircuitOpened { client, server } => info!("Connected {} to {}", client, server),
         ServerEvent::CircuitClosed { client, server } => info!("Disconnected {} from {}", client, server),
         ServerEvent::RelayStopped { circuits } => info!(target: RESULT, "Stopped. Circuits: {circuits}"),
-        // The log counts its own.
-        ServerEvent::LinesLost { .. } => {}
-        ServerEvent::Stopped { total } => info!(target: RESULT, "Stopped. Total pings: {total}"),
+        _ => {}
     }
 }
 

@@ -24,7 +24,11 @@ pub(crate) fn multiaddrs(address: &ServerAddress) -> Vec<Multiaddr> {
 pub(crate) fn greet(args: &Args, peer: PeerId, addresses: &[Multiaddr]) {
     let Some(best) = addresses.first() else { return };
     let options = client_options(args);
-    let host = args.external_address.first().map(|address| short(&address.host(), address.port, None));
+    let host = args.external_address.first().map(|address| {
+        let unusual = address.transport.filter(|transport| !Transport::USUAL.contains(transport));
+        let multiaddr = unusual.and_then(|transport| address.multiaddr(transport));
+        short(&address.host(), address.port, multiaddr.as_ref())
+    });
     let host = host.or_else(|| {
         let (ip, port, transport) = endpoint(best)?;
         // A client tries both transports, and meets the one that is there.

@@ -33,8 +33,8 @@ pub(crate) fn path(path: Option<PathBuf>) -> Option<PathBuf> {
     path.or_else(|| default_path("identity.key"))
 }
 
-/// A file in the state directory that a service manager has made (`STATE_DIRECTORY`, systemd.exec(5)), or in that of the
-/// user, or in the local data directory on systems without one.
+/// A file in the state directory that a service manager has made (`STATE_DIRECTORY`, systemd.exec(5)), or in that of
+/// the user, or in the local data directory on systems without one.
 fn default_path(name: &str) -> Option<PathBuf> {
     // It may have made several.
     let of_service = env::var_os("STATE_DIRECTORY").and_then(|paths| env::split_paths(&paths).next());

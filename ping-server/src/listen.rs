@@ -252,6 +252,17 @@ fn is_chosen_port_of(address: &Multiaddr, open: &Multiaddr) -> bool {
     }
 }
 
+/// Whether `address` results from `open`, an address that may leave the port or the IP address to the system.
+pub(crate) fn is_of(address: &Multiaddr, open: &Multiaddr) -> bool {
+    match (endpoint(address), endpoint(open)) {
+        (Some((ip, port, transport)), Some((open_ip, open_port, open_transport))) => {
+            let is_there = ip == open_ip || (open_ip.is_unspecified() && ip.is_ipv4() == open_ip.is_ipv4());
+            is_there && (port == open_port || open_port == 0) && transport == open_transport
+        }
+        _ => false,
+    }
+}
+
 /// Sorts the addresses by how many clients can use them; TCP, which firewalls let through more often, before other
 /// transports.
 pub(crate) fn rank(addresses: &mut [Multiaddr]) {

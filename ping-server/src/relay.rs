@@ -102,7 +102,7 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
     crate::open_files::raise_limit(args.max_connections);
     let identity = if args.ephemeral { None } else { Some(identity::load_relay(args.identity.clone())?) };
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
-    let allowed = allowed(&args.relay_for)?;
+    let allowed = allowed("--relay-for", &args.relay_for)?;
     let addresses = Plan::new(&args.listen, args.port, false)?.into_addresses();
     let mut relay = Relay::new(&keypair, options(&args, allowed)?).context("cannot start the relay")?;
     let mut reporter = if args.json { Reporter::json()? } else { Reporter::Log };
@@ -110,7 +110,7 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
     let has_external = !external.is_empty();
     external.into_iter().for_each(|address| relay.add_external_address(address));
 
-    let listeners = addresses.len();
+    let mut waited_for = addresses.clone();
     for address in addresses {
         relay.listen(address.clone()).with_context(|| format!("cannot listen on {address}"))?;
     }
@@ -131,6 +131,7 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
             never = &mut watchdog => match never {},
         };
         if let RelayEvent::Listening(address) = &event {
+            waited_for.retain(|open| !listen::is_of(address, open));
             if !listen::is_usable(address) {
                 continue;
             }
@@ -141,7 +142,7 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
         }
         report(&reporter, peer, &event);
         // Each listener reports its first address at once.
-        if !is_ready && listening.len() >= listeners {
+        if !is_ready && waited_for.is_empty() {
             is_ready = true;
             service_manager::ready();
             reporter.report(&ServerEvent::RelayReady { peer_id: peer });

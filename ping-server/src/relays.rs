@@ -126,7 +126,11 @@ async fn reserve(
     let address = server.multiaddr_at(ip, transport);
     let reserved = node.reserve(circuit(&address, connection.peer)).await;
     // The next attempt makes another connection, and a relay takes some of each peer.
-    let reservation = reserved.inspect_err(|_| node.disconnect(connection.peer))?;
+    let reservation = reserved.inspect_err(|_| node.disconnect(connection.peer)).map_err(|reason| {
+        // The relay says no more.
+        let is_denied = reason.contains("resource limit exceeded");
+        if is_denied { "its --relay-for does not name this server, or all its places are taken".into() } else { reason }
+    })?;
     // First the one that works.
     let (before, rest) = ways.split_at(place);
     let mut addresses: Vec<Multiaddr> = Vec::new();

@@ -193,7 +193,7 @@ fn allowed_with_relays(args: &Args) -> Result<Option<HashSet<PeerId>>> {
     if relays::by_identity(&args.relay_via).len() > relays::MAX {
         bail!("a server uses at most {} relays. Omit some of --relay-via.", relays::MAX);
     }
-    let mut allowed = allowed(&args.allow)?;
+    let mut allowed = allowed("--allow", &args.allow)?;
     allowed.iter_mut().for_each(|allowed| allowed.extend(args.relay_via.iter().filter_map(|relay| relay.peer)));
     Ok(allowed)
 }

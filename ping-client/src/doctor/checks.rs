@@ -72,9 +72,9 @@ impl<'a> Checks<'a> {
             // The command line was checked.
             Target::Peer(_) => None,
         };
-        if let Some(connection) = connection {
+        if let Some(mut connection) = connection {
             self.identity(connection.peer);
-            if let Some(actor) = self.find(&connection).await {
+            if let Some(actor) = self.find(&mut connection).await {
                 self.ping(&actor, &connection).await;
             }
         }
@@ -276,7 +276,7 @@ impl<'a> Checks<'a> {
         self.add("identity", Outcome::Passed, None, detail);
     }
 
-    async fn find(&mut self, connection: &Connection) -> Option<RemoteActorRef<PingActor>> {
+    async fn find(&mut self, connection: &mut Connection) -> Option<RemoteActorRef<PingActor>> {
         let (peer, began) = (connection.peer, Instant::now());
         let speaks = speaks_kameo(peer).await;
         let (outcome, detail) = match speaks {
@@ -297,6 +297,9 @@ impl<'a> Checks<'a> {
                 Some(actor)
             }
             Err(error) => {
+                // What was asked on a connection that the server closes has no answer.
+                let is_open = connection.closed.try_recv() == Err(TryRecvError::Empty);
+                let error = if is_open { error } else { Error::TurnedAway { peer, ours: self.node.peer() } };
                 self.add("registry", Outcome::Failed, took, format!("{error}. {}", error.help()));
                 None
             }

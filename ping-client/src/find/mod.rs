@@ -16,6 +16,7 @@ mod ticket;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -84,6 +85,8 @@ pub(crate) struct Finder<'a> {
     has_warned: Cell<bool>,
     /// Whether the address leaves the transport open.
     tries_all_transports: Cell<bool>,
+    /// The address at which each relay was last reached.
+    relays: RefCell<HashMap<PeerId, Multiaddr>>,
     /// When the actor was found.
     found: Cell<Option<Instant>>,
     /// When the server's name was first resolved.
@@ -104,6 +107,7 @@ impl<'a> Finder<'a> {
             failures: watch::Sender::new(0),
             has_warned: Cell::new(false),
             tries_all_transports: Cell::new(false),
+            relays: RefCell::default(),
             found: Cell::new(None),
             address_known: Cell::new(None),
             asked: Cell::new(None),

@@ -78,9 +78,15 @@ impl Finder<'_> {
         server: PeerId,
     ) -> Result<Connection, Error> {
         let at = match self.dial_resolved(addresses, *relay).await {
-            Ok(connection) => connection.address,
+            Ok(connection) => {
+                self.relays.borrow_mut().insert(*relay, connection.address.clone());
+                connection.address
+            }
             // Another attempt has connected to it.
-            Err(error @ Error::Dial { error: DialError::Denied, .. }) => addresses.first().ok_or(error)?.clone(),
+            Err(error @ Error::Dial { error: DialError::Denied, .. }) => {
+                let known = self.relays.borrow().get(relay).or(addresses.first()).cloned();
+                known.ok_or(error)?
+            }
             Err(error) => return Err(error),
         };
         let server_by_relay = format!("{server} through relay {relay}");

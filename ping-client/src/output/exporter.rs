@@ -62,7 +62,7 @@ impl Exporter {
         let listener = std::net::TcpListener::bind(address)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .and_then(TcpListener::from_std)
-            .with_context(|| format!("cannot serve metrics at {address}"))?;
+            .with_context(|| format!("cannot serve metrics at {address}; choose another port"))?;
         let exporter = Self {
             is_answered: Arc::default(),
             success: Gauge::default(),
@@ -83,7 +83,7 @@ impl Exporter {
         let help = "Time from the ping to its pong";
         registry.register("kameo_ping_round_trip_seconds", help, exporter.round_trips.clone());
         registry.register("kameo_ping_outages", "Times without a connection that are over", exporter.outages.clone());
-        registry.register("kameo_ping_path", "1 for the way that pings take, else 0", exporter.path.clone());
+        registry.register("kameo_ping_path", "1 for the way that pings take", exporter.path.clone());
         let is_answered = exporter.is_answered.clone();
         tokio::spawn(serve_metrics(listener, registry, move || is_answered.load(Ordering::Relaxed)));
         Ok(exporter)

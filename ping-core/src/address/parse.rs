@@ -45,6 +45,9 @@ fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
     let address: Multiaddr =
         text.parse().map_err(|error| ParseAddressError(format!("that is not a multiaddr ({error})")))?;
     let mut parts: Vec<_> = address.iter().collect();
+    if let Some(Protocol::Sni(name)) = parts.iter().find(|part| matches!(part, Protocol::Sni(_))) {
+        return refuse(format!("a name is written as the host, as in /dns/{name}/tcp/443/tls/ws"));
+    }
     if let [Protocol::Ip6zone(zone), ..] = &parts[..] {
         let zone = zone.to_string();
         parts.remove(0);
@@ -68,7 +71,9 @@ fn parse_multiaddr(text: &str) -> Result<ServerAddress, ParseAddressError> {
         [Protocol::P2p(peer)] => Some(*peer),
         [Protocol::P2p(_), other, ..] => return refuse(format!("nothing may follow the peer id, but {other} does")),
         [other, ..] => {
-            return refuse(format!("{other} is not supported; after the port, only /p2p/PEER_ID may follow"));
+            return refuse(format!(
+                "{other} is not supported; after the port, only /quic-v1, /ws, /tls/ws and then /p2p/PEER_ID may follow"
+            ));
         }
     };
     Ok(ServerAddress { host, port, transport: Some(transport), peer })
@@ -93,7 +98,14 @@ fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
 fn check_form(text: &str) -> Result<(), ParseAddressError> {
     if let Some((scheme, rest)) = text.split_once("://") {
         let host = rest.split('/').next().unwrap_or(rest);
-        return refuse(format!("an address has no '{scheme}://'; write {host}"));
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        return match scheme {
+            "ws" | "http" => refuse(format!("an address has no '{scheme}://'; write {host}, or /dns/{name}/tcp/80/ws")),
+            "wss" | "https" => {
+                refuse(format!("an address has no '{scheme}://'; write {host}, or /dns/{name}/tcp/443/tls/ws"))
+            }
+            _ => refuse(format!("an address has no '{scheme}://'; write {host}")),
+        };
     }
     if let Some((_, host)) = text.split_once('@') {
         return refuse(format!("an address names no user; write {host}"));

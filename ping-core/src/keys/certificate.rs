@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio_rustls::rustls::{
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
 
 use super::private_file::{Exposure, exposure};
 use crate::program::open_regular;
@@ -43,6 +47,17 @@ pub enum CertificateError {
         /// What it should hold.
         what: &'static str,
     },
+    /// The key is of a kind that is not supported, or of another certificate.
+    #[error(
+        "the key in {key} does not belong to the certificate in {certificate}, or is of another kind than P-256, P-384, \
+         Ed25519 and RSA"
+    )]
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
     /// Other users of this machine can read the key, or it is theirs.
     #[error("{exposure} the key file {path}. {}", exposure.help(path))]
     Exposed {
@@ -69,8 +84,14 @@ impl Certificate {
             return Err(wrong(certificate, "certificate"));
         }
         let bytes = read(key, true)?;
-        let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| wrong(key, "private key"))?;
-        Ok(Self { chain, key: Arc::new(key) })
+        let private =
+            PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| wrong(key, "private key that is not encrypted"))?;
+        let signs = ring::default_provider().key_provider.load_private_key(private.clone_key());
+        let belongs = signs.is_ok_and(|signs| CertifiedKey::new(chain.clone(), signs).keys_match().is_ok());
+        if !belongs {
+            return Err(CertificateError::Mismatch { certificate: certificate.into(), key: key.into() });
+        }
+        Ok(Self { chain, key: Arc::new(private) })
     }
 
     /// A new one that the node signs for itself.
@@ -113,6 +134,9 @@ mod tests {
             fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         }
         assert_eq!(Certificate::read(&certificate, &key).unwrap().chain.len(), 1);
+        let other = rcgen::generate_simple_self_signed([OWN_NAME.to_owned()]).unwrap();
+        fs::write(&certificate, other.cert.pem()).unwrap();
+        assert!(matches!(Certificate::read(&certificate, &key), Err(CertificateError::Mismatch { .. })));
         for wrong in ["", "-----BEGIN CERTIFICATE-----\n", "hello"] {
             fs::write(&certificate, wrong).unwrap();
             let error = Certificate::read(&certificate, &key).unwrap_err();

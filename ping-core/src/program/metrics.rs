@@ -56,7 +56,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// When it is neither.
 pub fn metrics_address(text: &str) -> Result<SocketAddr, String> {
     let port = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    port.or_else(|_| text.parse()).map_err(|_| "write a port, or an IP address and a port, such as 0.0.0.0:9464".into())
+    port.or_else(|_| text.parse())
+        .map_err(|_| "write a port, or an IP address (no name) and a port, such as 0.0.0.0:9464".into())
 }
 
 /// Serves the figures of a registry. Never ends.
@@ -189,9 +190,9 @@ mod linux {
 ///
 /// When the system refuses.
 pub async fn bind_metrics(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot serve metrics at {address}: {error}")))
+    TcpListener::bind(address).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot serve metrics at {address}: {error}. Choose another port."))
+    })
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub fn print_completions(mut command: Command, shell: Shell) -> io::Result<()> {
 ///
 /// When the folder cannot be made or written to.
 pub fn write_manual(command: Command, folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(command, folder)
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot write manual pages to {}: {error}", folder.display()))
+    };
+    fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(command, folder)).map_err(named)
 }

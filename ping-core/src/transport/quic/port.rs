@@ -43,7 +43,7 @@ pub(super) type Dialing = BoxFuture<'static, io::Result<(PeerId, StreamMuxerBox)
 /// The pauses after packets that open the way, in milliseconds. Most often one packet will do.
 const PAUSES: [u64; 7] = [20, 40, 80, 160, 320, 640, 1280];
 
-/// What they carry: no QUIC, whose packets have the second bit set (RFC 9000, 17), so that nothing answers them. A node
+/// What they carry: no packet of a connection, so that none comes of it. A node
 /// that dials their sender, at another port than the one they come from, learns this one.
 const OPENING: [u8; 32] = [0; 32];
 
