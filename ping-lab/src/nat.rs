@@ -109,8 +109,8 @@ fn run(host: &str, command: &[&str]) {
     assert_eq!(run.code, Some(0), "{command:?}: {run}");
 }
 
-/// The router's rules. What comes unasked is dropped: an answer, or an entry in the table of connections, would give the
-/// packets that follow another port.
+/// The router's rules. What comes unasked is dropped: an answer, or an entry in the table of connections, would give
+/// the packets that follow another port.
 fn rules(kind: Router, blocks_udp: bool) -> String {
     let answers = match kind {
         Router::Open => "",

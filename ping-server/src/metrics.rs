@@ -1,20 +1,12 @@
 //! `--metrics`: what Prometheus learns of the server.
 
-use std::{
-    convert::Infallible,
-    future::pending,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::atomic::Ordering};
 
 use anyhow::Result;
 use libp2p::Multiaddr;
 use ping_core::{
-    Event,
-    cluster::{Cluster, State},
+    Event, Node,
+    cluster::State,
     program::metrics::{Reading, bind_metrics, process_metrics, serve_metrics},
     transport::endpoint,
 };
@@ -44,8 +36,6 @@ pub(crate) struct Metrics {
     peers: Family<By, Gauge>,
     connected: Family<By, Counter>,
     disconnected: Family<By, Counter>,
-    refused: Arc<AtomicU64>,
-    not_accepted: Arc<AtomicU64>,
     relays: Gauge,
 }
 
@@ -62,9 +52,6 @@ impl Metrics {
                 self.disconnected.get_or_create(&by).inc();
                 self.peers.get_or_create(&by).dec();
             }
-            // These say how often it has happened so far.
-            Event::Refused { count, .. } => self.refused.store(*count, Ordering::Relaxed),
-            Event::AcceptFailed { count, .. } => self.not_accepted.store(*count, Ordering::Relaxed),
             _ => {}
         }
     }
@@ -82,14 +69,6 @@ impl Metrics {
         registry.register("kameo_ping_peers_connected", "Peers that connected", self.connected.clone());
         registry.register("kameo_ping_peers_disconnected", "Peers that disconnected", self.disconnected.clone());
         registry.register("kameo_ping_relays", "Relays that hold a place for the server", self.relays.clone());
-        for (name, help, count) in [
-            ("kameo_ping_connections_refused", "Connections above a limit, or not allowed", &self.refused),
-            ("kameo_ping_accept_failures", "Connections that the system could not accept", &self.not_accepted),
-        ] {
-            let count = count.clone();
-            let read = move || count.load(Ordering::Relaxed) as f64;
-            registry.register_collector(Box::new(Reading { name, help, is_counter: true, read }));
-        }
     }
 }
 
@@ -105,7 +84,7 @@ impl Exporter {
     }
 
     /// Adds the figures of the server: its count, its cluster, and what is counted from now on, if anybody asks.
-    pub(crate) fn observe(&mut self, total: watch::Receiver<u64>, cluster: Option<&Cluster>) -> Option<Metrics> {
+    pub(crate) fn observe(&mut self, total: watch::Receiver<u64>, node: &Node) -> Option<Metrics> {
         let Self(Some((_, registry))) = self else { return None };
         registry.register_collector(Box::new(Reading {
             name: "kameo_ping_pings",
@@ -113,7 +92,20 @@ impl Exporter {
             is_counter: true,
             read: move || *total.borrow() as f64,
         }));
-        if let Some(cluster) = cluster.cloned() {
+        let (refused, failed) = (node.incidents().clone(), node.incidents().clone());
+        registry.register_collector(Box::new(Reading {
+            name: "kameo_ping_connections_refused",
+            help: "Connections above a limit, or not allowed",
+            is_counter: true,
+            read: move || refused.refused.load(Ordering::Relaxed) as f64,
+        }));
+        registry.register_collector(Box::new(Reading {
+            name: "kameo_ping_accept_failures",
+            help: "Connections that the system could not accept",
+            is_counter: true,
+            read: move || failed.accept_failures.load(Ordering::Relaxed) as f64,
+        }));
+        if let Some(cluster) = node.cluster().cloned() {
             registry.register_collector(Box::new(Reading {
                 name: "kameo_ping_members",
                 help: "Members of the cluster that are there, this one included",

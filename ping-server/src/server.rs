@@ -111,7 +111,7 @@ impl Server {
 
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
-        let metrics = exporter.observe(total.clone(), node.cluster());
+        let metrics = exporter.observe(total.clone(), &node);
         let mut reports = Reports::start(node.peer(), args.json, total, tally)?;
         reports.count(metrics);
         match args.json {

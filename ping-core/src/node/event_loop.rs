@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     error::Error as _,
     io,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Command, Connection, DialError, DialReply, Event, Purpose,
+    Command, Connection, DialError, DialReply, Event, Incidents, Purpose,
     behaviour::{Behaviour, BehaviourEvent},
     boxed::Boxed,
     closed::explain,
@@ -90,6 +90,7 @@ pub(super) struct EventLoop {
     asked: Asked,
     /// Of a node that leaves relays: how it does without them.
     punching: Option<Punching>,
+    incidents: Arc<Incidents>,
 }
 
 impl EventLoop {
@@ -99,6 +100,7 @@ impl EventLoop {
         events: mpsc::UnboundedSender<Event>,
         (signs, silence): (Arc<Signs>, Duration),
         punching: Option<Punching>,
+        incidents: Arc<Incidents>,
     ) -> Self {
         Self {
             swarm,
@@ -115,6 +117,7 @@ impl EventLoop {
             reservations: Reservations::default(),
             asked: Asked::default(),
             punching,
+            incidents,
         }
     }
 
@@ -215,6 +218,7 @@ impl EventLoop {
             SwarmEvent::ExpiredListenAddr { address, .. } => self.tell(Event::StoppedListening(address)),
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => self.reservations.on_closed(listener_id, reason),
             SwarmEvent::ListenerError { error, .. } => {
+                self.incidents.accept_failures.fetch_add(1, Ordering::Relaxed);
                 if let Some(count) = self.accept_failures.count() {
                     self.tell(Event::AcceptFailed { error: error.to_string(), count });
                 }
@@ -232,6 +236,7 @@ impl EventLoop {
                 }
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error: ListenError::Denied { cause }, .. } => {
+                self.incidents.refused.fetch_add(1, Ordering::Relaxed);
                 if let Some(count) = self.rejections.count() {
                     let reason = cause.source().map_or_else(|| cause.to_string(), ToString::to_string);
                     self.tell(Event::Refused { address: send_back_addr, reason, count });

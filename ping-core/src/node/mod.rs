@@ -19,7 +19,7 @@ mod reservations;
 use std::{
     collections::HashSet,
     io,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -124,6 +124,15 @@ pub enum Event {
     },
 }
 
+/// How often what is reported at most once a second has happened.
+#[derive(Debug, Default)]
+pub struct Incidents {
+    /// Connections that were refused.
+    pub refused: AtomicU64,
+    /// Connections that the system could not accept.
+    pub accept_failures: AtomicU64,
+}
+
 /// A connection that this node made.
 #[derive(Debug)]
 pub struct Connection {
@@ -188,6 +197,7 @@ pub struct Node {
     signs: Arc<Signs>,
     cluster: Option<Cluster>,
     asks_directories: bool,
+    incidents: Arc<Incidents>,
     commands: mpsc::UnboundedSender<Command>,
     /// The reason why the node's task has ended, once it has.
     ended: watch::Receiver<Option<String>>,
@@ -225,16 +235,19 @@ impl Node {
             .with_idle_connection_timeout(IDLE_TIMEOUT);
         let peer = keypair.public().to_peer_id();
         let swarm = Swarm::new(transport, behaviour, peer, config);
+        let incidents = Arc::<Incidents>::default();
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
         let punching = proposals.map(|proposals| Punching::new(proposals, returns, setup.arrivals));
-        let task = tokio::spawn(EventLoop::new(swarm, events, (signs.clone(), silence), punching).run(inbox));
+        let task = tokio::spawn(
+            EventLoop::new(swarm, events, (signs.clone(), silence), punching, incidents.clone()).run(inbox),
+        );
         let (ending, ended) = watch::channel(None);
         tokio::spawn(async move {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());
             ending.send_replace(Some(reason));
         });
-        Ok((Self { peer, is_private, memory, signs, cluster, asks_directories, commands, ended }, outbox))
+        Ok((Self { peer, is_private, memory, signs, cluster, asks_directories, incidents, commands, ended }, outbox))
     }
 
     /// This node's own identity.
@@ -269,6 +282,11 @@ impl Node {
     /// How many bytes of memory peers have made the node hold and no longer do, since it started.
     pub fn released_memory(&self) -> u64 {
         self.memory.released()
+    }
+
+    /// How often what is reported at most once a second has happened.
+    pub fn incidents(&self) -> &Arc<Incidents> {
+        &self.incidents
     }
 
     /// Starts to listen on an address; a wildcard IP address stands for every address of this machine.
