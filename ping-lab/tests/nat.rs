@@ -44,11 +44,13 @@ fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twic
         (Symmetric, Open, true, Some(("reversed", "tcp"))),
         (Symmetric, Symmetric, false, None),
     ];
-    for (server_router, client_router, blocks_udp, direct) in table {
+    for (row, (server_router, client_router, blocks_udp, direct)) in table.into_iter().enumerate() {
         let nat = Nat::new(server_router, client_router, blocks_udp);
         let (relay, server, ticket) = relayed(&nat);
         let mut counted = 0;
-        for mode in ["ask", "stream", "stream-tell"] {
+        // The first two are of each transport; what carries the pings matters little to the others.
+        let modes: &[&str] = if row < 2 { &["ask", "stream", "stream-tell"] } else { &["ask"] };
+        for mode in modes {
             let what = format!("{server_router:?}, {client_router:?}, UDP blocked: {blocks_udp}, {mode}");
             let arguments = [&*ticket, "--json", "--retry", "-P", "8", "-c", "0", "--mode", mode];
             let client = nat.start(2, "ping-client", &arguments);
