@@ -59,7 +59,6 @@ async fn call_back(mut control: libp2p_stream::Control, us: PeerId, client: Peer
     let key = format!("ping_actor:meta:{client}").into_bytes();
     let actor = |peer: &PeerId| [&0_u64.to_le_bytes()[..], &peer.to_bytes()].concat();
     for (protocol, message) in [
-        (MESSAGING, text_map(&[("Ask", ask(&[1]))])),
         (MESSAGING, text_map(&[("Ask", ask(&actor(&client)))])),
         (MESSAGING, text_map(&[("OutboundFailure", text_item("DialFailure"))])),
         (MESSAGING, vec![0x81; 100_000]),
