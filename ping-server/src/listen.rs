@@ -25,7 +25,7 @@ use crate::port_holder;
 
 /// How long to wait until the listeners report the addresses that this machine has. They report within milliseconds; an
 /// interface that vanishes in this moment must not delay the start.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long to wait before a port that was taken is tried again.
 const BIND_PAUSE: Duration = Duration::from_millis(100);
@@ -156,7 +156,7 @@ impl Plan {
     }
 
     /// The addresses that the listeners will report, according to the system's interfaces.
-    fn expected(&self) -> Result<BTreeSet<Multiaddr>> {
+    pub(crate) fn expected(&self) -> Result<BTreeSet<Multiaddr>> {
         let ours: Vec<IpAddr> = if_addrs::get_if_addrs()
             .context("cannot list this machine's network interfaces")?
             .iter()
@@ -245,20 +245,9 @@ fn explain(address: &Multiaddr, error: &io::Error) -> anyhow::Error {
 }
 
 /// Whether `address` results from `open`, an address with port 0.
-fn is_chosen_port_of(address: &Multiaddr, open: &Multiaddr) -> bool {
+pub(crate) fn is_chosen_port_of(address: &Multiaddr, open: &Multiaddr) -> bool {
     match (endpoint(address), endpoint(open)) {
         (Some((ip, _, transport)), Some((open_ip, 0, open_transport))) => ip == open_ip && transport == open_transport,
-        _ => false,
-    }
-}
-
-/// Whether `address` results from `open`, an address that may leave the port or the IP address to the system.
-pub(crate) fn is_of(address: &Multiaddr, open: &Multiaddr) -> bool {
-    match (endpoint(address), endpoint(open)) {
-        (Some((ip, port, transport)), Some((open_ip, open_port, open_transport))) => {
-            let is_there = ip == open_ip || (open_ip.is_unspecified() && ip.is_ipv4() == open_ip.is_ipv4());
-            is_there && (port == open_port || open_port == 0) && transport == open_transport
-        }
         _ => false,
     }
 }

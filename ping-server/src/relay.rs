@@ -4,6 +4,7 @@ use std::{collections::HashSet, path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, value_parser};
+use futures::FutureExt;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use ping_core::{
     ServerAddress, Transport,
@@ -13,6 +14,7 @@ use ping_core::{
     protocol::DEFAULT_PORT,
     transport::endpoint,
 };
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::{
@@ -103,20 +105,21 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
     let identity = if args.ephemeral { None } else { Some(identity::load_relay(args.identity.clone())?) };
     let keypair = identity.as_ref().map_or_else(Keypair::generate_ed25519, |identity| identity.keypair.clone());
     let allowed = allowed("--relay-for", &args.relay_for)?;
-    let addresses = Plan::new(&args.listen, args.port, false)?.into_addresses();
+    let plan = Plan::new(&args.listen, args.port, false)?;
+    let mut expected = plan.expected()?;
     let mut relay = Relay::new(&keypair, options(&args, allowed)?).context("cannot start the relay")?;
     let mut reporter = if args.json { Reporter::json()? } else { Reporter::Log };
     let external: Vec<_> = args.external_address.iter().flat_map(greeting::multiaddrs).collect();
     let has_external = !external.is_empty();
     external.into_iter().for_each(|address| relay.add_external_address(address));
 
-    let mut waited_for = addresses.clone();
-    for address in addresses {
+    for address in plan.into_addresses() {
         relay.listen(address.clone()).with_context(|| format!("cannot listen on {address}"))?;
     }
     let peer = keypair.public().to_peer_id();
     let mut listening = Vec::new();
     let mut is_ready = false;
+    let mut ready = pin!(sleep(listen::REPORT_TIMEOUT).fuse());
     if args.relay_for.is_empty() {
         warn!("Anyone may use this relay; name the servers that may with --relay-for");
     }
@@ -124,37 +127,52 @@ pub(crate) async fn run(args: RelayArgs) -> Result<()> {
     let (mut input, mut watchdog) = (pin!(end_of_input(args.stop_on_eof)), pin!(service_manager::keep_watchdog()));
     let outcome = loop {
         let event = tokio::select! {
-            event = relay.next() => event,
+            event = relay.next() => Some(event),
+            // What was not reported by then will not be.
+            () = &mut ready => None,
             failure = reporter.failed() => break Err(failure),
             () = signals.next() => break Ok(()),
             ended = &mut input => break ended,
             never = &mut watchdog => match never {},
         };
-        if let RelayEvent::Listening(address) = &event {
-            waited_for.retain(|open| !listen::is_of(address, open));
-            if !listen::is_usable(address) {
-                continue;
+        let is_over = event.is_none();
+        if let Some(RelayEvent::Listening(address)) = &event {
+            expected.remove(address);
+            expected.retain(|open| !listen::is_chosen_port_of(address, open));
+            if listen::is_usable(address) {
+                if !has_external {
+                    relay.add_external_address(address.clone());
+                }
+                listening.push(address.clone());
             }
-            if !has_external {
-                relay.add_external_address(address.clone());
-            }
-            listening.push(address.clone());
         }
-        report(&reporter, peer, &event);
-        // Each listener reports its first address at once.
-        if !is_ready && waited_for.is_empty() {
+        event.iter().filter(|event| is_of_use(event)).for_each(|event| report(&reporter, peer, event));
+        if !is_ready && (is_over || expected.is_empty()) {
             is_ready = true;
-            service_manager::ready();
-            reporter.report(&ServerEvent::RelayReady { peer_id: peer });
-            if !args.json {
-                greet(peer, &mut listening);
-            }
+            be_ready(&reporter, peer, &mut listening);
         }
     };
     service_manager::stopping();
     reporter.report(&ServerEvent::RelayStopped { circuits: relay.circuits() });
     reporter.finish();
     outcome
+}
+
+/// Says that the relay is, and what to type at a server.
+fn be_ready(reporter: &Reporter, peer: PeerId, listening: &mut [Multiaddr]) {
+    service_manager::ready();
+    reporter.report(&ServerEvent::RelayReady { peer_id: peer });
+    if matches!(reporter, Reporter::Log) {
+        greet(peer, listening);
+    }
+}
+
+/// Whether anybody is interested in it: not in addresses that nobody can use.
+fn is_of_use(event: &RelayEvent) -> bool {
+    match event {
+        RelayEvent::Listening(address) | RelayEvent::StoppedListening(address) => listen::is_usable(address),
+        _ => true,
+    }
 }
 
 fn options(args: &RelayArgs, allowed: Option<HashSet<PeerId>>) -> Result<RelayOptions> {
