@@ -23,6 +23,7 @@ pub mod address;
 pub mod cluster;
 pub mod hardening;
 pub mod keys;
+mod lock;
 pub mod nat;
 pub mod node;
 mod peer_text;

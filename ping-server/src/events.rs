@@ -303,7 +303,21 @@ fn log(event: &ServerEvent<'_>) {
         // The log counts its own.
         ServerEvent::LinesLost { .. } => {}
         ServerEvent::Stopped { total } => info!(target: RESULT, "Stopped. Total pings: {total}"),
-        way => log_way(way),
+        way @ (ServerEvent::RelayHeld { .. }
+        | ServerEvent::RelayLost { .. }
+        | ServerEvent::PortMapped { .. }
+        | ServerEvent::PortUnmapped { .. }
+        | ServerEvent::PortNotMapped { .. }
+        | ServerEvent::Reachable { .. }
+        | ServerEvent::NotReachable { .. }
+        | ServerEvent::Ticket { .. }
+        | ServerEvent::RelayReady { .. }
+        | ServerEvent::Reserved { .. }
+        | ServerEvent::Unreserved { .. }
+        | ServerEvent::ReservationDenied { .. }
+        | ServerEvent::CircuitOpened { .. }
+        | ServerEvent::CircuitClosed { .. }
+        | ServerEvent::RelayStopped { .. }) => log_way(way),
     }
 }
 

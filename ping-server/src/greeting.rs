@@ -25,7 +25,7 @@ pub(crate) fn greet(args: &Args, peer: PeerId, addresses: &[Multiaddr]) {
     let Some(best) = addresses.first() else { return };
     let options = client_options(args);
     let host = args.external_address.first().map(|address| {
-        let unusual = address.transport.filter(|transport| !Transport::USUAL.contains(transport));
+        let unusual = address.transport.filter(|transport| !transport.is_usual());
         let multiaddr = unusual.and_then(|transport| address.multiaddr(transport));
         short(&address.host(), address.port, multiaddr.as_ref())
     });

@@ -78,9 +78,9 @@ pub(crate) struct Exporter(Option<(TcpListener, Registry)>);
 
 impl Exporter {
     /// Binds the address, if there is one. Fails if the system refuses.
-    pub(crate) async fn bind(address: Option<SocketAddr>) -> Result<Self> {
+    pub(crate) fn bind(address: Option<SocketAddr>) -> Result<Self> {
         let Some(address) = address else { return Ok(Self(None)) };
-        Ok(Self(Some((bind_metrics(address).await?, process_metrics()))))
+        Ok(Self(Some((bind_metrics(address)?, process_metrics()))))
     }
 
     /// Adds the figures of the server: its count, its cluster, and what is counted from now on, if anybody asks.

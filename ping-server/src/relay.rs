@@ -12,7 +12,6 @@ use ping_core::{
     nat::{Relay, RelayEvent, RelayOptions},
     program::{RESULT, StopSignals, duration, size},
     protocol::DEFAULT_PORT,
-    transport::endpoint,
 };
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -193,9 +192,7 @@ fn greet(peer: PeerId, addresses: &mut [Multiaddr]) {
     listen::rank(addresses);
     if let Some(best) = addresses.first() {
         // For clients whose network lets nothing out but the web.
-        let is_web = |address: &&Multiaddr| {
-            endpoint(address).is_some_and(|(.., by)| matches!(by, Transport::Ws | Transport::Wss)) && *address != best
-        };
+        let is_web = |address: &&Multiaddr| Transport::of(address).is_some_and(|by| !by.is_usual()) && *address != best;
         let named = [best].into_iter().chain(addresses.iter().find(is_web));
         let options: String =
             named.map(|address| format!(" --relay-via {}", listen::connection_address(address, peer))).collect();
@@ -204,7 +201,6 @@ fn greet(peer: PeerId, addresses: &mut [Multiaddr]) {
 }
 
 fn report(reporter: &Reporter, ours: PeerId, event: &RelayEvent) {
-    let id = |peer: &PeerId| *peer;
     let report = |event: &ServerEvent<'_>| reporter.report(event);
     match event {
         RelayEvent::Listening(address) => {
@@ -213,17 +209,17 @@ fn report(reporter: &Reporter, ours: PeerId, event: &RelayEvent) {
         }
         RelayEvent::StoppedListening(address) => report(&ServerEvent::StoppedListening { address }),
         RelayEvent::Reserved { peer, renewed } => {
-            report(&ServerEvent::Reserved { peer_id: id(peer), renewed: *renewed });
+            report(&ServerEvent::Reserved { peer_id: *peer, renewed: *renewed });
         }
-        RelayEvent::Unreserved(peer) => report(&ServerEvent::Unreserved { peer_id: id(peer) }),
+        RelayEvent::Unreserved(peer) => report(&ServerEvent::Unreserved { peer_id: *peer }),
         RelayEvent::Denied { peer, count } => {
-            report(&ServerEvent::ReservationDenied { peer_id: id(peer), count: *count });
+            report(&ServerEvent::ReservationDenied { peer_id: *peer, count: *count });
         }
         RelayEvent::CircuitOpened { client, server } => {
-            report(&ServerEvent::CircuitOpened { client: id(client), server: id(server) });
+            report(&ServerEvent::CircuitOpened { client: *client, server: *server });
         }
         RelayEvent::CircuitClosed { client, server } => {
-            report(&ServerEvent::CircuitClosed { client: id(client), server: id(server) });
+            report(&ServerEvent::CircuitClosed { client: *client, server: *server });
         }
     }
 }

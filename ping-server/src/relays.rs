@@ -13,7 +13,6 @@ use ping_core::{
     Connection, Node, ServerAddress, Transport,
     nat::{circuit, ticket::MAX_RELAYS},
     node::Reservation,
-    transport::endpoint,
 };
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
@@ -55,9 +54,8 @@ pub(crate) async fn keep_place(node: &Node, relay: &[ServerAddress], ways: mpsc:
         match reserve(node, relay).await {
             Ok((peer, used, addresses, reservation)) => {
                 (pause, has_warned) = (first, false);
-                let is_other = |address: &&Multiaddr| {
-                    **address != used && endpoint(address).is_some_and(|(.., by)| Transport::USUAL.contains(&by))
-                };
+                let is_other =
+                    |address: &&Multiaddr| **address != used && Transport::of(address).is_some_and(Transport::is_usual);
                 let others: Vec<_> = addresses.iter().filter(is_other).cloned().collect();
                 let _ = ways.send(Way::Held { relay: peer, addresses });
                 let reason = tokio::select! {
@@ -166,7 +164,7 @@ async fn dial_first(node: &Node, ways: &[ToRelay<'_>], mut failure: String) -> R
 
 /// Where clients reach a relay that is reached so.
 fn others(relay: &ServerAddress, ip: IpAddr, transport: Transport) -> Vec<Multiaddr> {
-    if Transport::USUAL.contains(&transport) {
+    if transport.is_usual() {
         // A client tries the other one of the usual transports at the same port, too.
         Transport::USUAL.map(|transport| relay.multiaddr_at(ip, transport)).into()
     } else {

@@ -91,7 +91,7 @@ impl Server {
         let secret = args.secret.as_deref().map(secret::read).transpose();
         let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
         let plan = Plan::when_free(&args.listen, args.port, secret.is_some(), args.bind_timeout).await?;
-        let mut exporter = Exporter::bind(args.metrics).await?;
+        let mut exporter = Exporter::bind(args.metrics)?;
         let (state, count) = restore(args)?;
         let (streams, opened) = mpsc::unbounded_channel();
         let tally = Tally::default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
-use ping_core::{PeerText, Transport, nat::is_circuit, transport::endpoint};
+use ping_core::{PeerText, Transport, nat::is_circuit};
 
 use super::{Clocks, Figures, Origin, Times};
 use crate::{
@@ -68,7 +68,7 @@ pub(crate) struct Server {
 impl Server {
     /// The transport of the first connection.
     pub(crate) fn transport(&self) -> Option<Transport> {
-        endpoint(&self.address).map(|(.., transport)| transport)
+        Transport::of(&self.address)
     }
 
     /// What secures it.

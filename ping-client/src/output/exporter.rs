@@ -9,8 +9,8 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
-use ping_core::program::metrics::{process_metrics, serve_metrics};
+use anyhow::Result;
+use ping_core::program::metrics::{bind_metrics, process_metrics, serve_metrics};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -20,7 +20,6 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
     },
 };
-use tokio::net::TcpListener;
 
 use crate::{
     pinger::{Answer, Path},
@@ -59,10 +58,7 @@ pub(super) struct Exporter {
 impl Exporter {
     /// Serves the figures at this address from now on. Needs a Tokio runtime. Fails if the system refuses.
     pub(super) fn serve(address: SocketAddr) -> Result<Self> {
-        let listener = std::net::TcpListener::bind(address)
-            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .and_then(TcpListener::from_std)
-            .with_context(|| format!("cannot serve metrics at {address}; choose another port"))?;
+        let listener = bind_metrics(address)?;
         let exporter = Self {
             is_answered: Arc::default(),
             success: Gauge::default(),

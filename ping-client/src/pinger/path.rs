@@ -4,11 +4,10 @@ use std::fmt;
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use ping_core::{Connection, Transport, cluster::is_global, nat::is_circuit, transport::endpoint};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Whether a relay is on the way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum PathKind {
     /// To an address at which the server is reached.
     Direct,
@@ -18,6 +17,12 @@ pub(crate) enum PathKind {
     Reversed,
     /// Through a relay.
     Relayed,
+}
+
+impl Serialize for PathKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.json_name())
+    }
 }
 
 impl PathKind {
@@ -62,7 +67,7 @@ impl Path {
     pub(crate) fn of(address: &Multiaddr) -> Self {
         let kind = if is_circuit(address) { PathKind::Relayed } else { PathKind::Direct };
         let first: Multiaddr = address.iter().take_while(|part| !matches!(part, Protocol::P2p(_))).collect();
-        Self { kind, transport: endpoint(&first).map(|(.., transport)| transport) }
+        Self { kind, transport: Transport::of(&first) }
     }
 
     /// The way of a connection that was made beside one through a relay.

@@ -9,10 +9,13 @@ use tokio::sync::watch;
 
 use super::{
     batch::Item,
-    journal::{Journal, Pending, lock},
+    journal::{Journal, Pending},
     runs::Runs,
 };
-use crate::protocol::{AboutRun, Process, RunCard, RunId, Step, Verdict};
+use crate::{
+    lock::lock,
+    protocol::{AboutRun, Process, RunCard, RunId, Step, Verdict},
+};
 
 /// What the actor has counted. Clones share it.
 #[derive(Clone, Debug)]

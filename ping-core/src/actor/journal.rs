@@ -5,7 +5,7 @@
 
 use std::{
     mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
 };
 
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -14,12 +14,7 @@ use super::{
     MAILBOX_SIZE,
     runs::{Run, Runs},
 };
-use crate::protocol::RunId;
-
-/// Locks data that no panic can leave half changed, because nothing between the steps of a change can panic.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::{lock::lock, protocol::RunId};
 
 /// What has changed since the journal was last read. It takes no more room than the count itself, plus a place for each
 /// waiting reply.

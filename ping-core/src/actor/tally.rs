@@ -7,7 +7,7 @@ use std::{
 
 use libp2p::PeerId;
 
-use super::journal::lock;
+use crate::lock::lock;
 
 /// The ids of the messages that are pings.
 pub(crate) const PINGS: [&str; 3] = ["a1b2c3d4-e5f6-7890-abcd-ef1234567890", "kameo-ping/echo/1", "kameo-ping/once/1"];

@@ -20,7 +20,7 @@ use tracing::debug;
 use super::reachability::{self, Answer, MAX_ADDRESSES, PART_TIMEOUT};
 use crate::{
     stream::{Ended, Inbound, behaviour::Behaviour as Streams},
-    transport::{Transport, endpoint},
+    transport::endpoint,
 };
 
 /// How many nodes are dialed at a time, and at one IP address.
@@ -187,9 +187,7 @@ impl DialBacks {
 /// host is dialed because a peer says so.
 fn dialable(addresses: &[Multiaddr], hosts: &[IpAddr]) -> Option<(usize, Multiaddr)> {
     let is_its_own = |address: &Multiaddr| {
-        endpoint(address).is_some_and(|(ip, port, transport)| {
-            hosts.contains(&ip) && port != 0 && Transport::USUAL.contains(&transport)
-        })
+        endpoint(address).is_some_and(|(ip, port, transport)| hosts.contains(&ip) && port != 0 && transport.is_usual())
     };
     let place = addresses.iter().take(MAX_ADDRESSES).position(is_its_own)?;
     Some((place, addresses[place].clone()))

@@ -18,10 +18,7 @@ use prost::Message;
 use tokio::time::{sleep, timeout};
 
 use super::wire;
-use crate::{
-    cluster::is_global,
-    transport::{Transport, endpoint},
-};
+use crate::{cluster::is_global, transport::endpoint};
 
 /// The protocol of this exchange.
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/dcutr");
@@ -93,7 +90,7 @@ pub(crate) fn dialable(addresses: Vec<Multiaddr>, is_neighbour: impl Fn(IpAddr) 
     let may_dial = |address: &Multiaddr| {
         endpoint(address).is_some_and(|(ip, port, transport)| {
             // No router that drops packets lets WebSocket in.
-            Transport::USUAL.contains(&transport)
+            transport.is_usual()
                 && port != 0
                 && (is_global(ip) || (!ip.is_loopback() && !ip.is_multicast() && is_neighbour(ip)))
         })

@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use prost::Message;
 use tokio::time::timeout;
 
 use super::wire::{invalid, receive, send};
+use crate::lock::lock;
 
 /// The protocol of the question.
 pub(crate) const QUESTION: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-request");
@@ -179,11 +180,6 @@ pub(super) async fn answer(stream: &mut (impl AsyncWrite + Unpin), place: usize,
 pub(super) async fn come_back(mut stream: impl AsyncRead + AsyncWrite + Unpin, nonce: u64) -> io::Result<()> {
     send(&mut stream, &DialBack { nonce }).await?;
     receive::<DialBackResponse>(&mut stream).await.map(drop)
-}
-
-fn lock(nonces: &Nonces) -> std::sync::MutexGuard<'_, HashMap<u64, PeerId>> {
-    // Nothing between the steps of a change can panic.
-    nonces.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

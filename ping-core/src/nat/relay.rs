@@ -5,7 +5,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,7 @@ use super::dial_back::{DialBacks, Protocols};
 use crate::{
     hardening::{ConnectionLimits, Limits, LogLimit, Memory},
     keys::Certificate,
+    lock::lock,
     nat,
     node::{FairExecutor, KeepAlive},
     transport::{self, Signs},
@@ -304,9 +305,4 @@ fn config(options: &RelayOptions, holders: Holders) -> relay::Config {
     };
     let limit = std::num::NonZeroU32::new(MAX_CIRCUITS_PER_ADDRESS).unwrap_or(std::num::NonZeroU32::MIN);
     config.circuit_src_per_ip(limit, NEXT_CIRCUIT_AFTER)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing between the steps of a change can panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

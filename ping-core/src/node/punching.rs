@@ -183,8 +183,7 @@ impl Punching {
 
     /// Asks a relay whether others reach this node at this address, if that is not known.
     fn ask(&mut self, swarm: &mut Swarm<Behaviour>, (by, via): (PeerId, ConnectionId), address: &Multiaddr) {
-        let is_of_use =
-            endpoint(address).is_some_and(|(ip, _, transport)| is_global(ip) && Transport::USUAL.contains(&transport));
+        let is_of_use = endpoint(address).is_some_and(|(ip, _, transport)| is_global(ip) && transport.is_usual());
         let circuits = swarm.behaviour_mut().circuits.as_mut();
         let Some(questions) = circuits.and_then(|Boxed(circuits)| circuits.questions.as_mut()) else { return };
         if !is_of_use || self.tested.len() >= MAX_TESTED || !self.tested.insert(address.clone()) {
@@ -302,10 +301,10 @@ impl Punching {
         let networks = if_addrs::get_if_addrs().unwrap_or_default();
         let addresses = dialable(named, |ip| networks.iter().any(|network| contains(&network.addr, ip)));
         // The other side's router lets in only what comes from where this node is seen.
-        let is_seen = |by| self.seen().any(|own| transport_of(&own) == by);
-        let is_open = |address: &Multiaddr| role.is_listener() || is_seen(transport_of(address));
+        let is_seen = |by| self.seen().any(|own| Transport::of(&own) == by);
+        let is_open = |address: &Multiaddr| role.is_listener() || is_seen(Transport::of(address));
         let addresses: Vec<_> = addresses.into_iter().filter(is_open).collect();
-        // A node that listens accepts whoever comes.
+        // A node that listens accepts these connections anyway.
         if role.is_dialer() && self.returns.is_none() {
             addresses.iter().for_each(|address| self.arrivals.expect(address));
         }
@@ -370,7 +369,7 @@ impl Punching {
         own.dedup();
         let listening = swarm.listeners().filter(|address| !is_circuit(address));
         own.extend(listening.cloned());
-        own.retain(|address| transport_of(address).is_some_and(|transport| Transport::USUAL.contains(&transport)));
+        own.retain(|address| Transport::of(address).is_some_and(Transport::is_usual));
         own
     }
 }
@@ -382,10 +381,6 @@ fn hand_over(swarm: &mut Swarm<Behaviour>, connection: Connection, reply: Direct
     if reply.send(Ok(connection)).is_err() {
         swarm.close_connection(id);
     }
-}
-
-fn transport_of(address: &Multiaddr) -> Option<Transport> {
-    endpoint(address).map(|(.., transport)| transport)
 }
 
 /// Whether an interface is in the same network as an address.

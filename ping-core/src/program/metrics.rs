@@ -184,15 +184,18 @@ mod linux {
     }
 }
 
-/// Binds the address that metrics are served at.
+/// Binds the address that metrics are served at. Needs a Tokio runtime.
 ///
 /// # Errors
 ///
 /// When the system refuses.
-pub async fn bind_metrics(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot serve metrics at {address}: {error}. Choose another port."))
-    })
+pub fn bind_metrics(address: SocketAddr) -> io::Result<TcpListener> {
+    std::net::TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .and_then(TcpListener::from_std)
+        .map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot serve metrics at {address}: {error}. Choose another port."))
+        })
 }
 
 #[cfg(test)]

@@ -3,15 +3,13 @@
 //! A router may use another port for each address, so that nobody knows where to dial the peer behind it. What the peer
 //! sends still arrives here, if nothing on this side keeps it out, and shows where it comes from.
 
-use std::{
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{net::SocketAddr, sync::Mutex};
 
 use libp2p::Multiaddr;
 use tokio::{net::TcpStream, sync::oneshot};
 
 use super::{Transport, endpoint};
+use crate::lock::lock;
 
 /// Who may come, and who has.
 #[derive(Debug, Default)]
@@ -91,11 +89,6 @@ impl<T> Awaited<T> {
             let _ = waiting.swap_remove(place).1.send((arrival, from));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing between the steps of a change can panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

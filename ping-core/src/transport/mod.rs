@@ -30,7 +30,7 @@ mod yamux;
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     str::FromStr,
     sync::Arc,
     time::Duration,
@@ -92,10 +92,17 @@ trait Kind {
     }
 
     /// Whether a pre-shared key can make it private.
-    fn takes_secret(&self) -> bool;
+    fn takes_secret(&self) -> bool {
+        true
+    }
 
     /// Fails if the system does not let this process listen on the socket address.
-    fn try_bind(&self, socket: SocketAddr) -> io::Result<()>;
+    ///
+    /// libp2p's transport over TCP would not notice that the address is taken: it lets several programs of one user
+    /// share a port, and the system then distributes the clients among them.
+    fn try_bind(&self, socket: SocketAddr) -> io::Result<()> {
+        TcpListener::bind(socket).map(drop)
+    }
 
     /// Builds the transport.
     fn build(&self, setup: &Setup) -> io::Result<Connections>;
@@ -152,6 +159,16 @@ impl Transport {
     /// The usual transports of a node: in a private network, those that a pre-shared key can make private.
     pub fn usable(is_private: bool) -> impl Iterator<Item = Self> {
         Self::USUAL.into_iter().filter(move |transport| !is_private || transport.takes_secret())
+    }
+
+    /// The transport of a multiaddr that names nothing else but where it leads.
+    pub fn of(address: &Multiaddr) -> Option<Self> {
+        endpoint(address).map(|(.., transport)| transport)
+    }
+
+    /// Whether it is tried where none is named.
+    pub fn is_usual(self) -> bool {
+        Self::USUAL.contains(&self)
     }
 
     /// The multiaddr of this transport at `ip` and `port`.

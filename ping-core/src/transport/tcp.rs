@@ -1,11 +1,6 @@
 //! TCP, secured by Noise or TLS 1.3 and multiplexed by yamux. A pre-shared key encrypts everything on it once more.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use ::yamux::Mode;
 use futures::{AsyncRead, AsyncWrite, future::Either};
@@ -49,16 +44,6 @@ impl Kind for Tcp {
 
     fn path(&self, port: u16) -> Multiaddr {
         Multiaddr::empty().with(Protocol::Tcp(port))
-    }
-
-    fn takes_secret(&self) -> bool {
-        true
-    }
-
-    /// libp2p's transport would not notice that the address is taken: it lets several programs of one user share a
-    /// port, and the system then distributes the clients among them.
-    fn try_bind(&self, socket: SocketAddr) -> io::Result<()> {
-        TcpListener::bind(socket).map(drop)
     }
 
     fn build(&self, setup: &Setup) -> io::Result<Connections> {

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -69,14 +69,6 @@ impl Kind for Ws {
         Multiaddr::empty().with(Protocol::Tcp(port)).with(Protocol::Ws("/".into()))
     }
 
-    fn takes_secret(&self) -> bool {
-        true
-    }
-
-    fn try_bind(&self, socket: SocketAddr) -> io::Result<()> {
-        TcpListener::bind(socket).map(drop)
-    }
-
     fn build(&self, setup: &Setup) -> io::Result<Connections> {
         WebSockets::new(setup, Transport::Ws).secured(setup)
     }
@@ -101,14 +93,6 @@ impl Kind for Wss {
             [Protocol::Tcp(_), Protocol::Tls, Protocol::Sni(_), Protocol::Ws(path), ..] if path == "/" => Some(4),
             _ => None,
         }
-    }
-
-    fn takes_secret(&self) -> bool {
-        true
-    }
-
-    fn try_bind(&self, socket: SocketAddr) -> io::Result<()> {
-        TcpListener::bind(socket).map(drop)
     }
 
     fn build(&self, setup: &Setup) -> io::Result<Connections> {
