@@ -40,8 +40,8 @@ impl<H> Late<H> {
     }
 }
 
-/// Its inbound protocols: none, as long as it is asleep. Boxed, because streams move them around.
-pub(crate) struct LateUpgrade<U>(Option<Box<U>>);
+/// Its inbound protocols: none, as long as it is asleep.
+pub(crate) struct LateUpgrade<U>(Option<U>);
 
 impl<U: UpgradeInfo> UpgradeInfo for LateUpgrade<U> {
     type Info = U::Info;
@@ -83,7 +83,7 @@ where
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, ()> {
         if self.is_awake {
-            self.handler.listen_protocol().map_upgrade(|upgrade| LateUpgrade(Some(Box::new(upgrade))))
+            self.handler.listen_protocol().map_upgrade(|upgrade| LateUpgrade(Some(upgrade)))
         } else {
             SubstreamProtocol::new(LateUpgrade(None), ())
         }

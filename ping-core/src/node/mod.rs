@@ -8,6 +8,7 @@ mod boxed;
 mod closed;
 mod dial_error;
 mod discovery;
+mod event;
 mod event_loop;
 mod executor;
 mod keep_alive;
@@ -19,7 +20,7 @@ mod reservations;
 use std::{
     collections::HashSet,
     io,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     PeerText,
     cluster::{
-        self, AskError, Cluster,
+        AskError, Cluster,
         messages::{Request, Response},
     },
     hardening::{Memory, install_panic_hook},
@@ -50,88 +51,13 @@ use punching::{DirectReply, Punching};
 
 pub use dial_error::{DialError, RelayFailure};
 pub use discovery::is_mdns_port_taken;
+pub use event::{Event, Incidents};
 pub use mdns_query::ask_mdns;
 pub use options::{DIALER_MEMORY, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
 
 /// How long an idle connection lives: for ever, in effect. A client may ping once an hour; the keep-alive finds out
 /// whether it is still there.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60 * 60 * 24 * 365);
-
-/// What a node tells its program, in the order in which it happens.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The node can be reached at this address of this machine.
-    Listening(Multiaddr),
-    /// The node can no longer be reached at this address.
-    StoppedListening(Multiaddr),
-    /// The system did not let the node accept a connection. Reported at most once a second.
-    AcceptFailed {
-        /// The error of the system.
-        error: String,
-        /// How often it has happened so far.
-        count: u64,
-    },
-    /// The node refused a connection, because a limit is reached or the peer may not connect. Reported at most once a
-    /// second.
-    Refused {
-        /// Where it came from.
-        address: Multiaddr,
-        /// Why.
-        reason: String,
-        /// How often it has happened so far.
-        count: u64,
-    },
-    /// A peer connected that had no connection.
-    PeerConnected {
-        /// Its identity.
-        peer: PeerId,
-        /// The address that it came from, or was reached at.
-        address: Multiaddr,
-        /// Whether this node dialed it.
-        is_dialed: bool,
-    },
-    /// The last connection to a peer closed.
-    PeerDisconnected {
-        /// Its identity.
-        peer: PeerId,
-        /// The address that it was reported with when it connected.
-        address: Multiaddr,
-    },
-    /// A peer gave a sign of life.
-    RoundTrip {
-        /// Its identity.
-        peer: PeerId,
-        /// The round trip of the connection: libp2p's ping protocol, without any actor.
-        time: Duration,
-    },
-    /// A relay has tried whether others reach this node where it is seen.
-    Tested {
-        /// Where.
-        address: Multiaddr,
-        /// The relay.
-        by: PeerId,
-        /// Whether it got there.
-        is_reached: bool,
-    },
-    /// Something happened in the cluster.
-    Cluster(cluster::Event),
-    /// mDNS found a peer on the local network.
-    Discovered {
-        /// Its identity.
-        peer: PeerId,
-        /// One of the addresses that it says it listens on.
-        address: Multiaddr,
-    },
-}
-
-/// How often what is reported at most once a second has happened.
-#[derive(Debug, Default)]
-pub struct Incidents {
-    /// Connections that were refused.
-    pub refused: AtomicU64,
-    /// Connections that the system could not accept.
-    pub accept_failures: AtomicU64,
-}
 
 /// A connection that this node made.
 #[derive(Debug)]

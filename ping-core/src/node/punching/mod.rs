@@ -3,6 +3,8 @@
 //! The node that was reached proposes one ([`crate::nat`] has the exchange); the one that dialed the relay makes it, and
 //! decides what to do with the two.
 
+mod asking;
+
 use std::{
     collections::{HashMap, HashSet},
     future::pending,
@@ -25,24 +27,20 @@ use libp2p::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tracing::debug;
 
 use super::{Connection, DialError, DialReply, behaviour::Behaviour, boxed::Boxed};
 use crate::{
-    cluster::is_global,
     nat::{
         is_circuit,
         punch::{answer, dialable, propose},
-        reachability::{self, Nonces},
+        reachability::Nonces,
     },
     stream::{Ended, Inbound},
-    transport::{Arrivals, Transport, endpoint},
+    transport::{Arrivals, Transport},
 };
-
-/// How many addresses relays try in all. Behind some routers, each connection has another one.
-const MAX_TESTED: usize = 64;
 
 /// How often a node proposes it. In the wild, 97.6 % of those that succeed at all do at the first attempt
 /// (arXiv 2510.27500).
@@ -58,7 +56,7 @@ const ATTEMPT_TIME: Duration = Duration::from_secs(5);
 const ATTEMPTS_TIME: Duration = Duration::from_secs(11);
 
 /// Gets the direct connection to a peer, or the reason why there is none.
-pub(super) type DirectReply = oneshot::Sender<Result<Connection, String>>;
+pub(in crate::node) type DirectReply = oneshot::Sender<Result<Connection, String>>;
 
 /// What this node knows of one of its connections.
 struct Link {
@@ -69,8 +67,15 @@ struct Link {
     observed: Option<Multiaddr>,
 }
 
+impl Link {
+    /// Whether this node connected to the other side itself, and sees what it says of this node's address.
+    fn is_dialed_directly(&self) -> bool {
+        self.is_dialed && !self.is_relayed
+    }
+}
+
 /// What is done next.
-pub(super) enum Step {
+pub(in crate::node) enum Step {
     /// A peer proposes a direct connection.
     Answer(Inbound),
     /// The two sides have told each other where they are.
@@ -92,7 +97,7 @@ pub(super) enum Step {
 }
 
 /// The attempts of one node.
-pub(super) struct Punching {
+pub(in crate::node) struct Punching {
     links: HashMap<ConnectionId, Link>,
     proposals: mpsc::UnboundedReceiver<Inbound>,
     /// Relays that come back, of a node that asks whether it is reached.
@@ -115,7 +120,7 @@ pub(super) struct Punching {
 impl Punching {
     /// With the proposals that peers make, the relays that come back if the node asks whether it is reached, and what
     /// lets in a peer that is dialed.
-    pub(super) fn new(
+    pub(in crate::node) fn new(
         proposals: mpsc::UnboundedReceiver<Inbound>,
         returns: Option<mpsc::UnboundedReceiver<Inbound>>,
         arrivals: Arc<Arrivals>,
@@ -135,7 +140,7 @@ impl Punching {
         }
     }
 
-    pub(super) fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+    pub(in crate::node) fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let (is_dialed, is_relayed) = (endpoint.is_dialer(), endpoint.is_relayed());
         self.links.insert(id, Link { peer, is_dialed, is_relayed, observed: None });
         if is_relayed && !is_dialed {
@@ -143,7 +148,7 @@ impl Punching {
         }
     }
 
-    pub(super) fn on_closed(&mut self, id: ConnectionId) {
+    pub(in crate::node) fn on_closed(&mut self, id: ConnectionId) {
         let Some(link) = self.links.remove(&id) else { return };
         if !self.links.values().any(|other| other.peer == link.peer) {
             self.answered.remove(&link.peer);
@@ -152,77 +157,20 @@ impl Punching {
     }
 
     /// A peer may say at which address it sees this node.
-    pub(super) fn on_identified(&mut self, swarm: &mut Swarm<Behaviour>, event: &identify::Event) {
+    pub(in crate::node) fn on_identified(&mut self, swarm: &mut Swarm<Behaviour>, event: &identify::Event) {
         if let identify::Event::Received { connection_id, info, .. } = event
             && let Some(link) = self.links.get_mut(connection_id)
         {
             link.observed = Some(info.observed_addr.clone());
-            if link.is_dialed && !link.is_relayed && self.relays.contains(&link.peer) {
+            if link.is_dialed_directly() && self.relays.contains(&link.peer) {
                 let peer = link.peer;
                 self.ask(swarm, (peer, *connection_id), &info.observed_addr);
             }
         }
     }
 
-    /// This peer is asked for a place, and may be asked whether others reach this node.
-    pub(super) fn on_relay(&mut self, swarm: &mut Swarm<Behaviour>, relay: PeerId) {
-        self.relays.insert(relay);
-        let seen: Vec<_> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.peer == relay && link.is_dialed && !link.is_relayed)
-            .filter_map(|(id, link)| Some((*id, link.observed.clone()?)))
-            .collect();
-        seen.iter().for_each(|(id, observed)| self.ask(swarm, (relay, *id), observed));
-    }
-
-    /// No relay has said whether others reach this node there.
-    pub(super) fn on_not_tested(&mut self, address: &Multiaddr) {
-        self.tested.remove(address);
-    }
-
-    /// Asks a relay whether others reach this node at this address, if that is not known.
-    fn ask(&mut self, swarm: &mut Swarm<Behaviour>, (by, via): (PeerId, ConnectionId), address: &Multiaddr) {
-        let is_of_use = endpoint(address).is_some_and(|(ip, _, transport)| is_global(ip) && transport.is_usual());
-        let circuits = swarm.behaviour_mut().circuits.as_mut();
-        let Some(questions) = circuits.and_then(|Boxed(circuits)| circuits.questions.as_mut()) else { return };
-        if !is_of_use || self.tested.len() >= MAX_TESTED || !self.tested.insert(address.clone()) {
-            return;
-        }
-        let (opening, opened) = oneshot::channel();
-        questions.open(by, via, opening);
-        let (address, asked, nonces) = (address.clone(), address.clone(), self.nonces.clone());
-        let question = async move {
-            let stream = opened.await.unwrap_or(Err(Ended::NotConnected)).map_err(io::Error::other)?;
-            reachability::ask(stream, &asked, (by, &nonces)).await
-        };
-        let step = question.map(move |answer| match answer {
-            Ok(Some(is_reached)) => Step::Tested { address, by, is_reached },
-            other => {
-                debug!(%by, ?other, "the relay does not say whether this node is reached");
-                Step::NotTested(address)
-            }
-        });
-        self.steps.push(step.boxed());
-    }
-
-    /// Hears a relay that came back.
-    pub(super) fn hear(&mut self, Inbound { peer, connection, stream, place }: Inbound) {
-        // On a connection that this node made, or through a relay, it proves nothing.
-        if self.links.get(&connection).is_none_or(|link| link.is_dialed || link.is_relayed) {
-            return;
-        }
-        let nonces = self.nonces.clone();
-        let hear = async move {
-            let _ = timeout(reachability::ANSWER_TIMEOUT, reachability::hear(stream, (peer, &nonces))).await;
-            drop(place);
-            Step::Done
-        };
-        self.steps.push(hear.boxed());
-    }
-
     /// Waits for a direct connection to a peer that is connected through a relay.
-    pub(super) fn wait(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, reply: DirectReply) {
+    pub(in crate::node) fn wait(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, reply: DirectReply) {
         match self.ready.remove(&peer) {
             Some(connection) => hand_over(swarm, connection, reply),
             None => {
@@ -233,7 +181,7 @@ impl Punching {
     }
 
     /// Waits for the next step. Never resolves if there is none.
-    pub(super) async fn next(&mut self) -> Step {
+    pub(in crate::node) async fn next(&mut self) -> Step {
         tokio::select! {
             Some(step) = self.steps.next() => step,
             Some(proposal) = self.proposals.recv() => Step::Answer(proposal),
@@ -245,7 +193,7 @@ impl Punching {
     }
 
     /// Answers a peer that proposes a direct connection.
-    pub(super) fn answer(&mut self, swarm: &Swarm<Behaviour>, Inbound { peer, stream, place, .. }: Inbound) {
+    pub(in crate::node) fn answer(&mut self, swarm: &Swarm<Behaviour>, Inbound { peer, stream, place, .. }: Inbound) {
         let proposals = self.answered.entry(peer).or_default();
         *proposals = proposals.saturating_add(1);
         if *proposals > MAX_PROPOSALS {
@@ -261,7 +209,7 @@ impl Punching {
     }
 
     /// Proposes a direct connection, unless there is one, or the one through the relay is gone.
-    pub(super) fn propose(&mut self, swarm: &mut Swarm<Behaviour>, via: ConnectionId, attempt: u32) {
+    pub(in crate::node) fn propose(&mut self, swarm: &mut Swarm<Behaviour>, via: ConnectionId, attempt: u32) {
         let Some(&Link { peer, .. }) = self.links.get(&via) else { return };
         let is_direct = self.links.values().any(|link| link.peer == peer && !link.is_relayed);
         let own = self.own_addresses(swarm);
@@ -288,7 +236,7 @@ impl Punching {
     }
 
     /// The dials to make after this exchange, and what gets their outcomes.
-    pub(super) fn dials(
+    pub(in crate::node) fn dials(
         &mut self,
         peer: PeerId,
         role: Endpoint,
@@ -312,7 +260,7 @@ impl Punching {
     }
 
     /// Where the peer at this address came from while it was dialed there, if it did.
-    pub(super) fn arrival(&self, dialed: &Multiaddr) -> Option<Multiaddr> {
+    pub(in crate::node) fn arrival(&self, dialed: &Multiaddr) -> Option<Multiaddr> {
         self.arrivals.take(dialed)
     }
 
@@ -327,7 +275,7 @@ impl Punching {
     }
 
     /// A dial has ended. Of several connections, the first one is of use.
-    pub(super) fn on_dialed(
+    pub(in crate::node) fn on_dialed(
         &mut self,
         swarm: &mut Swarm<Behaviour>,
         peer: PeerId,
@@ -345,7 +293,7 @@ impl Punching {
     }
 
     /// Nothing has come of it.
-    pub(super) fn give_up(&mut self, peer: PeerId) {
+    pub(in crate::node) fn give_up(&mut self, peer: PeerId) {
         if let Some(reply) = self.waiting.remove(&peer) {
             let reason = if self.answered.contains_key(&peer) {
                 "one of the two routers uses another port for each peer, or a firewall drops the packets"
@@ -358,7 +306,7 @@ impl Punching {
 
     /// Where those see this node that it has dialed.
     fn seen(&self) -> impl Iterator<Item = Multiaddr> {
-        let dialed = self.links.values().filter(|link| link.is_dialed && !link.is_relayed);
+        let dialed = self.links.values().filter(|link| link.is_dialed_directly());
         dialed.filter_map(|link| link.observed.clone())
     }
 
