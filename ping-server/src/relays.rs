@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use futures::future::join_all;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     Connection, Node, ServerAddress, Transport,
     nat::{circuit, ticket::MAX_RELAYS},
-    node::Reservation,
+    node::{Reservation, Staggered},
 };
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{debug, warn};
@@ -145,21 +145,17 @@ type ToRelay<'a> = (&'a ServerAddress, IpAddr, Transport);
 /// Connects by the first way that works; returns its place. Each is tried a moment after the one before it, or as soon
 /// as that has failed: a router that has forgotten a connection may drop the next one by the same way for some time.
 async fn dial_first(node: &Node, ways: &[ToRelay<'_>], mut failure: String) -> Result<(usize, Connection), String> {
-    let mut left = ways.iter().enumerate();
-    let mut dials = FuturesUnordered::new();
-    loop {
-        dials.extend(left.next().map(|(place, (server, ip, transport))| async move {
-            node.dial(server.multiaddr_at(*ip, *transport), server.peer).await.map(|connection| (place, connection))
-        }));
-        tokio::select! {
-            outcome = dials.next() => match outcome {
-                Some(Ok(connected)) => return Ok(connected),
-                Some(Err(error)) => failure = error.to_string(),
-                None => return Err(failure),
-            },
-            () = sleep(HEAD_START), if left.len() > 0 => {}
+    let dials = ways.iter().enumerate().map(|(place, (server, ip, transport))| async move {
+        node.dial(server.multiaddr_at(*ip, *transport), server.peer).await.map(|connection| (place, connection))
+    });
+    let mut dials = Staggered::new(dials, HEAD_START);
+    while let Some(outcome) = dials.next().await {
+        match outcome {
+            Ok(connected) => return Ok(connected),
+            Err(error) => failure = error.to_string(),
         }
     }
+    Err(failure)
 }
 
 /// Where clients reach a relay that is reached so.

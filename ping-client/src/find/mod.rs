@@ -20,22 +20,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{
-    StreamExt,
-    future::select_ok,
-    stream::{FuturesUnordered, LocalBoxStream},
-};
+use futures::{future::select_ok, stream::LocalBoxStream};
 use kameo::actor::RemoteActorRef;
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
     Connection, DialError, Node, PingActor, ServerAddress, Transport,
+    node::Staggered,
     program::STEP,
     transport::{endpoint, is_prohibited},
 };
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::timeout};
 use tracing::{debug, info, warn};
 
 use crate::{backoff::Backoff, error::Error, units::milliseconds};
@@ -268,29 +262,23 @@ impl<'a> Finder<'a> {
         server: String,
         head_start: Duration,
     ) -> Result<Connection, Error> {
-        let mut addresses = addresses.into_iter();
-        let mut dials = FuturesUnordered::new();
+        let dials = addresses.into_iter().map(|address| self.node.dial(address, expected));
+        let mut dials = Staggered::new(dials, head_start);
         let mut failure: Option<Error> = None;
-        loop {
-            dials.extend(addresses.next().map(|address| self.node.dial(address, expected)));
-            tokio::select! {
-                outcome = dials.next() => match outcome {
-                    Some(Ok(connection)) => return Ok(connection),
-                    // There is a connection to this peer already; no other address makes another.
-                    Some(Err(error @ DialError::Denied)) if expected.is_some() => {
-                        return Err(Error::Dial { server, error });
+        while let Some(outcome) = dials.next().await {
+            match outcome {
+                Ok(connection) => return Ok(connection),
+                // There is a connection to this peer already; no other address makes another.
+                Err(error @ DialError::Denied) if expected.is_some() => return Err(Error::Dial { server, error }),
+                Err(error) => {
+                    let error = Error::Dial { server: server.clone(), error };
+                    if failure.as_ref().is_none_or(|known| known.weight() < error.weight()) {
+                        failure = Some(error);
                     }
-                    Some(Err(error)) => {
-                        let error = Error::Dial { server: server.clone(), error };
-                        if failure.as_ref().is_none_or(|known| known.weight() < error.weight()) {
-                            failure = Some(error);
-                        }
-                    }
-                    None => return Err(failure.unwrap_or(Error::Dial { server, error: DialError::TimedOut })),
-                },
-                () = sleep(head_start), if addresses.len() > 0 => {}
+                }
             }
         }
+        Err(failure.unwrap_or(Error::Dial { server, error: DialError::TimedOut }))
     }
 
     /// The same, and finds out whether a firewall is the cause of a failure. The system says the same of a firewall

@@ -16,6 +16,7 @@ mod mdns_query;
 mod options;
 mod punching;
 mod reservations;
+mod staggered;
 
 use std::{
     collections::HashSet,
@@ -54,6 +55,7 @@ pub use discovery::is_mdns_port_taken;
 pub use event::{Event, Incidents};
 pub use mdns_query::ask_mdns;
 pub use options::{DIALER_MEMORY, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
+pub use staggered::Staggered;
 
 /// How long an idle connection lives: for ever, in effect. A client may ping once an hour; the keep-alive finds out
 /// whether it is still there.
