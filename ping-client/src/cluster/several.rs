@@ -8,7 +8,10 @@ use ping_core::{
     Event, Node, ServerAddress,
     program::{StopSignals, flush_log, last_words},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 use tracing::{Instrument, error_span, info};
 
 use super::{
@@ -18,7 +21,7 @@ use super::{
 use crate::{
     error::Error,
     identity,
-    output::{Outputs, Row, write_rows},
+    output::{LiveRows, Outputs, Row, write_rows},
     plan::Plan,
     runtime::block_on,
     session::{exit_code, find_and_measure, gate_failures, nothing_yet, options},
@@ -36,6 +39,7 @@ pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
                 rows = several.run(&mut signals) => rows,
                 reason = node.failed() => Err(Error::node_failed(&reason)),
                 never = several.pass_on(events) => match never {},
+                never = several.show() => match never {},
             }
         };
         node.stop().await;
@@ -74,6 +78,13 @@ struct Several<'a> {
     node: &'a Node,
     /// Get the node's events, one for each session.
     events: RefCell<Vec<mpsc::UnboundedSender<Event>>>,
+    live: LiveRows,
+}
+
+impl Drop for Several<'_> {
+    fn drop(&mut self) {
+        self.live.finish();
+    }
 }
 
 /// A session that runs.
@@ -81,7 +92,7 @@ type Running<'a> = FuturesUnordered<LocalBoxFuture<'a, Result<Row>>>;
 
 impl<'a> Several<'a> {
     fn new(plan: &'a Plan, node: &'a Node) -> Self {
-        Self { plan, node, events: RefCell::new(Vec::new()) }
+        Self { plan, node, events: RefCell::new(Vec::new()), live: LiveRows::on_terminal(plan.output.quiet) }
     }
 
     /// Passes the node's events on to all sessions. Never ends.
@@ -91,6 +102,17 @@ impl<'a> Several<'a> {
         }
         // The node has failed, which the others notice.
         pending().await
+    }
+
+    /// Shows how all of them answer, as long as the sessions run. Never ends.
+    async fn show(&self) -> Infallible {
+        loop {
+            match self.live.every() {
+                Some(every) => sleep(every).await,
+                None => pending().await,
+            }
+            self.live.show(Instant::now());
+        }
     }
 
     /// Runs all sessions. Each ends by itself at a signal.
@@ -142,9 +164,10 @@ impl<'a> Several<'a> {
         self.events.borrow_mut().push(sender);
         // What several sessions log is told apart by the name.
         let span = error_span!("ping", node = %name);
+        let row = self.live.add(&name);
         let session = async move {
             let mut signals = StopSignals::new().context("cannot handle signals")?;
-            let (mut result, mut outputs) = (nothing_yet(self.plan), Outputs::default());
+            let (mut result, mut outputs) = (nothing_yet(self.plan), Outputs::of_row(row.clone()));
             let gone = async {
                 match gone {
                     Some(gone) => match gone.await {
@@ -161,6 +184,7 @@ impl<'a> Several<'a> {
                 () = work => false,
                 () = gone => true,
             };
+            row.end(if is_gone { "gone" } else { "done" });
             if is_gone {
                 result.figures.cut_short();
             }

@@ -28,7 +28,7 @@ use crate::{
     figures::{Figures, Server, ServerVersion, SessionResult},
     find::{Finder, Found, Place},
     identity,
-    output::{Row, write_rows},
+    output::{LiveRow, LiveRows, Row, write_rows},
     pinger::{Answer, Lane, LaneOf, Opener, Pinger, Reconnect, Retry, Spread, end_run},
     plan::Plan,
     run::{End, Observer, Sample, Schedule, Sending, Stop, run},
@@ -42,7 +42,7 @@ pub(crate) fn spread(plan: &Plan, started: Instant) -> Result<ExitCode> {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(plan.find.identity.as_deref())?;
         let (node, mut events) = start(&own.keypair, options(plan, plan.find.server.as_ref())?)?;
-        let mut rows = Rows::new();
+        let mut rows = Rows::new(plan.output.quiet);
         let end = {
             let mut stop = pin!(async {
                 tokio::select! {
@@ -89,7 +89,7 @@ async fn ping(
         };
         match opened {
             Some(Ok((row, lane))) => {
-                rows.rows.push(row);
+                rows.push(row);
                 let _ = sender.send(lane);
             }
             Some(Err((node, error))) => warn!("Cannot ping {node}: {error}"),
@@ -119,6 +119,7 @@ async fn ping(
         () = follow => End::Complete,
     };
     observer.take_new();
+    rows.live.finish();
     rows.conclude(&spread).await;
     end
 }
@@ -163,15 +164,34 @@ struct Rows {
     lane_of: LaneOf,
     /// When the pings were sent whose outcomes are not known.
     sent: HashMap<u64, Instant>,
+    live: LiveRows,
+    /// One for each row.
+    live_rows: Vec<LiveRow>,
 }
 
 impl Rows {
-    fn new() -> Self {
-        Self { rows: Vec::new(), total: Figures::new(), lane_of: LaneOf::default(), sent: HashMap::new() }
+    fn new(is_quiet: bool) -> Self {
+        Self {
+            rows: Vec::new(),
+            total: Figures::new(),
+            lane_of: LaneOf::default(),
+            sent: HashMap::new(),
+            live: LiveRows::on_terminal(is_quiet),
+            live_rows: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, row: Row) {
+        self.live_rows.push(self.live.add(&row.node));
+        self.rows.push(row);
+    }
+
+    fn lane(&self, sequence: u64) -> Option<usize> {
+        self.lane_of.borrow().get(&sequence).copied()
     }
 
     fn figures(&mut self, sequence: u64) -> Option<&mut Figures> {
-        let lane = self.lane_of.borrow().get(&sequence).copied()?;
+        let lane = self.lane(sequence)?;
         self.rows.get_mut(lane).map(|row| &mut row.result.figures)
     }
 
@@ -229,7 +249,7 @@ impl RowsObserver<'_> {
     /// Takes the rows of members that have joined.
     fn take_new(&mut self) {
         while let Ok(row) = self.new_rows.try_recv() {
-            self.rows.rows.push(row);
+            self.rows.push(row);
         }
     }
 }
@@ -249,6 +269,11 @@ impl Observer for RowsObserver<'_> {
             figures.sending(sending);
             figures.outcome(sample);
         }
+        let lane = self.rows.lane(sample.sequence);
+        if let Some(live) = lane.and_then(|lane| self.rows.live_rows.get_mut(lane)) {
+            live.sending(sending);
+            live.outcome(sample);
+        }
         if sample.outcome.is_ok() {
             self.rows.lane_of.borrow_mut().remove(&sample.sequence);
         }
@@ -261,5 +286,13 @@ impl Observer for RowsObserver<'_> {
 
     fn slept(&mut self, slept: Duration, missed: u64) {
         self.rows.total.slept(slept, missed);
+    }
+
+    fn tick_every(&self) -> Option<Duration> {
+        self.rows.live.every()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.rows.live.show(now);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The time between two frames. Less is a blur.
-const FRAME: Duration = Duration::from_millis(200);
+pub(super) const FRAME: Duration = Duration::from_millis(200);
 
 /// How many frames the figures of the moment are taken from: a second.
 const FRAMES: usize = 5;
@@ -27,7 +27,7 @@ const FRAMES: usize = 5;
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// The width of a terminal that does not tell it.
-const USUAL_WIDTH: usize = 80;
+pub(super) const USUAL_WIDTH: usize = 80;
 
 /// What the small chart of medians is made of, from low to high.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -50,9 +50,8 @@ pub(super) struct Live {
 impl Live {
     /// The view of a run, if it is fast and there is a terminal to show it on.
     pub(super) fn on_terminal(pace: Pace, limit: Limit, is_quiet: bool) -> Option<Box<dyn Observer>> {
-        let can_show = io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb");
         let live = Self::new(limit, speaks_utf8());
-        (can_show && !is_quiet && !pace.is_slow()).then(|| Box::new(live) as Box<dyn Observer>)
+        (can_show(is_quiet) && !pace.is_slow()).then(|| Box::new(live) as Box<dyn Observer>)
     }
 
     fn new(limit: Limit, has_bars: bool) -> Self {
@@ -79,9 +78,8 @@ impl Live {
             (None, None) => None,
         };
         parts.extend(share.map(|share| format!("{:.0} %", (share * 100.0).min(100.0))));
-        let silence = now.saturating_duration_since(self.last_pong.unwrap_or(started));
-        if silence >= SILENCE {
-            parts.push(format!("no pong for {:.1} s", silence.as_secs_f64()));
+        if let Some(silence) = silence(self.last_pong.unwrap_or(started), now) {
+            parts.push(silence);
         } else {
             let second = self.second();
             let covered = FRAME.mul_f64(self.frames.len() as f64).min(elapsed.max(FRAME)).as_secs_f64();
@@ -120,6 +118,17 @@ impl Live {
             self.frames.pop_front();
         }
     }
+}
+
+/// Whether there is a terminal that can show something that changes, and the user wants it.
+pub(super) fn can_show(is_quiet: bool) -> bool {
+    !is_quiet && io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// How long there was no pong, if that is long.
+pub(super) fn silence(last: Instant, now: Instant) -> Option<String> {
+    let silence = now.saturating_duration_since(last);
+    (silence >= SILENCE).then(|| format!("no pong for {:.1} s", silence.as_secs_f64()))
 }
 
 /// The last values as bars, the highest as a full one.

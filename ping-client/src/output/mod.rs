@@ -8,6 +8,7 @@ mod html;
 mod intervals;
 mod json;
 mod live;
+mod live_rows;
 mod ping_log;
 mod rows;
 mod table;
@@ -28,6 +29,7 @@ use ping_core::program::{LineQueue, duration, metrics::metrics_address};
 
 pub(crate) use html::{Point, Run as ChartedRun, by_percentile, escape, over_time, rates, section, write_page};
 pub(crate) use json::SCHEMA;
+pub(crate) use live_rows::{LiveRow, LiveRows};
 pub(crate) use table::{table_of_numbers, table_of_words};
 
 use crate::{
@@ -181,6 +183,11 @@ impl Outputs {
             outputs.reports.push(Destination { report: Box::new(html::Html), out, name: "report" });
         }
         Ok(outputs)
+    }
+
+    /// What one of several sessions writes during its run.
+    pub(crate) fn of_row(row: LiveRow) -> Self {
+        Self { observers: vec![Box::new(row)], ..Self::default() }
     }
 
     /// Whether the reports need the version of the server's program.

@@ -3,7 +3,8 @@
 //! A thread writes them, so that a paused reader stops only that thread. The queue is bounded: lines that find no room
 //! are counted, and their number is written as soon as there is room again.
 //!
-//! On a terminal, a status may stand below the lines. It is text without a newline, which each change replaces.
+//! On a terminal, a status may stand below the lines. It is text that does not end with a newline, which each change
+//! replaces.
 
 use std::{
     collections::VecDeque,
@@ -15,9 +16,6 @@ use std::{
 
 /// How many bytes of lines wait: some thousand lines.
 const MAX_QUEUED: usize = 1024 * 1024;
-
-/// Goes to the start of the terminal's line and erases it (ECMA-48: CR, EL).
-const ERASE_LINE: &[u8; 5] = b"\r\x1b[2K";
 
 /// A queue of lines. Clones share it.
 #[derive(Clone, Debug)]
@@ -129,14 +127,13 @@ impl LineQueue {
 
     /// Writes lines until that fails; returns the error.
     fn write_all(&self, mut out: impl Write) -> io::Error {
-        let mut shows_status = false;
+        let mut shown: Option<String> = None;
         loop {
-            let (mut text, status) = self.next();
-            if shows_status {
-                text.splice(0..0, *ERASE_LINE);
-            }
-            shows_status = status.is_some();
-            text.extend(status.into_iter().flat_map(String::into_bytes));
+            let (line, status) = self.next();
+            let mut text = shown.as_deref().map(erase).unwrap_or_default().into_bytes();
+            text.extend(line);
+            text.extend(status.iter().flat_map(|status| status.as_bytes()));
+            shown = status;
             if let Err(error) = out.write_all(&text).and_then(|()| out.flush()) {
                 return error;
             }
@@ -163,6 +160,14 @@ impl LineQueue {
             None => Vec::new(),
         };
         (line, status)
+    }
+}
+
+/// Goes to the start of a status and erases it (ECMA-48: CR, CUU, ED).
+fn erase(status: &str) -> String {
+    match status.matches('\n').count() {
+        0 => "\r\x1b[J".into(),
+        above => format!("\r\x1b[{above}A\x1b[J"),
     }
 }
 
@@ -232,14 +237,14 @@ mod tests {
         flush();
         queue.push("line\n".into());
         flush();
-        queue.set_status(Some("2 %".into()));
+        queue.set_status(Some("2 %\n3 %".into()));
         flush();
         queue.set_status(None);
         flush();
         queue.push("end\n".into());
         flush();
         let text: String = lines.try_iter().collect();
-        assert_eq!(text, "1 %\r\x1b[2Kline\n1 %\r\x1b[2K2 %\r\x1b[2Kend\n");
+        assert_eq!(text, "1 %\r\x1b[Jline\n1 %\r\x1b[J2 %\n3 %\r\x1b[1A\x1b[Jend\n");
     }
 
     #[test]
