@@ -11,6 +11,7 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use ping_core::{
     Event, ServerAddress,
     cluster::{self, Cluster, MemberInfo, State, join::join, record::HostedActor},
+    hardening::LogLimit,
     program::read_small_file,
 };
 use tokio::time::sleep;
@@ -48,6 +49,7 @@ impl FromStr for Seed {
 pub(crate) struct Membership {
     cluster: Cluster,
     joins_by_mdns: bool,
+    namesakes: LogLimit,
 }
 
 impl Membership {
@@ -65,7 +67,8 @@ impl Membership {
         }
         #[cfg(unix)]
         tokio::spawn(print_on_request(cluster.clone()));
-        Self { cluster, joins_by_mdns: seeds.iter().any(|seed| matches!(seed, Seed::Mdns)) }
+        let joins_by_mdns = seeds.iter().any(|seed| matches!(seed, Seed::Mdns));
+        Self { cluster, joins_by_mdns, namesakes: LogLimit::default() }
     }
 
     /// Whether a peer is, or was, a member rather than a client.
@@ -89,14 +92,13 @@ impl Membership {
     }
 
     /// Tells that a member has the name of another one, which people then confuse.
-    pub(crate) fn warn_of_namesakes(&self, member: &MemberInfo) {
-        let members = self.cluster.members();
-        let other =
-            members.iter().find(|other| other.is_there() && other.node == member.node && other.peer != member.peer);
-        if let Some(other) = other {
+    pub(crate) fn warn_of_namesakes(&mut self, member: &MemberInfo) {
+        let Some(other) = self.cluster.namesake(&member.peer) else { return };
+        // Anyone can make up members.
+        if let Some(count) = self.namesakes.count() {
             warn!(
-                "Two members are called {}: {} and {}. Give one another --node",
-                member.node, other.peer, member.peer
+                "Two members are called {}: {other} and {}. Give one another --node ({count} so far)",
+                member.node, member.peer
             );
         }
     }

@@ -130,7 +130,7 @@ impl Reports {
             }
             Event::Cluster(event) => {
                 self.reporter.report(&membership::report(event));
-                if let (cluster::Event::Joined(member), Some(membership)) = (event, &self.membership) {
+                if let (cluster::Event::Joined(member), Some(membership)) = (event, &mut self.membership) {
                     membership.warn_of_namesakes(member);
                 }
             }

@@ -278,6 +278,14 @@ impl Cluster {
         with_guests(directory.members().map(|(peer, member)| (peer, &member.record, member.is_gone)))
     }
 
+    /// Another member that is there and has the same name as this one.
+    pub fn namesake(&self, peer: &PeerId) -> Option<PeerId> {
+        let directory = self.shared.directory();
+        let name = &directory.get(peer)?.record.node;
+        let mut others = directory.members().filter(|(other, member)| !member.is_gone && *other != peer);
+        others.find(|(_, member)| member.record.node == *name).map(|(other, _)| *other)
+    }
+
     /// Who hosts an actor under this name.
     pub fn hosts(&self, name: &str) -> Vec<MemberInfo> {
         self.some_hosts(name, usize::MAX)

@@ -7,14 +7,14 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Counts one kind of incident, and says when to log it.
 #[derive(Debug, Default)]
-pub(crate) struct LogLimit {
+pub struct LogLimit {
     count: u64,
     logged: Option<Instant>,
 }
 
 impl LogLimit {
     /// Counts an incident. Returns how many there are so far if it is time to log that.
-    pub(crate) fn count(&mut self) -> Option<u64> {
+    pub fn count(&mut self) -> Option<u64> {
         self.count_at(Instant::now())
     }
 

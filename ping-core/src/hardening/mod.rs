@@ -42,7 +42,7 @@ use tracing::warn;
 pub use answers::is_answered;
 pub(crate) use connections::ConnectionLimits;
 pub use connections::{Limits, MAX_PENDING};
-pub(crate) use log_limit::LogLimit;
+pub use log_limit::LogLimit;
 pub(crate) use memory::{ConnectionMemory, Memory, Part};
 pub use panics::culprit;
 pub(crate) use panics::install_panic_hook;
