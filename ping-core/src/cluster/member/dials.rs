@@ -184,6 +184,7 @@ impl Behaviour {
             Purpose::Join(reply) => {
                 self.links.join(peer, reply);
                 self.link(peer, now);
+                self.links.joined(&peer, now);
             }
             // One that was lost is to learn that it is, and the rest of the news.
             Purpose::Link | Purpose::Redial | Purpose::Retry => self.link(peer, now),
@@ -249,6 +250,10 @@ impl Behaviour {
         }
         if self.links.dialed() > LINKS {
             self.let_one_go();
+        } else if self.links.dialed() == LINKS
+            && let Some(peer) = self.links.joined_before(now)
+        {
+            self.say_goodbye(peer);
         }
     }
 

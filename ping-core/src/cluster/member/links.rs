@@ -44,6 +44,10 @@ const STOPPED: Duration = Duration::from_secs(1);
 const MIN_DELAY: Duration = Duration::from_millis(1);
 const MAX_DELAY: Duration = Duration::from_secs(2);
 
+/// How long a member keeps the link by which it has joined. It needs that until it has the whole directory, and knows
+/// that its other links work.
+const JOINING_TIME: Duration = Duration::from_secs(10);
+
 /// When a named witness says that a member is gone, at random within this time, so that not all do at once; and when
 /// another member that lost its link does.
 const WITNESS_DELAY: Duration = Duration::from_millis(10);
@@ -54,6 +58,8 @@ const OTHERS_SPREAD: Duration = Duration::from_millis(500);
 struct Link {
     /// Whether this node dialed it, and so asks for signs of life.
     is_dialed: bool,
+    /// When this node joined by it, if it did. All may have joined by the same member.
+    joined: Option<Instant>,
     /// When something of the other side was last heard.
     heard: Instant,
     beaten: Instant,
@@ -108,9 +114,23 @@ impl Links {
         self.links.iter().filter(|(_, link)| !link.is_let_go).map(|(peer, _)| *peer)
     }
 
-    /// How many links this node dialed and keeps.
+    /// How many links to random members this node dialed and keeps.
     pub(super) fn dialed(&self) -> usize {
-        self.links.values().filter(|link| link.is_dialed && !link.is_let_go).count()
+        self.links.values().filter(|link| link.is_dialed && !link.is_let_go && link.joined.is_none()).count()
+    }
+
+    /// The other side is the one by which this node has joined.
+    pub(super) fn joined(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.joined = Some(now);
+        }
+    }
+
+    /// Whom this node joined by and needs no more, because it has as many other links as it wants.
+    pub(super) fn joined_before(&self, now: Instant) -> Option<PeerId> {
+        let is_old = |joined: Instant| now.saturating_duration_since(joined) >= JOINING_TIME;
+        let mut old = self.links.iter().filter(|(_, link)| !link.is_let_go && link.joined.is_some_and(is_old));
+        old.next().map(|(peer, _)| *peer)
     }
 
     /// The other side will close the link.
@@ -167,7 +187,8 @@ impl Behaviour {
                 link.heard = now;
             }
             None => {
-                let link = Link { is_dialed, heard: now, beaten: now, is_asked: false, is_let_go: false };
+                let (joined, is_asked, is_let_go) = (None, false, false);
+                let link = Link { is_dialed, joined, heard: now, beaten: now, is_asked, is_let_go };
                 self.links.links.insert(peer, link);
                 self.write_soon();
             }
@@ -275,8 +296,13 @@ impl Behaviour {
     /// Says goodbye to one of the links that this node dialed and has too many of.
     pub(super) fn let_one_go(&mut self) {
         let dialed = self.links.links.iter().filter(|(_, link)| link.is_dialed && !link.is_let_go);
-        // The first one, to the seed that all have dialed, is the longest.
-        let Some(peer) = dialed.max_by_key(|(_, link)| link.beaten.elapsed()).map(|(peer, _)| *peer) else { return };
+        if let Some(peer) = fastrand::choice(dialed.map(|(peer, _)| *peer).collect::<Vec<_>>()) {
+            self.say_goodbye(peer);
+        }
+    }
+
+    /// Tells a member that this node closes their link, and closes it then.
+    pub(super) fn say_goodbye(&mut self, peer: PeerId) {
         self.links.let_go(peer);
         self.ask(&peer, Request::LetGo, Asked::LetGo);
     }
@@ -380,5 +406,27 @@ impl Behaviour {
         }
         drop(directory);
         self.react();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_by_which_a_member_joined_is_no_random_one_and_ends_after_a_while() {
+        let (mut links, now, [seed, other]) = (Links::default(), Instant::now(), [(); 2].map(|()| PeerId::random()));
+        for peer in [seed, other] {
+            let (joined, is_asked, is_let_go) = (None, false, false);
+            links.links.insert(peer, Link { is_dialed: true, joined, heard: now, beaten: now, is_asked, is_let_go });
+        }
+        assert_eq!((links.dialed(), links.joined_before(now + JOINING_TIME)), (2, None));
+        links.joined(&seed, now);
+        assert_eq!((links.dialed(), links.joined_before(now)), (1, None));
+        assert_eq!(links.joined_before(now + JOINING_TIME), Some(seed));
+        links.let_go(seed);
+        assert_eq!(links.joined_before(now + JOINING_TIME), None);
+        // Until the other side has closed it, nothing more is said of it.
+        assert!(links.has(&seed) && !links.witnesses().any(|witness| witness == seed));
     }
 }
