@@ -313,7 +313,8 @@ impl Args {
             return Err("--spread needs acknowledgements, which --mode tell does not have; use stream-tell".into());
         }
         if is_several && self.output.is_for_one_server() {
-            return Err("--csv, --report, --metrics and --json-stream are for one server; give one target".into());
+            let one = "--csv, --report, --report-interval, --metrics and --json-stream are for one server";
+            return Err(format!("{one}; give one target"));
         }
         self.output.check()
     }

@@ -85,7 +85,8 @@ impl OutputArgs {
 
     /// Whether anything is wanted that is of one server.
     pub(crate) fn is_for_one_server(&self) -> bool {
-        self.csv.is_some() || self.report.is_some() || self.json_stream || self.metrics.is_some()
+        let is_shown = self.json_stream || self.report_interval.is_some() || self.metrics.is_some();
+        is_shown || self.csv.is_some() || self.report.is_some()
     }
 
     /// Whether the rows go to standard output.
