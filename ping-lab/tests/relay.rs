@@ -2,7 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 #[cfg(unix)]
 use ping_lab::{Port, file};
@@ -173,4 +176,63 @@ fn a_relay_that_comes_back_is_used_again_and_every_ping_is_counted_once() {
     assert_eq!(result["reconnects"]["count"], 1, "{result}");
     server.process.signal("TERM");
     assert_eq!(result["pings"]["counted"], server.process.event("stopped")["total"], "{result}");
+}
+
+/// A relay that does not keep to the protocol, with its address.
+fn hostile(kind: &str) -> (Process, String) {
+    let relay = Process::start(Command::new(program("hostile")).args(["relay", kind]));
+    let address = relay.line().unwrap();
+    (relay, address)
+}
+
+/// The server is as well as it was.
+fn serves(server: &Server) {
+    let run = ping(&server.addresses[0], &["-c", "100", "-P", "8", "-W", "10m"]);
+    assert_eq!((run.code, &run.json()["pings"]["received"]), (Some(0), &100.into()), "{run}");
+    #[cfg(target_os = "linux")]
+    {
+        let memory = ping_lab::most_memory(server.process.id());
+        assert!(memory < 100_000_000, "{memory}");
+    }
+}
+
+#[test]
+fn a_relay_that_gives_no_real_place_is_named_and_the_server_serves_without_it() {
+    for kind in ["past", "garbage"] {
+        let (_relay, address) = hostile(kind);
+        let server = Server::with(&["--relay-via", &address]);
+        server.process.log_with("holds no place for this server");
+        serves(&server);
+    }
+}
+
+#[test]
+fn a_relay_that_takes_every_place_back_is_asked_less_and_less_often() {
+    let (relay, address) = hostile("take-back");
+    let server = Server::with(&["--relay-via", &address]);
+    relay.line_with("reserved");
+    let started = Instant::now();
+    (0..3).for_each(|_| drop(relay.line_with("reserved")));
+    // Pauses of 0.25, 0.5 and 1 s.
+    assert!(started.elapsed() >= Duration::from_millis(1500), "{:?}", started.elapsed());
+    serves(&server);
+}
+
+#[test]
+fn strangers_that_a_relay_sends_do_no_harm() {
+    let (relay, address) = hostile("strangers");
+    let (server, _) = relayed(&address, &[]);
+    relay.line_with("strangers called");
+    serves(&server);
+}
+
+#[test]
+fn a_relay_that_answers_in_the_place_of_the_server_is_not_believed() {
+    let (relay, address) = hostile("swap");
+    let (server, ticket) = relayed(&address, &[]);
+    let run = client(&[&ticket, "--path", "relay", "-c", "1", "--find-timeout", "3s"]);
+    assert_eq!(run.code, Some(2), "{run}");
+    assert!(run.stdout.is_empty() || !run.stdout.contains("PONG"), "{run}");
+    relay.line_with("called");
+    serves(&server);
 }

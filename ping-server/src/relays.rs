@@ -53,7 +53,8 @@ pub(crate) async fn keep_place(node: &Node, relay: &[ServerAddress], ways: mpsc:
     loop {
         match reserve(node, relay).await {
             Ok((peer, used, addresses, reservation)) => {
-                (pause, has_warned) = (first, false);
+                has_warned = false;
+                let held = Instant::now();
                 let is_other =
                     |address: &&Multiaddr| **address != used && Transport::of(address).is_some_and(Transport::is_usual);
                 let others: Vec<_> = addresses.iter().filter(is_other).cloned().collect();
@@ -63,6 +64,10 @@ pub(crate) async fn keep_place(node: &Node, relay: &[ServerAddress], ways: mpsc:
                     never = be_seen(node, peer, &others) => match never {},
                 };
                 let _ = ways.send(Way::Lost { relay: peer, reason });
+                // A relay that takes every place back at once is not asked all the time.
+                if held.elapsed() > longest {
+                    pause = first;
+                }
                 // What ended this connection may have ended the others too, and nobody has noticed yet.
                 node.disconnect(peer);
             }

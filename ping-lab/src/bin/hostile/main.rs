@@ -28,6 +28,8 @@
 //! - `hostile churn ADDRESS COUNT` connects and disconnects COUNT times, each time with a new identity.
 //! - `hostile serve KIND` is a server whose actor answers in a way that no Kameo node does; it prints its address, and
 //!   ends with its standard input. `server` lists the kinds.
+//! - `hostile relay KIND` is a relay that gives places and does not keep to them; it prints its address, and ends with
+//!   its standard input. `relay` lists the kinds.
 //! - `hostile unread ADDRESS COUNT SIZE` makes COUNT connections and fills hundreds of streams on each that never name
 //!   a protocol, in frames of SIZE bytes; it prints how many bytes were taken, and holds what is left as `mute` does.
 //! - `hostile initials ADDRESS` sends first packets of QUIC connections from 32 addresses and goes on with none, until
@@ -45,6 +47,7 @@ mod messages;
 mod quic;
 mod raw;
 mod registry;
+mod relay;
 mod server;
 mod swarm;
 
@@ -60,6 +63,9 @@ async fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if let ["serve", kind] = arguments[..] {
         return server::serve(kind).await;
+    }
+    if let ["relay", kind] = arguments[..] {
+        return relay::serve(kind).await;
     }
     let [what, address, ref more @ ..] = arguments[..] else { bail!("{USAGE}") };
     let address: Multiaddr = address.parse()?;
