@@ -41,6 +41,7 @@ use crate::{
     stream::{Ended, Inbound},
     transport::{Arrivals, Transport},
 };
+use asking::Tested;
 
 /// How often a node proposes it. In the wild, 97.6 % of those that succeed at all do at the first attempt
 /// (arXiv 2510.27500).
@@ -106,7 +107,7 @@ pub(in crate::node) struct Punching {
     /// Those that were asked for a place.
     relays: HashSet<PeerId>,
     /// The addresses that relays have tried, or are to try.
-    tested: HashSet<Multiaddr>,
+    tested: Tested,
     arrivals: Arc<Arrivals>,
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
     /// How many proposals each peer has made.
@@ -131,7 +132,7 @@ impl Punching {
             returns,
             nonces: Nonces::default(),
             relays: HashSet::new(),
-            tested: HashSet::new(),
+            tested: Tested::default(),
             arrivals,
             steps: FuturesUnordered::new(),
             answered: HashMap::new(),
