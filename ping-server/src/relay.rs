@@ -62,7 +62,7 @@ pub(crate) struct RelayArgs {
     circuit_bytes: u64,
 
     /// How long one of them may stay (1s to 30d)
-    #[arg(long, value_name = "TIME", default_value = "10m",
+    #[arg(long, value_name = "TIME", default_value = "1h",
         value_parser = duration(Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60)))]
     circuit_time: Duration,
 
