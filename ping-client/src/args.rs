@@ -18,7 +18,7 @@ use ping_core::{
 use tracing::Level;
 
 pub(crate) use search::SearchArgs;
-pub(crate) use target::{Target, server};
+pub(crate) use target::{Target, place, server};
 
 use crate::{
     cluster::{MatrixArgs, MembersArgs},
@@ -31,6 +31,7 @@ use crate::{
     pinger::Mode,
     run::Limit,
     version,
+    watch::WatchArgs,
 };
 
 /// Pings an actor that ping-server hosts: whether it answers, how fast, and why not.
@@ -68,7 +69,7 @@ pub(crate) struct Args {
     /// Use this transport only: tcp, quic, ws or wss
     ///
     /// [default: tcp and quic are tried, and the first to answer is taken]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) transport: Option<Transport>,
 
     /// Ping from this interface or address of this machine, by TCP
@@ -232,6 +233,10 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Show which members reach each other, and how fast
     Matrix(MatrixArgs),
+    /// Ping servers for days, and report what changes
+    ///
+    /// A line for each server that comes or goes, slows down, or is reached by another path, and summaries.
+    Watch(WatchArgs),
     /// Print the script that completes the options in a shell
     #[command(hide = true)]
     Completions {
@@ -345,6 +350,12 @@ impl Args {
 
     /// What to log, if the command line says so.
     pub(crate) fn verbosity(&self) -> program::Verbosity {
+        if let Some(Command::Watch(watch)) = &self.command
+            && !watch.verbose
+        {
+            // It reports what matters by itself.
+            return program::Verbosity::Level(Level::ERROR);
+        }
         match (self.output.quiet, self.verbose) {
             (true, _) => program::Verbosity::Level(Level::WARN),
             (_, 0) => program::Verbosity::Default,

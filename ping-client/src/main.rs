@@ -21,6 +21,7 @@ mod session;
 mod ticket;
 mod units;
 mod version;
+mod watch;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Members(args)) => cluster::members(&args),
         Some(Command::Matrix(args)) => cluster::matrix(&args),
+        Some(Command::Watch(args)) => watch::watch(&args, started),
         Some(Command::Completions { shell }) => done(program::print_completions(Args::command_line(), shell)),
         Some(Command::Manual { folder }) => done(program::write_manual(Args::command_line(), &folder)),
         None => {

@@ -52,6 +52,14 @@ pub(crate) fn server(target: &Target) -> Option<&ServerAddress> {
     if let Target::At(server) = target { Some(server) } else { None }
 }
 
+/// Reads a target that says where the server is.
+pub(crate) fn place(text: &str) -> Result<Target, String> {
+    match text.parse() {
+        Ok(Target::Peer(_)) => Err("a peer id does not say where the server is; give an address or a ticket".into()),
+        parsed => parsed.map_err(|error: ParseAddressError| error.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

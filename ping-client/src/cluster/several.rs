@@ -1,17 +1,14 @@
 //! Several servers, or all members of a cluster, pinged side by side: a session for each, on one node.
 
-use std::{cell::RefCell, convert::Infallible, future::pending, process::ExitCode, time::Instant};
+use std::{convert::Infallible, future::pending, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use ping_core::{
-    Event, Node, ServerAddress,
+    Node, ServerAddress,
     program::{StopSignals, flush_log, last_words},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::sleep,
-};
+use tokio::{sync::oneshot, time::sleep};
 use tracing::{Instrument, error_span, info};
 
 use super::{
@@ -24,7 +21,7 @@ use crate::{
     output::{LiveRows, Outputs, Row, write_rows},
     plan::Plan,
     runtime::block_on,
-    session::{exit_code, find_and_measure, gate_failures, nothing_yet, options},
+    session::{Events, exit_code, find_and_measure, gate_failures, nothing_yet, options},
 };
 
 /// Pings several servers. Fails if something fails that has nothing to do with them.
@@ -38,7 +35,7 @@ pub(crate) fn ping_several(plan: &Plan) -> Result<ExitCode> {
             tokio::select! {
                 rows = several.run(&mut signals) => rows,
                 reason = node.failed() => Err(Error::node_failed(&reason)),
-                never = several.pass_on(events) => match never {},
+                never = several.events.pass_on(events) => match never {},
                 never = several.show() => match never {},
             }
         };
@@ -76,8 +73,7 @@ fn sort(rows: &mut [Row], plan: &Plan) {
 struct Several<'a> {
     plan: &'a Plan,
     node: &'a Node,
-    /// Get the node's events, one for each session.
-    events: RefCell<Vec<mpsc::UnboundedSender<Event>>>,
+    events: Events,
     live: LiveRows,
 }
 
@@ -92,16 +88,7 @@ type Running<'a> = FuturesUnordered<LocalBoxFuture<'a, Result<Row>>>;
 
 impl<'a> Several<'a> {
     fn new(plan: &'a Plan, node: &'a Node) -> Self {
-        Self { plan, node, events: RefCell::new(Vec::new()), live: LiveRows::on_terminal(plan.output.quiet) }
-    }
-
-    /// Passes the node's events on to all sessions. Never ends.
-    async fn pass_on(&self, mut events: mpsc::UnboundedReceiver<Event>) -> Infallible {
-        while let Some(event) = events.recv().await {
-            self.events.borrow_mut().retain(|session| session.send(event.clone()).is_ok());
-        }
-        // The node has failed, which the others notice.
-        pending().await
+        Self { plan, node, events: Events::default(), live: LiveRows::on_terminal(plan.output.quiet) }
     }
 
     /// Shows how all of them answer, as long as the sessions run. Never ends.
@@ -160,14 +147,13 @@ impl<'a> Several<'a> {
         server: ServerAddress,
         gone: Option<oneshot::Receiver<()>>,
     ) -> LocalBoxFuture<'_, Result<Row>> {
-        let (sender, events) = mpsc::unbounded_channel();
-        self.events.borrow_mut().push(sender);
+        let events = self.events.subscribe();
         // What several sessions log is told apart by the name.
         let span = error_span!("ping", node = %name);
         let row = self.live.add(&name);
         let session = async move {
             let mut signals = StopSignals::new().context("cannot handle signals")?;
-            let (mut result, mut outputs) = (nothing_yet(self.plan), Outputs::of_row(row.clone()));
+            let (mut result, mut outputs) = (nothing_yet(self.plan), Outputs::of(row.clone()));
             let gone = async {
                 match gone {
                     Some(gone) => match gone.await {

@@ -14,7 +14,6 @@ use std::{
     fmt,
     io::{self, Write},
     process::ExitCode,
-    str::FromStr,
 };
 
 use anyhow::{Context, Result};
@@ -23,7 +22,7 @@ use ping_core::{Node, Options, node::is_mdns_port_taken, program::StopSignals};
 use serde::Serialize;
 
 use crate::{
-    args::{SearchArgs, Target},
+    args::{SearchArgs, Target, place},
     identity,
     output::table_of_words,
     runtime::block_on,
@@ -40,14 +39,6 @@ pub(crate) struct DoctorArgs {
 
     #[command(flatten)]
     search: SearchArgs,
-}
-
-/// Reads a target that says where the server is.
-fn place(text: &str) -> Result<Target, String> {
-    match text.parse() {
-        Ok(Target::Peer(_)) => Err("a peer id does not say where the server is; give an address or a ticket".into()),
-        parsed => parsed.map_err(|error: <Target as FromStr>::Err| error.to_string()),
-    }
 }
 
 /// What became of a step.

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// The options that choose what is written.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
     /// Print the result as one JSON object
@@ -186,9 +186,9 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// What one of several sessions writes during its run.
-    pub(crate) fn of_row(row: LiveRow) -> Self {
-        Self { observers: vec![Box::new(row)], ..Self::default() }
+    /// An observer alone.
+    pub(crate) fn of(observer: impl Observer + 'static) -> Self {
+        Self { observers: vec![Box::new(observer)], ..Self::default() }
     }
 
     /// Whether the reports need the version of the server's program.

@@ -6,6 +6,7 @@
 //! - `exit_code`: what the session's exit code says.
 
 mod conclude;
+mod events;
 mod exit_code;
 mod introduce;
 mod warm_up;
@@ -51,6 +52,7 @@ use crate::{
 };
 pub(crate) use conclude::COUNT_TIMEOUT;
 use conclude::{conclude, note_end};
+pub(crate) use events::Events;
 pub(crate) use exit_code::exit_code;
 use introduce::{introduce, phases};
 use warm_up::warm_up;
