@@ -43,6 +43,11 @@ fn a_server_counts_its_pings_and_peers() {
     assert_eq!(status, "200");
     for (metric, expected) in [
         ("kameo_ping_pings_total", 12.0),
+        ("kameo_ping_pings_received_total{mode=\"ask\"}", 7.0),
+        ("kameo_ping_pings_received_total{mode=\"tell\"}", 0.0),
+        ("kameo_ping_pings_received_total{mode=\"stream\"}", 5.0),
+        ("kameo_ping_mailbox_messages", 0.0),
+        ("kameo_ping_runs", 0.0),
         ("kameo_ping_members", 1.0),
         ("kameo_ping_peers_connected_total{transport=\"tcp\"}", 1.0),
         ("kameo_ping_peers_disconnected_total{transport=\"quic\"}", 1.0),
@@ -51,6 +56,9 @@ fn a_server_counts_its_pings_and_peers() {
     ] {
         assert_eq!(value(&body, metric), Some(expected), "{metric}: {body}");
     }
+    // Seven asks, and at least one read from the stream.
+    let handled = value(&body, "kameo_ping_handler_seconds_count").unwrap();
+    assert!((8.0..=12.0).contains(&handled), "{body}");
     assert!(body.ends_with("# EOF\n"), "{body}");
 }
 

@@ -3,19 +3,31 @@
 use std::{convert::Infallible, future::pending, net::SocketAddr, sync::atomic::Ordering};
 
 use anyhow::Result;
+use kameo::actor::ActorRef;
 use libp2p::Multiaddr;
 use ping_core::{
-    Event, Node,
+    Event, Node, PingActor,
+    actor::{Count, Tally},
     cluster::State,
-    program::metrics::{Reading, bind_metrics, process_metrics, serve_metrics},
+    program::metrics::{Reading, Readings, bind_metrics, process_metrics, serve_metrics},
     transport::endpoint,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::Registry,
 };
 use tokio::{net::TcpListener, sync::watch};
+
+/// The upper end of the first bucket of the handlers' times, in seconds, and how many follow, each four times as long:
+/// from 250 ns to 1 s.
+const FIRST_BUCKET: f64 = 250e-9;
+const BUCKETS: u16 = 12;
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct By {
@@ -81,6 +93,48 @@ impl Exporter {
     pub(crate) fn bind(address: Option<SocketAddr>) -> Result<Self> {
         let Some(address) = address else { return Ok(Self(None)) };
         Ok(Self(Some((bind_metrics(address)?, process_metrics()))))
+    }
+
+    /// Adds how long the handlers of an actor take that is not hosted yet, if anybody asks.
+    pub(crate) fn time_handlers(&mut self, count: &mut Count) {
+        let Self(Some((_, registry))) = self else { return };
+        let times = Histogram::new(exponential_buckets(FIRST_BUCKET, 4.0, BUCKETS));
+        let help = "How long the actor took for a ping, or for the pings that one read from a stream brought";
+        registry.register("kameo_ping_handler_seconds", help, times.clone());
+        count.time_handlers(times);
+    }
+
+    /// Adds how long the file of the count took to write, if there is one.
+    pub(crate) fn time_state(&mut self, times: &Histogram) {
+        let Self(Some((_, registry))) = self else { return };
+        registry.register("kameo_ping_state_write_seconds", "How long it took to store the count", times.clone());
+    }
+
+    /// Adds the figures of the actor.
+    pub(crate) fn observe_actor(&mut self, count: &Count, actor: &ActorRef<PingActor>, tally: &Tally) {
+        let Self(Some((_, registry))) = self else { return };
+        let (count, mailbox, tally) = (count.clone(), actor.mailbox_sender().clone(), tally.clone());
+        registry.register_collector(Box::new(Readings {
+            name: "kameo_ping_pings_received",
+            help: "Pings that arrived, resent ones and those that found the actor busy included",
+            label: "mode",
+            read: move || tally.carried(),
+        }));
+        registry.register_collector(Box::new(Reading {
+            name: "kameo_ping_runs",
+            help: "Runs whose pings are counted once",
+            is_counter: false,
+            read: move || count.runs() as f64,
+        }));
+        registry.register_collector(Box::new(Reading {
+            name: "kameo_ping_mailbox_messages",
+            help: "Messages that wait for the actor",
+            is_counter: false,
+            read: move || {
+                let free = mailbox.capacity().zip(mailbox.max_capacity());
+                free.map_or(0.0, |(free, all)| all.saturating_sub(free) as f64)
+            },
+        }));
     }
 
     /// Adds the figures of the server: its count, its cluster, and what is counted from now on, if anybody asks.

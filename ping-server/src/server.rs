@@ -92,7 +92,9 @@ impl Server {
         let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
         let plan = Plan::when_free(&args.listen, args.port, secret.is_some(), args.bind_timeout).await?;
         let mut exporter = Exporter::bind(args.metrics)?;
-        let (state, count) = restore(args)?;
+        let (state, mut count) = restore(args)?;
+        exporter.time_handlers(&mut count);
+        state.iter().for_each(|state| exporter.time_state(&state.write_times));
         let (streams, opened) = mpsc::unbounded_channel();
         let tally = Tally::default();
         let is_reachable = plan.beyond_loopback();
@@ -111,6 +113,7 @@ impl Server {
 
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
+        exporter.observe_actor(&count, &hosted.actor, &tally);
         let metrics = exporter.observe(total.clone(), &node);
         let mut reports = Reports::start(node.peer(), args.json, total, tally)?;
         reports.count(metrics);

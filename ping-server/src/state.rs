@@ -12,6 +12,7 @@ use ping_core::{
     },
     protocol::RunId,
 };
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 use tokio::sync::{oneshot, watch};
 
@@ -20,6 +21,11 @@ const TOTAL: TableDefinition<'_, (), u64> = TableDefinition::new("total");
 
 /// The parts of each run.
 const RUNS: TableDefinition<'_, (u64, u64), (u64, u64, Vec<u64>)> = TableDefinition::new("runs");
+
+/// The upper end of the first bucket of the times of writing, in seconds, and how many follow, each twice as long: from
+/// 64 µs to 4 s.
+const FIRST_BUCKET: f64 = 64e-6;
+const BUCKETS: u16 = 17;
 
 /// How much of the file is cached, in bytes: some hundred runs.
 const CACHE_SIZE: usize = 4 * 1024 * 1024;
@@ -31,6 +37,8 @@ pub(crate) struct State {
     pub(crate) total: watch::Receiver<u64>,
     /// Resolves when the file is closed, to the reason if it could not be written. Then no ping is answered.
     closed: Option<oneshot::Receiver<anyhow::Error>>,
+    /// How long it took to write the file each time, in seconds.
+    pub(crate) write_times: Histogram,
 }
 
 impl State {
@@ -50,16 +58,18 @@ impl State {
         let (closing, closed) = oneshot::channel();
         let (stored, total) = watch::channel(total);
         let path = path.to_owned();
+        let write_times = Histogram::new(exponential_buckets(FIRST_BUCKET, 2.0, BUCKETS));
+        let times = write_times.clone();
         thread::Builder::new().name("state".into()).spawn(move || {
             let is_in_place = || FileId::of(&path) == file;
-            let outcome = store(&database, &journal, &stored, is_in_place);
+            let outcome = store(&database, &journal, &stored, &times, is_in_place);
             // Closing the file spares the next start its repair.
             drop((database, journal));
             if let Err(error) = outcome {
                 let _ = closing.send(error.explain(&path));
             }
         })?;
-        Ok((Self { total, closed: Some(closed) }, count))
+        Ok((Self { total, closed: Some(closed), write_times }, count))
     }
 
     /// Waits until the file can no longer be written, and returns why.
@@ -160,15 +170,18 @@ fn store(
     database: &Database,
     journal: &Journal,
     stored: &watch::Sender<u64>,
+    times: &Histogram,
     is_in_place: impl Fn() -> bool,
 ) -> Result<(), StoreError> {
     while let Some(entry) = journal.next() {
         if !is_in_place() {
             return Err(StoreError::Gone);
         }
+        let started = Instant::now();
         let write = database.begin_write()?;
         put(&write, &entry)?;
         write.commit()?;
+        times.observe(started.elapsed().as_secs_f64());
         stored.send_if_modified(|total| std::mem::replace(total, entry.total) != entry.total);
         entry.stored();
     }

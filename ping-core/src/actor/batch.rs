@@ -51,12 +51,13 @@ impl Message<Batch> for PingActor {
     type Reply = DelegatedReply<Counted>;
 
     async fn handle(&mut self, batch: Batch, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        // There is nothing to store, so the answer waits for nothing.
+        if let Pings::Plain(0) = batch.pings {
+            let total = self.count.total();
+            return context.reply(Counted { total, verdicts: Vec::new(), payloads: batch.payloads });
+        }
+        let _timer = self.count.timer();
         let (total, verdicts) = match batch.pings {
-            // There is nothing to store, so the answer waits for nothing.
-            Pings::Plain(0) => {
-                let total = self.count.total();
-                return context.reply(Counted { total, verdicts: Vec::new(), payloads: batch.payloads });
-            }
             Pings::Plain(pings) => (self.count.add(pings), Vec::new()),
             Pings::OfRun { run, items } => self.count.add_once(run, items),
         };

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 
 use super::{
@@ -25,12 +26,24 @@ pub struct Count {
     pub(super) journal: Option<Arc<Pending>>,
     /// The number of this process, and when it began to count.
     began: (u64, Instant),
+    /// Learns how long handlers of pings take, if anybody asks.
+    handler_times: Option<Histogram>,
+}
+
+/// Measures one handler until it is dropped.
+pub(super) struct Timer(Histogram, Instant);
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.0.observe(self.1.elapsed().as_secs_f64());
+    }
 }
 
 impl Count {
     /// A count of nothing, kept in memory alone.
     pub fn new() -> Self {
-        Self { total: watch::Sender::new(0), runs: Arc::default(), journal: None, began: began() }
+        let total = watch::Sender::new(0);
+        Self { total, runs: Arc::default(), journal: None, began: began(), handler_times: None }
     }
 
     /// A count that continues from an earlier one. The actor answers a ping only after the journal's reader has stored
@@ -40,7 +53,22 @@ impl Count {
         let pending = Arc::new(Pending::default());
         let (total, runs) = (watch::Sender::new(total), Arc::new(Mutex::new(runs)));
         let journal = Journal::new(total.clone(), runs.clone(), pending.clone());
-        (Self { total, runs, journal: Some(pending), began: began() }, journal)
+        (Self { total, runs, journal: Some(pending), began: began(), handler_times: None }, journal)
+    }
+
+    /// Measures, in seconds, how long the actor's handlers of pings take from now on. Those of an actor that is hosted
+    /// already do not know of it.
+    pub fn time_handlers(&mut self, times: Histogram) {
+        self.handler_times = Some(times);
+    }
+
+    pub(super) fn timer(&self) -> Option<Timer> {
+        self.handler_times.as_ref().map(|times| Timer(times.clone(), Instant::now()))
+    }
+
+    /// How many runs are remembered.
+    pub fn runs(&self) -> usize {
+        lock(&self.runs).len()
     }
 
     /// The total; wakes its holder when it changes.

@@ -35,8 +35,8 @@ pub use count::Count;
 pub(crate) use count::fresh;
 pub use journal::{Entry, Journal};
 pub use supervisor::{Hosted, StartError, host};
-pub(crate) use tally::PINGS;
 pub use tally::Tally;
+pub(crate) use tally::{Carrier, PINGS};
 
 /// How many messages wait for the actor. A message that finds no room is answered with "busy".
 ///
@@ -102,6 +102,7 @@ impl Message<Ping> for PingActor {
     type Reply = DelegatedReply<Pong>;
 
     async fn handle(&mut self, ping: Ping, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let _timer = self.count.timer();
         let total_pings = self.count.add(1);
         self.answer(context, Pong { message: "PONG".into(), sequence: ping.sequence, total_pings }).await
     }
@@ -128,6 +129,7 @@ impl Message<Echo> for PingActor {
     type Reply = DelegatedReply<Echoed>;
 
     async fn handle(&mut self, echo: Echo, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let _timer = self.count.timer();
         let total_pings = self.count.add(1);
         self.answer(context, Echoed { sequence: echo.sequence, total_pings, payload: echo.payload }).await
     }
@@ -138,6 +140,7 @@ impl Message<Once> for PingActor {
     type Reply = DelegatedReply<OnceReply>;
 
     async fn handle(&mut self, once: Once, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let _timer = self.count.timer();
         let Once { run, settled_below, sequence, payload } = once;
         let items = [Item::SettledBelow(settled_below), Item::Ping(sequence)];
         let (total_pings, verdicts) = self.count.add_once(run, items);

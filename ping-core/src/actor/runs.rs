@@ -115,6 +115,11 @@ impl Runs {
         self.changed.get_or_insert_default();
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Takes the runs that have changed since the last call; `None` stands for a run that ended or was forgotten.
     pub(super) fn take_changed(&mut self) -> Vec<(RunId, Option<Run>)> {
         let changed = self.changed.as_mut().map(mem::take).unwrap_or_default();

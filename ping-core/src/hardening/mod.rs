@@ -49,7 +49,7 @@ pub(crate) use panics::install_panic_hook;
 pub(crate) use request_memory::Metered;
 
 use crate::{
-    actor::{PINGS, Tally},
+    actor::{Carrier, PINGS, Tally},
     registry::{Outcome, Registry},
 };
 use connections::ip_address;
@@ -132,8 +132,8 @@ impl GuardedKameo {
     fn on_message(&mut self, peer: PeerId, id: ConnectionId, message: FromPeer) {
         let (passed, is_sound) = match message {
             FromPeer::Left(Message::Request { request_id, request, sender }) => {
-                if let Some(tally) = self.tally.as_ref().filter(|_| is_ping(&request)) {
-                    tally.add(peer, 1);
+                if let (Some(tally), Some(by)) = (&self.tally, carrier_of_ping(&request)) {
+                    tally.add(peer, 1, by);
                 }
                 let (request, is_sound) = without_links(request);
                 (Some(FromPeer::Left(Message::Request { request_id, request, sender })), is_sound)
@@ -276,14 +276,14 @@ impl NetworkBehaviour for GuardedKameo {
     }
 }
 
-/// Whether a request carries a ping.
-fn is_ping(request: &SwarmRequest) -> bool {
-    match request {
-        SwarmRequest::Ask { message_remote_id, .. } | SwarmRequest::Tell { message_remote_id, .. } => {
-            PINGS.contains(&message_remote_id.as_ref())
-        }
-        _ => false,
-    }
+/// How a request carries a ping, if it does.
+fn carrier_of_ping(request: &SwarmRequest) -> Option<Carrier> {
+    let (id, by) = match request {
+        SwarmRequest::Ask { message_remote_id, .. } => (message_remote_id, Carrier::Ask),
+        SwarmRequest::Tell { message_remote_id, .. } => (message_remote_id, Carrier::Tell),
+        _ => return None,
+    };
+    PINGS.contains(&id.as_ref()).then_some(by)
 }
 
 /// Readdresses messages about links to no actor, because no actor here is linked; returns whether the request is sound.

@@ -151,6 +151,37 @@ impl<F: Fn() -> f64 + Send + Sync + 'static> Collector for Reading<F> {
     }
 }
 
+/// Counters of one kind that are read when they are asked for, each with the value of a label.
+pub struct Readings<F> {
+    /// Their name, as that of a [`Reading`].
+    pub name: &'static str,
+    /// What they are, without the full stop.
+    pub help: &'static str,
+    /// What tells them apart.
+    pub label: &'static str,
+    /// Reads them.
+    pub read: F,
+}
+
+impl<F> fmt::Debug for Readings<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl<F, R> Collector for Readings<F>
+where
+    F: Fn() -> R + Send + Sync + 'static,
+    R: IntoIterator<Item = (&'static str, u64)>,
+{
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut figures = encoder.encode_descriptor(self.name, self.help, None::<&Unit>, MetricType::Counter)?;
+        (self.read)().into_iter().try_for_each(|(value, count)| {
+            ConstCounter::new(count).encode(figures.encode_family(&[(self.label, value)])?)
+        })
+    }
+}
+
 /// A registry with the figures that every process has, as far as the system tells.
 pub fn process_metrics() -> Registry {
     let mut registry = Registry::default();

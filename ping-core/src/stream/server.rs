@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     actor::{
-        PingActor, Tally,
+        Carrier, PingActor, Tally,
         batch::{Batch, Counted, Item, Pings},
         fresh,
     },
@@ -73,7 +73,7 @@ fn log_end(peer: PeerId, ended: &Result<(), Ended>, malformed: &mut LogLimit) {
 async fn serve(inbound: Inbound, actor: &ActorRef<PingActor>, tally: &Tally) -> Result<(), Ended> {
     let Inbound { peer, mut stream, place, .. } = inbound;
     let mut writer = Writer::default();
-    let ended = pump(&mut stream, &mut writer, actor, |pings| tally.add(peer, pings)).await;
+    let ended = pump(&mut stream, &mut writer, actor, |pings| tally.add(peer, pings, Carrier::Stream)).await;
     if let Err(reason @ Ended::Malformed(_)) = &ended {
         writer.push(Frame::End { reason: Bytes::from(reason.to_string()) });
         let farewell = async {
