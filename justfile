@@ -33,6 +33,10 @@ rally ROUNDS="3": build
 build:
     cargo build --release
 
+# Build the archive of a release, with manual pages and completions, for TARGET.
+package TARGET="x86_64-unknown-linux-musl":
+    packaging/archive {{TARGET}}
+
 # Run the tests that need no root.
 test:
     cargo test --workspace

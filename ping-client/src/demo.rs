@@ -152,7 +152,9 @@ async fn ready(events: &mut Lines<BufReader<ChildStdout>>) -> Result<ServerAddre
 }
 
 fn server_program() -> Result<PathBuf> {
-    let this = env::current_exe().context("cannot tell where this program is")?;
+    // Linux tells it by /proc, which a container or a bare root folder may lack.
+    let named = || env::args_os().next().map(PathBuf::from).filter(|path| path.components().count() > 1);
+    let this = env::current_exe().or_else(|error| named().ok_or(error)).context("cannot tell where this program is")?;
     let program = this.with_file_name(format!("ping-server{}", env::consts::EXE_SUFFIX));
     if !program.is_file() {
         bail!("there is no {} to start. Build it first: cargo build --release", program.display());
