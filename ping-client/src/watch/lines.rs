@@ -159,7 +159,8 @@ impl Lines {
                 parts.push(format!("{} not sent because this machine slept", counted(figures.not_sent, "ping")));
             }
             let which = if event == "end" { "in all" } else { "summary" };
-            format!("{which}, {}: {}", format_duration(Duration::from_secs(time.as_secs())), parts.join(", "))
+            let time = format_duration(Duration::from_secs(time.as_secs_f64().round() as u64));
+            format!("{which}, {time}: {}", parts.join(", "))
         });
     }
 
