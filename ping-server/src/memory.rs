@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, hint::black_box, time::Duration};
 
-use ping_core::program::size;
-use tokio::time::{MissedTickBehavior, interval};
+use ping_core::{Node, program::size};
+use tokio::time::sleep;
 
 /// The smallest useful limit: one connection may hold half of it, and our client keeps up to 25 MiB of the largest
 /// payloads in flight.
@@ -35,7 +35,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     if limit < MIN { Err("the limit must be at least 64MiB".into()) } else { Ok(limit) }
 }
 
-/// How often freed memory is given back.
+/// The pause between two attempts to give freed memory back.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After how many allocations mimalloc looks for memory to give back (the default of `generic_collect` in its
@@ -46,34 +46,23 @@ const COLLECT_AFTER: u32 = 10_000;
 /// `page.c`).
 const SIZE: usize = 2048;
 
-/// How many bytes peers must release for a burst to count as over.
-const BURST: u64 = 1024 * 1024;
-
 /// How often memory is given back after a burst: mimalloc waits some time until it returns a page, and what a burst
 /// took is not free at once.
 const TIMES: u32 = 20;
 
-/// Lets the allocator give back what bursts left, for as long as the server runs. `released` tells how much memory
-/// peers have released so far.
+/// Lets the allocator give back what bursts left, for as long as the server runs.
 ///
 /// mimalloc gives memory back while it allocates, so that a server which is idle after a burst keeps all that it took.
-/// Allocating the same block again and again makes mimalloc look. It takes half a millisecond.
-pub(crate) async fn give_back(released: impl Fn() -> u64) -> Infallible {
-    let mut interval = interval(GIVE_BACK_INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut before, mut times) = (released(), 0);
+/// Allocating the same block again and again makes mimalloc look. It takes half a millisecond. A server that is idle
+/// for long is not woken.
+pub(crate) async fn give_back(node: &Node) -> Infallible {
     loop {
-        interval.tick().await;
-        let now = released();
-        if now - before >= BURST {
-            (before, times) = (now, TIMES);
-        }
-        if times == 0 {
-            continue;
-        }
-        times -= 1;
-        for _ in 0..COLLECT_AFTER {
-            drop(black_box(Vec::<u8>::with_capacity(SIZE)));
+        node.memory_released().await;
+        for _ in 0..TIMES {
+            sleep(GIVE_BACK_INTERVAL).await;
+            for _ in 0..COLLECT_AFTER {
+                drop(black_box(Vec::<u8>::with_capacity(SIZE)));
+            }
         }
     }
 }

@@ -157,7 +157,7 @@ impl Server {
             () = keep_mapped(&mut self.mapper, &self.node, &self.ways) => Ok(()),
             ended = end_of_input(args.stop_on_eof) => ended,
             never = reload_allowed(hangups, &self.node, || allowed_with_relays(args)) => match never {},
-            never = memory::give_back(|| self.node.released_memory()) => match never {},
+            never = memory::give_back(&self.node) => match never {},
             never = service_manager::keep_watchdog() => match never {},
             never = self.exporter.serve() => match never {},
             reason = self.node.failed() => {

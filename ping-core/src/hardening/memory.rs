@@ -20,6 +20,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
+use tokio::sync::Notify;
 use tracing::warn;
 
 use super::log_limit::LogLimit;
@@ -38,6 +39,9 @@ const SHARE: usize = 2;
 /// How many times its own cost a connection must hold to be closed for a new one.
 const MUCH: usize = 4;
 
+/// How many bytes make a difference when they are free again.
+const BURST: u64 = 1024 * 1024;
+
 /// The account of one node.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -45,6 +49,8 @@ pub(crate) struct Memory {
     state: Mutex<State>,
     /// How many bytes were released so far.
     released: AtomicU64,
+    /// Wakes who waits for a [`BURST`] of them.
+    burst: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +89,7 @@ impl Fate {
 impl Memory {
     /// An account of at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default(), released: AtomicU64::new(0) })
+        Arc::new(Self { limit, state: Mutex::default(), released: AtomicU64::new(0), burst: Notify::new() })
     }
 
     /// Opens the account of a new connection.
@@ -107,9 +113,16 @@ impl Memory {
         Ok(Arc::new(ConnectionMemory { node: self.clone(), id, fate, held, charged }))
     }
 
-    /// How many bytes were released so far.
-    pub(crate) fn released(&self) -> u64 {
-        self.released.load(Ordering::Relaxed)
+    /// Waits until peers have released another [`BURST`].
+    pub(crate) async fn burst_released(&self) {
+        self.burst.notified().await;
+    }
+
+    fn release(&self, bytes: usize) {
+        let before = self.released.fetch_add(bytes as u64, Ordering::Relaxed);
+        if (before % BURST) + bytes as u64 >= BURST {
+            self.burst.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -205,7 +218,7 @@ impl ConnectionMemory {
         let State { connections, held, .. } = &mut *state;
         let Some(entry) = connections.get_mut(&self.id) else { return Ok(()) };
         entry.held = entry.held + to - from;
-        self.node.released.fetch_add(from.saturating_sub(to) as u64, Ordering::Relaxed);
+        self.node.release(from.saturating_sub(to));
         if self.fate.is_condemned() {
             return Ok(());
         }
@@ -227,7 +240,7 @@ impl Drop for ConnectionMemory {
         let mut state = self.node.lock();
         let Some(entry) = state.connections.remove(&self.id) else { return };
         let held = entry.held + entry.promised;
-        self.node.released.fetch_add(held as u64, Ordering::Relaxed);
+        self.node.release(held);
         if !entry.fate.is_condemned() {
             state.held -= held;
         }

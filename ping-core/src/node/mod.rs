@@ -202,9 +202,9 @@ impl Node {
         self.ask(|reply| Command::AskDirectory { peer, request, reply }).await.unwrap_or(Err(AskError::Stopped))
     }
 
-    /// How many bytes of memory peers have made the node hold and no longer do, since it started.
-    pub fn released_memory(&self) -> u64 {
-        self.memory.released()
+    /// Waits until peers have released another mebibyte of memory.
+    pub async fn memory_released(&self) {
+        self.memory.burst_released().await;
     }
 
     /// How often what is reported at most once a second has happened.
