@@ -94,3 +94,14 @@ fn shells_complete_the_options_and_the_manual_has_a_page_for_each_command() {
         }
     }
 }
+
+#[test]
+fn a_server_says_what_it_has_counted_when_it_is_asked() {
+    let server = ping_lab::Server::start();
+    assert_eq!(ping_lab::ping(server.address("tcp"), &["-c", "3"]).code, Some(0));
+    server.process.pings(3);
+    server.process.signal("USR1");
+    let line = server.process.log_with("Pings counted: 3.");
+    assert!(line.contains("3 by ask, 0 by tell, 0 by stream"), "{line}");
+    server.process.log_with("Members known: 1");
+}

@@ -22,6 +22,8 @@ mod reports;
 mod server;
 mod service_manager;
 mod state;
+#[cfg(unix)]
+mod statistics;
 mod stop_on_eof;
 mod tls;
 mod visits;

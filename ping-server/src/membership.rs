@@ -65,8 +65,6 @@ impl Membership {
         if let Some(file) = file.filter(|_| !seeds.is_empty()) {
             tokio::spawn(remember(cluster.clone(), file));
         }
-        #[cfg(unix)]
-        tokio::spawn(print_on_request(cluster.clone()));
         let joins_by_mdns = seeds.iter().any(|seed| matches!(seed, Seed::Mdns));
         Self { cluster, joins_by_mdns, namesakes: LogLimit::default() }
     }
@@ -179,25 +177,6 @@ fn store(file: &Path, addresses: &[Multiaddr]) -> io::Result<()> {
     let lines: Vec<_> = addresses.iter().map(|address| format!("{address}\n")).collect();
     fs::write(&draft, lines.concat())?;
     fs::rename(&draft, file)
-}
-
-/// Logs the directory at each SIGUSR1.
-#[cfg(unix)]
-async fn print_on_request(cluster: Cluster) {
-    use tokio::signal::unix::{SignalKind, signal};
-    use tracing::info;
-
-    let Ok(mut requests) = signal(SignalKind::user_defined1()) else { return };
-    while requests.recv().await.is_some() {
-        let members = cluster.members();
-        info!("{} members are known:", members.len());
-        for member in members {
-            let actors: Vec<_> = member.actor_names().iter().map(ToString::to_string).collect();
-            let address = member.addresses.first().map_or_else(|| "no address".into(), ToString::to_string);
-            let (node, peer, state) = (&member.node, member.peer, member.state);
-            info!("  {node} ({peer}): {state}, {address}, hosts {}", actors.join(", "));
-        }
-    }
 }
 
 #[cfg(test)]

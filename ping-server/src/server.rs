@@ -21,6 +21,8 @@ use ping_core::{
 use tokio::{sync::mpsc, time::timeout};
 use tracing::{debug, info, warn};
 
+#[cfg(unix)]
+use crate::statistics::log_on_request;
 use crate::{
     allow::allowed,
     args::Args,
@@ -114,6 +116,8 @@ impl Server {
         // Only what is stored is reported as counted.
         let total = state.as_ref().map_or_else(|| count.watch(), |state| state.total.clone());
         exporter.observe_actor(&count, &hosted.actor, &tally);
+        #[cfg(unix)]
+        tokio::spawn(log_on_request(count.clone(), tally.clone(), hosted.actor.clone(), node.cluster().cloned()));
         let metrics = exporter.observe(total.clone(), &node);
         let mut reports = Reports::start(node.peer(), args.json, total, tally)?;
         reports.count(metrics);
