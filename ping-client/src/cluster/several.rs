@@ -88,7 +88,7 @@ type Running<'a> = FuturesUnordered<LocalBoxFuture<'a, Result<Row>>>;
 
 impl<'a> Several<'a> {
     fn new(plan: &'a Plan, node: &'a Node) -> Self {
-        Self { plan, node, events: Events::default(), live: LiveRows::on_terminal(plan.output.quiet) }
+        Self { plan, node, events: Events::default(), live: LiveRows::on_terminal(plan.run.pace, plan.output.quiet) }
     }
 
     /// Shows how all of them answer, as long as the sessions run. Never ends.
@@ -170,7 +170,11 @@ impl<'a> Several<'a> {
                 () = work => false,
                 () = gone => true,
             };
-            row.end(if is_gone { "gone" } else { "done" });
+            row.end(match &result.error {
+                _ if is_gone => "gone",
+                Some(_) => "failed",
+                None => "done",
+            });
             if is_gone {
                 result.figures.cut_short();
             }

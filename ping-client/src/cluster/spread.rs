@@ -42,7 +42,7 @@ pub(crate) fn spread(plan: &Plan, started: Instant) -> Result<ExitCode> {
         let mut signals = StopSignals::new().context("cannot handle signals")?;
         let own = identity::load(plan.find.identity.as_deref())?;
         let (node, mut events) = start(&own.keypair, options(plan, plan.find.server.as_ref())?)?;
-        let mut rows = Rows::new(plan.output.quiet);
+        let mut rows = Rows::new(plan);
         let end = {
             let mut stop = pin!(async {
                 tokio::select! {
@@ -170,13 +170,13 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(is_quiet: bool) -> Self {
+    fn new(plan: &Plan) -> Self {
         Self {
             rows: Vec::new(),
             total: Figures::new(),
             lane_of: LaneOf::default(),
             sent: HashMap::new(),
-            live: LiveRows::on_terminal(is_quiet),
+            live: LiveRows::on_terminal(plan.run.pace, plan.output.quiet),
             live_rows: Vec::new(),
         }
     }

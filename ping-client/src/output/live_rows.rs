@@ -17,7 +17,7 @@ use super::{
 use crate::{
     figures::Times,
     pinger::Answer,
-    run::{Observer, Sample, Sending},
+    run::{Observer, Pace, Sample, Sending},
     units::milliseconds,
 };
 
@@ -30,6 +30,8 @@ const USUAL_HEIGHT: usize = 24;
 /// Shows how each of several servers answers. Without a terminal, it shows nothing.
 pub(crate) struct LiveRows {
     rows: RefCell<Vec<LiveRow>>,
+    /// The time between two pings of a server.
+    interval: Duration,
     can_show: bool,
 }
 
@@ -40,6 +42,7 @@ pub(crate) struct LiveRow(Rc<RefCell<State>>);
 struct State {
     node: String,
     times: Times,
+    longest: Duration,
     sent: u64,
     lost: u64,
     /// When the last pong arrived, or the first ping was sent.
@@ -51,14 +54,15 @@ struct State {
 
 impl LiveRows {
     /// The view of a run, which shows itself if there is a terminal.
-    pub(crate) fn on_terminal(is_quiet: bool) -> Self {
-        Self { rows: RefCell::default(), can_show: can_show(is_quiet) }
+    pub(crate) fn on_terminal(pace: Pace, is_quiet: bool) -> Self {
+        let interval = if let Pace::Interval(interval) = pace { interval } else { Duration::ZERO };
+        Self { rows: RefCell::default(), interval, can_show: can_show(is_quiet) }
     }
 
     /// Adds a server.
     pub(crate) fn add(&self, node: &str) -> LiveRow {
-        let (node, times) = (node.into(), Times::new());
-        let state = State { node, times, sent: 0, lost: 0, last_sign: None, last_time: None, end: None };
+        let (node, times, longest) = (node.into(), Times::new(), Duration::ZERO);
+        let state = State { node, times, longest, sent: 0, lost: 0, last_sign: None, last_time: None, end: None };
         let row = LiveRow(Rc::new(RefCell::new(state)));
         if self.can_show {
             self.rows.borrow_mut().push(row.clone());
@@ -90,7 +94,8 @@ impl LiveRows {
     /// The rows. Where they are more than the terminal has lines, those that answer as they should are left out first.
     fn text(&self, now: Instant, width: usize, height: usize) -> String {
         let rows = self.rows.borrow();
-        let mut rows: Vec<_> = rows.iter().map(|row| row.0.borrow()).map(|row| (row.remark(now), row)).collect();
+        let mut rows: Vec<_> =
+            rows.iter().map(|row| row.0.borrow()).map(|row| (row.remark(self.interval, now), row)).collect();
         rows.sort_by(|(_, one), (_, other)| one.node.cmp(&other.node));
         // One line for the head, one for those that are left out, and one for the log above.
         let room = height.saturating_sub(3).max(1);
@@ -115,22 +120,21 @@ impl LiveRows {
 
 impl State {
     fn cells(&self) -> Vec<String> {
-        let summary = self.times.summary();
         let time = |time: Option<Duration>| time.map_or_else(|| "-".into(), milliseconds);
         let known = self.times.count() + self.lost;
         let loss = if known == 0 { 0.0 } else { self.lost as f64 * 100.0 / known as f64 };
-        let figures = summary.as_ref().map(|summary| [summary.p50, summary.p99, summary.max]);
-        let [p50, p99, max] = figures.map_or([None; 3], |figures| figures.map(Some));
+        let percentile = |percent| self.last_time.map(|_| self.times.percentile(percent));
+        let [p50, p99, max] = [percentile(50.0), percentile(99.0), self.last_time.map(|_| self.longest)];
         let mut cells = vec![self.node.clone(), self.sent.to_string(), format!("{loss:.1} %")];
         cells.extend([self.last_time, p50, p99, max].map(time));
         cells
     }
 
-    fn remark(&self, now: Instant) -> String {
+    fn remark(&self, interval: Duration, now: Instant) -> String {
         match (self.end, self.last_sign) {
             (Some(end), _) => end.into(),
             (None, None) => "connecting".into(),
-            (None, Some(last)) => silence(last, now).unwrap_or_default(),
+            (None, Some(last)) => silence(last + interval, now).unwrap_or_default(),
         }
     }
 }
@@ -154,6 +158,7 @@ impl Observer for LiveRow {
         if sample.outcome.is_ok() {
             let time = sample.ended - sample.from;
             row.times.record(time);
+            row.longest = row.longest.max(time);
             (row.last_sign, row.last_time) = (Some(sample.ended), Some(time));
         } else {
             row.lost += 1;
@@ -170,7 +175,7 @@ mod tests {
 
     #[test]
     fn each_server_has_a_row_and_those_in_trouble_are_shown_first() {
-        let live = LiveRows { rows: RefCell::default(), can_show: true };
+        let live = LiveRows { rows: RefCell::default(), interval: Duration::from_secs(1), can_show: true };
         let start = Instant::now();
         for node in ["beta", "alpha"] {
             let mut row = live.add(node);
@@ -192,7 +197,7 @@ mod tests {
                 "beta 1 0.0 % 1.00 ms 1.00 ms 1.00 ms 1.00 ms",
                 "gone 0 0.0 % - - - - gone",
                 "new 0 0.0 % - - - - connecting",
-                "silent 1 0.0 % - - - - no pong for 3.0 s",
+                "silent 1 0.0 % - - - - no pong for 2.0 s",
             ]
         );
         let text = live.text(now, 200, 6);
