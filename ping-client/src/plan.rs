@@ -7,7 +7,7 @@ use ping_core::{ServerAddress, Transport, address::IpVersion, transport::address
 
 use crate::{
     args::{Args, Target, server},
-    find::Route,
+    find::{OnFailure, Route},
     gates::GateArgs,
     output::OutputArgs,
     pinger::PingerPlan,
@@ -65,6 +65,8 @@ pub(crate) struct FindPlan {
     pub(crate) identity: Option<PathBuf>,
     /// The file of the private network's key.
     pub(crate) secret: Option<PathBuf>,
+    /// Who else gets the errors of a search that goes on.
+    pub(crate) on_failure: Option<OnFailure>,
 }
 
 /// What a search on the local network looks for; `None` for any.
@@ -122,6 +124,7 @@ impl From<Args> for Plan {
                 timeout: args.find_timeout,
                 identity: args.identity,
                 secret: args.secret,
+                on_failure: None,
             },
             several,
             output: args.output,

@@ -91,7 +91,7 @@ pub(crate) fn matrix(args: &MatrixArgs) -> Result<ExitCode> {
         let rows = members.iter().map(|member| row(node, args, peer, member, &members));
         let cells: Vec<Cell> = stream::iter(rows).buffered(WIDTH).collect::<Vec<_>>().await.concat();
         all_reached = cells.iter().all(|cell| cell.rtt_ms.is_some());
-        print(args, &members, &cells).map_err(|error| Error::Output { kind: error.kind(), reason: error.to_string() })
+        print(args, &members, &cells).map_err(|error| Error::output(&error))
     })?;
     Ok(if all_reached { code } else { code_of_unreached(code) })
 }

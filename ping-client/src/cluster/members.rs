@@ -65,7 +65,7 @@ pub(crate) fn members(args: &MembersArgs) -> Result<ExitCode> {
 fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| Error::Output { kind: error.kind(), reason: error.to_string() })
+    written.map_err(|error| Error::output(&error))
 }
 
 /// A member in JSON.

@@ -72,6 +72,11 @@ impl Error {
         Self::Dial { server: server.to_string(), error: DialError::TimedOut }
     }
 
+    /// Something could not be written.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        Self::Output { kind: error.kind(), reason: error.to_string() }
+    }
+
     /// This program's node failed.
     pub(crate) fn node_failed(reason: &str) -> Self {
         Self::Bug { reason: PeerText::new(format_args!("the network task failed: {reason}")), culprit: culprit() }

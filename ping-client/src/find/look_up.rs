@@ -33,9 +33,13 @@ impl Finder<'_> {
         loop {
             self.asked.set(Some((peer, Instant::now())));
             let own = look_up(self.node, (peer, connection), self.name).await;
-            if let Ok(Some(actor)) = own.map(|own| own.and_then(|actor| actor.remote_ref(peer))) {
-                self.asked.set(None);
-                return Ok((actor, self.all_of_the_name()));
+            match own.map(|own| own.and_then(|actor| actor.remote_ref(peer))) {
+                Ok(Some(actor)) => {
+                    self.asked.set(None);
+                    return Ok((actor, self.all_of_the_name()));
+                }
+                Ok(None) => {}
+                Err(error) => debug!(%error, "the peer does not say which actor it has"),
             }
             // Kameo's own look-up tells what is there instead.
             let looked_up = self.look_up_once(peer).await;

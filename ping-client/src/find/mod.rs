@@ -17,6 +17,8 @@ mod ticket;
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    fmt,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -65,6 +67,16 @@ pub(crate) struct Found {
     pub(crate) looked_up: Instant,
 }
 
+/// Gets the errors of a search that goes on.
+#[derive(Clone)]
+pub(crate) struct OnFailure(pub(crate) Rc<dyn Fn(&Error)>);
+
+impl fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnFailure")
+    }
+}
+
 /// Finds an actor by name, and remembers what stood in the way.
 #[derive(Debug)]
 pub(crate) struct Finder<'a> {
@@ -76,6 +88,7 @@ pub(crate) struct Finder<'a> {
     error: RefCell<Option<Error>>,
     /// How many attempts have failed.
     failures: watch::Sender<u32>,
+    on_failure: Option<OnFailure>,
     has_warned: Cell<bool>,
     /// Whether the address leaves the transport open.
     tries_all_transports: Cell<bool>,
@@ -99,6 +112,7 @@ impl<'a> Finder<'a> {
             started: Instant::now(),
             error: RefCell::new(None),
             failures: watch::Sender::new(0),
+            on_failure: None,
             has_warned: Cell::new(false),
             tries_all_transports: Cell::new(false),
             relays: RefCell::default(),
@@ -106,6 +120,12 @@ impl<'a> Finder<'a> {
             address_known: Cell::new(None),
             asked: Cell::new(None),
         }
+    }
+
+    /// Tells each failed attempt to somebody, with the most telling error so far.
+    pub(crate) fn telling(mut self, on_failure: Option<OnFailure>) -> Self {
+        self.on_failure = on_failure;
+        self
     }
 
     /// Runs a search until it succeeds, cannot succeed, or the time is up. Then its error is the most telling one, or
@@ -305,6 +325,8 @@ impl<'a> Finder<'a> {
         debug!(%error, "trying again");
         self.failures.send_modify(|failures| *failures += 1);
         if error.weight() == 0 || self.found.get().is_some() {
+            // Said only if nothing else is known at the end.
+            self.error.borrow_mut().get_or_insert(error);
             return;
         }
         // While several transports are tried, one that is refused says little: another may still answer.
@@ -316,6 +338,9 @@ impl<'a> Finder<'a> {
         let mut known = self.error.borrow_mut();
         if known.as_ref().is_none_or(|known| known.weight() <= error.weight()) {
             *known = Some(error);
+        }
+        if let (Some(OnFailure(tell)), Some(known), false) = (&self.on_failure, &*known, is_early) {
+            tell(known);
         }
     }
 }

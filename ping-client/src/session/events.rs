@@ -13,7 +13,10 @@ impl Events {
     /// The events from now on, for one session.
     pub(crate) fn subscribe(&self) -> mpsc::UnboundedReceiver<Event> {
         let (session, events) = mpsc::unbounded_channel();
-        self.0.borrow_mut().push(session);
+        let mut sessions = self.0.borrow_mut();
+        // Those that have ended since the last event.
+        sessions.retain(|session| !session.is_closed());
+        sessions.push(session);
         events
     }
 

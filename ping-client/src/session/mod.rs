@@ -133,7 +133,7 @@ pub(crate) async fn find_and_measure(
     outputs: &mut Outputs,
     result: &mut SessionResult,
 ) {
-    let finder = Finder::new(node, &plan.find.name, plan.find.timeout);
+    let finder = Finder::new(node, &plan.find.name, plan.find.timeout).telling(plan.find.on_failure.clone());
     let (search, network) = (Search::new(&finder, events).wanting(plan.find.wanted), Network::new());
     let mut session = Session { plan, node, server, started, search, network };
     let work = async {

@@ -9,6 +9,7 @@ use anyhow::Result;
 use humantime::{format_duration, format_rfc3339_seconds};
 use ping_core::program::{LineQueue, datable};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::state::{Change, Tally};
 use crate::units::{counted, loss, milliseconds, ms};
@@ -65,13 +66,14 @@ struct Rtt {
 }
 
 impl Lines {
-    /// Starts the thread that writes. Fails if the system refuses.
-    pub(super) fn start(is_json: bool) -> Result<Self> {
-        let lost_line =
-            |count: u64| format!("({} were lost because nothing read them)\n", counted(count, "line")).into();
-        let lost_json = |count: u64| format!("{{\"event\":\"lines_lost\",\"count\":{count}}}\n").into();
-        // A reader that has seen enough is no error.
-        Ok(Self { queue: LineQueue::new(io::stdout(), if is_json { lost_json } else { lost_line }, drop)?, is_json })
+    /// Starts the thread that writes; also returns what gets the reason when it cannot. Fails if the system refuses.
+    pub(super) fn start(is_json: bool) -> Result<(Self, oneshot::Receiver<io::Error>)> {
+        let (failing, failed) = oneshot::channel();
+        let lost_line = |count| format!("({} were lost because nothing read them)\n", counted(count, "line")).into();
+        let lost_json = |count| format!("{{\"event\":\"lines_lost\",\"count\":{count}}}\n").into();
+        let lost: fn(u64) -> Vec<u8> = if is_json { lost_json } else { lost_line };
+        let queue = LineQueue::new(io::stdout(), lost, |error| drop(failing.send(error)))?;
+        Ok((Self { queue, is_json }, failed))
     }
 
     pub(super) fn flush(&self) {
@@ -98,7 +100,7 @@ impl Lines {
         self.write(event, target, more, || match change {
             Change::Up { down_since: None, rtt } => format!("is up: {}", milliseconds(*rtt)),
             Change::Up { down_since: Some(moment), rtt } => {
-                format!("is up again after {}: {}", seconds(since(*moment)), milliseconds(*rtt))
+                format!("is up after {}: {}", seconds(since(*moment)), milliseconds(*rtt))
             }
             Change::Down { reason } => format!("is down: {reason}"),
             Change::Reconnected { lost, reason } => {

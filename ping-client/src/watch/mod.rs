@@ -1,14 +1,16 @@
 //! `ping-client watch`: servers that are pinged for days, and a line for each change.
 //!
-//! - `state`: what of one server's pongs is news.
+//! - `seen`: what was seen of one server, ping by ping.
+//! - `state`: what of that is news.
 //! - `lines`: the news in words and as JSON.
 
 mod lines;
+mod seen;
 mod state;
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    io::ErrorKind,
     process::ExitCode,
     rc::Rc,
     time::{Duration, Instant},
@@ -21,24 +23,23 @@ use ping_core::{
     Node,
     program::{StopSignals, count, duration, flush_log, last_words},
 };
-use tokio::time::{Instant as Moment, interval_at, sleep};
+use tokio::time::{Instant as Moment, MissedTickBehavior, interval_at, sleep};
 
 use crate::{
     args::{SearchArgs, Target, place, server},
     error::Error,
-    figures::Figures,
-    find::{PathChoice, Route},
+    find::{OnFailure, PathChoice, Route},
     gates::{EXIT_CODE, GateArgs},
     identity,
     output::{OutputArgs, Outputs},
-    pinger::{Answer, Mode, Path, PingerPlan},
+    pinger::{Mode, PingerPlan},
     plan::{FindPlan, Plan, RunPlan, Wanted},
-    run::{Limit, Observer, Pace, Sample, Sending},
+    run::{Limit, Pace},
     runtime::block_on,
     session::{Events, find_and_measure, nothing_yet, options},
 };
 use lines::Lines;
-use state::{Change, State, Tally};
+use seen::{Seen, Watching};
 
 /// The arguments of `watch`.
 #[derive(Debug, ClapArgs)]
@@ -59,7 +60,7 @@ pub(crate) struct WatchArgs {
 
     /// How many pings in a row must be lost for a server to be down (1 to 1000)
     #[arg(long, value_name = "COUNT", default_value = "3", value_parser = losses)]
-    down_after: u64,
+    down_after: u32,
 
     /// Report when the median of the last ten pongs exceeds this, and when it no longer does (1us to 1h)
     #[arg(long, value_name = "TIME", value_parser = duration(Duration::from_micros(1)..=HOUR))]
@@ -87,23 +88,21 @@ pub(crate) struct WatchArgs {
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The pause before a server that is not reached is looked for again. Each search tries again and again by itself.
+/// The pause before a server that is not reached is looked for again.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How long one search lasts at least and at most, before its failure is news.
-const SEARCH: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// How long one search tries again and again by itself, as that of a ping.
+const SEARCH_TIME: Duration = Duration::from_secs(30);
 
-fn losses(text: &str) -> Result<u64, String> {
-    count(text)
-        .ok()
-        .filter(|count| (1..=1000).contains(count))
-        .ok_or_else(|| "the number must be from 1 to 1000".into())
+fn losses(text: &str) -> Result<u32, String> {
+    let number = count(text).ok().and_then(|count| u32::try_from(count).ok());
+    number.filter(|count| (1..=1000).contains(count)).ok_or_else(|| "the number must be from 1 to 1000".into())
 }
 
 /// Watches servers until a signal or the deadline ends that. Fails if something fails that has nothing to do with them.
 pub(crate) fn watch(args: &WatchArgs, started: Instant) -> Result<ExitCode> {
     block_on(async {
-        let lines = Lines::start(args.search.json)?;
+        let (lines, unwritten) = Lines::start(args.search.json)?;
         let watches: Vec<_> = args.targets.iter().map(|target| Watch::new(target, args, &lines)).collect();
         let own = identity::load(args.search.identity.as_deref())?;
         let Some(plan) = watches.iter().map(|watch| &watch.plan).max_by_key(|plan| plan.find.route.is_some()) else {
@@ -115,6 +114,8 @@ pub(crate) fn watch(args: &WatchArgs, started: Instant) -> Result<ExitCode> {
         let all = join_all(watches.iter().map(|watch| watch.run((&node, &events), started)));
         let summaries = async {
             let mut ticks = interval_at(Moment::now() + args.summary, args.summary);
+            // Of those that were due while the machine slept, one is enough.
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
                 watches.iter().for_each(Watch::summarize);
@@ -124,22 +125,26 @@ pub(crate) fn watch(args: &WatchArgs, started: Instant) -> Result<ExitCode> {
             outcomes = all => outcomes.into_iter().collect::<Result<()>>().map(|()| None)?,
             reason = node.failed() => Some(Error::node_failed(&reason)),
             never = events.pass_on(node_events) => match never {},
+            Ok(error) = unwritten => Some(Error::output(&error)),
             () = summaries => None,
         };
         node.stop().await;
         let gates: Vec<_> = watches.iter().flat_map(|watch| watch.end(&args.gates)).collect();
         lines.flush();
         flush_log();
-        if let Some(error) = failure {
-            last_words("ping-client", &format_args!("{error}. {}", error.help()));
-            return Ok(ExitCode::from(2));
+        let is_answered = watches.iter().all(Watch::is_answered);
+        match failure {
+            // A reader that has seen enough ends the program quietly, as it does `ping`.
+            Some(error) if !matches!(error, Error::Output { kind: ErrorKind::BrokenPipe, .. }) => {
+                last_words("ping-client", &format_args!("{error}. {}", error.help()));
+                Ok(ExitCode::from(2))
+            }
+            _ if !gates.is_empty() => {
+                last_words("ping-client", &gates.join("; "));
+                Ok(EXIT_CODE.into())
+            }
+            _ => Ok(if is_answered { ExitCode::SUCCESS } else { ExitCode::from(1) }),
         }
-        if !gates.is_empty() {
-            last_words("ping-client", &gates.join("; "));
-            return Ok(EXIT_CODE.into());
-        }
-        let is_answered = |watch: &Watch| watch.seen.borrow().total.figures.received > 0;
-        Ok(if watches.iter().all(is_answered) { ExitCode::SUCCESS } else { ExitCode::from(1) })
     })
 }
 
@@ -149,26 +154,12 @@ struct Watch {
     seen: Rc<RefCell<Seen>>,
 }
 
-/// What was seen of a server.
-struct Seen {
-    target: String,
-    state: State,
-    /// Since the last summary.
-    recent: Tally,
-    total: Tally,
-    /// When each ping was sent whose outcome is not known.
-    in_flight: BTreeMap<u64, Instant>,
-    lines: Lines,
-}
-
 impl Watch {
     fn new(target: &Target, args: &WatchArgs, lines: &Lines) -> Self {
-        let now = Instant::now();
-        let state = State::new(args.down_after, args.slow, now);
-        let (recent, total) = (Tally::new(now), Tally::new(now));
-        let seen =
-            Seen { target: target.to_string(), state, recent, total, in_flight: BTreeMap::new(), lines: lines.clone() };
-        Self { plan: plan(target, args), seen: Rc::new(RefCell::new(seen)) }
+        let seen = Rc::new(RefCell::new(Seen::new(target, args, lines)));
+        let told = seen.clone();
+        let on_failure = OnFailure(Rc::new(move |error| told.borrow_mut().on_error(error)));
+        Self { plan: plan(target, args, on_failure), seen }
     }
 
     /// Finds the server and pings it, again and again. Fails if this machine does.
@@ -179,9 +170,12 @@ impl Watch {
             let (target, node_and_events) = ((plan.find.server.as_ref(), started), (node, events.subscribe()));
             let mut outputs = Outputs::of(Watching(self.seen.clone()));
             find_and_measure(plan, target, node_and_events, &mut signals, &mut outputs, &mut result).await;
+            let is_over = plan.deadline.is_some_and(|deadline| started.elapsed() >= deadline);
             match result.error {
-                None | Some(Error::Interrupted { .. } | Error::Deadline { .. }) => return Ok(()),
-                Some(error) => self.seen.borrow_mut().on_error(&error, result.server.is_some()),
+                Some(error) if !is_over && !matches!(error, Error::Interrupted { .. }) => {
+                    self.seen.borrow_mut().on_error(&error);
+                }
+                _ => return Ok(()),
             }
             // It may stand although it is of no use.
             result.server.iter().for_each(|server| node.disconnect(server.peer));
@@ -190,119 +184,45 @@ impl Watch {
     }
 
     fn summarize(&self) {
-        let now = Instant::now();
-        let mut seen = self.seen.borrow_mut();
-        let recent = std::mem::replace(&mut seen.recent, Tally::new(now));
-        seen.lines.summary(&seen.target, &recent, seen.state.down_since(), now);
+        self.seen.borrow_mut().summarize();
     }
 
-    /// Reports everything; returns the gates that it fails.
+    /// Whether a pong ever came.
+    fn is_answered(&self) -> bool {
+        self.seen.borrow().total.figures.received > 0
+    }
+
+    /// Reports everything; returns the gates that it fails. Where no pong came there is nothing to judge.
     fn end(&self, gates: &GateArgs) -> Vec<String> {
         let seen = &mut *self.seen.borrow_mut();
-        seen.give_up();
-        seen.lines.end(&seen.target, &seen.total, seen.state.down_since(), Instant::now());
+        seen.end();
         let mut result = nothing_yet(&self.plan);
         result.phases.total_to_first_pong = seen.total.first_pong();
         std::mem::swap(&mut result.figures, &mut seen.total.figures);
-        let failures = gates.failures(&result);
+        let failures = if result.figures.received > 0 { gates.failures(&result) } else { Vec::new() };
         std::mem::swap(&mut result.figures, &mut seen.total.figures);
         failures.into_iter().map(|failure| format!("{}: {failure}", seen.target)).collect()
     }
 }
 
-impl Seen {
-    fn tell(&mut self, change: Option<Change>, now: Instant) {
-        let Some(change) = change else { return };
-        if let Change::Up { down_since: Some(since), .. } = change {
-            self.recent.up_again(since, now);
-            self.total.up_again(since, now);
-        }
-        self.lines.change(&self.target, &change, now);
-    }
-
-    /// The connection was lost, or the server was not found.
-    fn on_error(&mut self, error: &Error, was_found: bool) {
-        let now = Instant::now();
-        self.give_up();
-        let change = self.state.on_error(error.to_string(), was_found, now);
-        self.tell(change, now);
-    }
-
-    /// Does this with the figures since the last summary, and with all.
-    fn count(&mut self, mut count: impl FnMut(&mut Figures)) {
-        [&mut self.recent.figures, &mut self.total.figures].into_iter().for_each(&mut count);
-    }
-
-    /// The outcome of what is in flight will not be known.
-    fn give_up(&mut self) {
-        for (sequence, now) in std::mem::take(&mut self.in_flight) {
-            self.count(|figures| figures.sending(Sending { sequence, now, is_connected: true }));
-        }
-        self.count(Figures::cut_short);
-    }
-}
-
-/// Sees the pings of one connection.
-struct Watching(Rc<RefCell<Seen>>);
-
-impl Observer for Watching {
-    fn sending(&mut self, Sending { sequence, now, .. }: Sending) {
-        self.0.borrow_mut().in_flight.insert(sequence, now);
-    }
-
-    fn outcome(&mut self, sample: &Sample) {
-        let seen = &mut *self.0.borrow_mut();
-        seen.in_flight.remove(&sample.sequence);
-        // A ping counts when its outcome is known, so that each is in one summary.
-        let sending = Sending { sequence: sample.sequence, now: sample.sent, is_connected: true };
-        seen.count(|figures| {
-            figures.sending(sending);
-            figures.outcome(sample);
-        });
-        let change = match &sample.outcome {
-            Ok(_) => seen.state.on_pong(sample.ended - sample.from, sample.ended),
-            Err(error) => seen.state.on_loss(&error.summary()),
-        };
-        seen.tell(change, sample.ended);
-    }
-
-    fn late(&mut self, sequence: u64, answer: Answer) {
-        self.0.borrow_mut().count(|figures| figures.late(sequence, answer));
-    }
-
-    fn path(&mut self, now: Instant, path: Path) {
-        let seen = &mut *self.0.borrow_mut();
-        let change = seen.state.on_path(path);
-        seen.tell(change, now);
-    }
-
-    fn slept(&mut self, slept: Duration, missed: u64) {
-        self.0.borrow_mut().count(|figures| figures.slept(slept, missed));
-    }
-}
-
 /// How to ping one server: until its connection is lost, so that the next search says why it is not back.
-fn plan(target: &Target, args: &WatchArgs) -> Plan {
+fn plan(target: &Target, args: &WatchArgs, on_failure: OnFailure) -> Plan {
     let route = match target {
         Target::Ticket(ticket) => Some(Route { ticket: ticket.clone(), choice: PathChoice::Any }),
         _ => None,
     };
-    let peer = if let Target::Peer(peer) = target { Some(*peer) } else { None };
-    let (shortest, longest) = SEARCH;
     Plan {
         find: FindPlan {
             server: server(target).cloned(),
             route,
-            wanted: Wanted { peer, ..Wanted::default() },
+            wanted: Wanted::default(),
             from: Vec::new(),
             demo: false,
             name: args.search.name.clone(),
-            timeout: args
-                .interval
-                .saturating_mul(u32::try_from(args.down_after).unwrap_or(u32::MAX))
-                .clamp(shortest, longest),
+            timeout: SEARCH_TIME,
             identity: args.search.identity.clone(),
             secret: args.search.secret.clone(),
+            on_failure: Some(on_failure),
         },
         run: RunPlan {
             pace: Pace::Interval(args.interval),

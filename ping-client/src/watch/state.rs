@@ -30,6 +30,8 @@ pub(super) enum Change {
 /// What is known of a server.
 pub(super) struct State {
     down_after: u64,
+    /// How long a server may be without a connection before it is down.
+    patience: Duration,
     slow: Option<Duration>,
     status: Status,
     /// How many pings were lost since the last pong.
@@ -51,9 +53,11 @@ enum Status {
 }
 
 impl State {
-    pub(super) fn new(down_after: u64, slow: Option<Duration>, now: Instant) -> Self {
+    /// With the time between two pings.
+    pub(super) fn new(down_after: u32, interval: Duration, slow: Option<Duration>, now: Instant) -> Self {
         Self {
-            down_after,
+            down_after: down_after.into(),
+            patience: interval.saturating_mul(down_after),
             slow,
             status: Status::Unknown,
             lost: 0,
@@ -97,13 +101,11 @@ impl State {
         self.go_down(|| format!("{lost} pings in a row were lost: {reason}"))
     }
 
-    /// The connection was lost, or, if it `was_found` no more, the server was.
-    pub(super) fn on_error(&mut self, reason: String, was_found: bool, now: Instant) -> Option<Change> {
-        if was_found {
-            self.broken.get_or_insert((now, reason));
-            return None;
-        }
-        self.go_down(|| reason)
+    /// The connection was lost, or there is none.
+    pub(super) fn on_error(&mut self, reason: &str, now: Instant) -> Option<Change> {
+        self.broken.get_or_insert_with(|| (now, reason.into()));
+        let is_over = now.saturating_duration_since(self.last_pong) >= self.patience;
+        if is_over || matches!(self.status, Status::Unknown) { self.go_down(|| reason.into()) } else { None }
     }
 
     pub(super) fn on_path(&mut self, path: Path) -> Option<Change> {
@@ -177,7 +179,7 @@ mod tests {
     fn a_server_is_down_after_some_losses_in_a_row_and_up_at_the_first_pong() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut state = State::new(3, None, start);
+        let mut state = State::new(3, RTT, None, start);
         assert_eq!(state.on_pong(RTT, at(1)), Some(Change::Up { down_since: None, rtt: RTT }));
         assert_eq!(state.on_loss("no pong"), None);
         assert_eq!(state.on_loss("no pong"), None);
@@ -186,7 +188,7 @@ mod tests {
         let reason = "3 pings in a row were lost: no pong".into();
         assert_eq!(state.on_loss("no pong"), Some(Change::Down { reason }));
         assert_eq!((state.on_loss("no pong"), state.down_since()), (None, Some(at(4))));
-        assert_eq!(state.on_error("refused".into(), false, at(8)), None);
+        assert_eq!(state.on_error("refused", at(8)), None);
         assert_eq!(state.on_pong(RTT, at(9)), Some(Change::Up { down_since: Some(at(4)), rtt: RTT }));
         assert_eq!(state.down_since(), None);
     }
@@ -194,21 +196,22 @@ mod tests {
     #[test]
     fn a_server_that_is_not_found_is_down_at_once_and_one_that_is_back_at_once_was_not() {
         let start = Instant::now();
-        let mut state = State::new(3, None, start);
+        let mut state = State::new(3, RTT, None, start);
         let down = |reason: &str| Some(Change::Down { reason: reason.into() });
-        assert_eq!(state.on_error("refused".into(), false, start), down("refused"));
+        assert_eq!(state.on_error("refused", start), down("refused"));
         assert!(state.on_pong(RTT, start).is_some());
-        assert_eq!(state.on_error("it ended".into(), true, start), None);
-        let reconnected = Change::Reconnected { lost: start, reason: "it ended".into() };
-        assert_eq!(state.on_pong(RTT, start + RTT), Some(reconnected));
-        assert_eq!(state.on_error("it ended".into(), true, start), None);
-        assert_eq!(state.on_error("refused".into(), false, start), down("refused"));
+        assert_eq!(state.on_error("it ended", start + RTT), None);
+        let reconnected = Change::Reconnected { lost: start + RTT, reason: "it ended".into() };
+        assert_eq!(state.on_pong(RTT, start + 2 * RTT), Some(reconnected));
+        // Three intervals are too many, also if it lets in a client each time.
+        assert_eq!(state.on_error("it ended", start + 3 * RTT), None);
+        assert_eq!(state.on_error("it ended", start + 5 * RTT), down("it ended"));
     }
 
     #[test]
     fn the_median_of_ten_pongs_tells_whether_a_server_is_slow() {
         let start = Instant::now();
-        let mut state = State::new(3, Some(RTT), start);
+        let mut state = State::new(3, RTT, Some(RTT), start);
         let mut pongs = |rtt, count| (0..count).filter_map(|_| state.on_pong(rtt, start)).collect::<Vec<_>>();
         assert_eq!(pongs(RTT, 20), [Change::Up { down_since: None, rtt: RTT }]);
         assert_eq!(pongs(2 * RTT, 20), [Change::Slow { median: 2 * RTT, limit: RTT }]);
@@ -217,7 +220,7 @@ mod tests {
 
     #[test]
     fn another_way_is_news_and_the_first_is_not() {
-        let mut state = State::new(3, None, Instant::now());
+        let mut state = State::new(3, RTT, None, Instant::now());
         let [relayed, direct] = [PathKind::Relayed, PathKind::Direct].map(|kind| Path { kind, transport: None });
         assert_eq!([state.on_path(relayed), state.on_path(relayed)], [None, None]);
         assert_eq!(state.on_path(direct), Some(Change::Path { from: relayed, to: direct }));
