@@ -116,7 +116,12 @@ impl Links {
 
     /// How many links to random members this node dialed and keeps.
     pub(super) fn dialed(&self) -> usize {
-        self.links.values().filter(|link| link.is_dialed && !link.is_let_go && link.joined.is_none()).count()
+        self.random().count()
+    }
+
+    fn random(&self) -> impl Iterator<Item = PeerId> {
+        let is_random = |link: &Link| link.is_dialed && !link.is_let_go && link.joined.is_none();
+        self.links.iter().filter(move |(_, link)| is_random(link)).map(|(peer, _)| *peer)
     }
 
     /// The other side is the one by which this node has joined.
@@ -258,8 +263,10 @@ impl Behaviour {
     /// A request will not be answered.
     pub(super) fn on_unanswered(&mut self, peer: PeerId, id: OutboundRequestId, failure: &OutboundFailure) {
         debug!(%peer, %failure, "a member did not answer");
-        if matches!(self.links.asked.remove(&id), Some(Asked::Leave)) {
-            self.on_told();
+        match self.links.asked.remove(&id) {
+            Some(Asked::Leave) => self.on_told(),
+            Some(Asked::LetGo) => self.close(peer),
+            _ => {}
         }
         if let Some(link) = self.links.links.get_mut(&peer) {
             link.is_asked = false;
@@ -295,8 +302,8 @@ impl Behaviour {
 
     /// Says goodbye to one of the links that this node dialed and has too many of.
     pub(super) fn let_one_go(&mut self) {
-        let dialed = self.links.links.iter().filter(|(_, link)| link.is_dialed && !link.is_let_go);
-        if let Some(peer) = fastrand::choice(dialed.map(|(peer, _)| *peer).collect::<Vec<_>>()) {
+        // Which one makes no difference: all of them are random.
+        if let Some(peer) = fastrand::choice(self.links.random().collect::<Vec<_>>()) {
             self.say_goodbye(peer);
         }
     }
