@@ -180,13 +180,16 @@ impl Reports {
 
     fn on_tested(&mut self, address: &Multiaddr, relay: PeerId, is_reached: bool) {
         let Some(ways) = &mut self.ways else { return };
-        match (ways.on_tested(address, is_reached), is_reached) {
+        let before = ways.ticket();
+        let verdict = ways.on_tested(address, is_reached);
+        let is_ticket_new = ways.ticket() != before;
+        match (verdict, is_reached) {
             (Verdict::Known, _) => {}
             (Verdict::New, false) => self.reporter.report(&ServerEvent::NotReachable { address, relay }),
-            (Verdict::New, true) => {
-                self.reporter.report(&ServerEvent::Reachable { address, relay });
-                self.report_ticket();
-            }
+            (Verdict::New, true) => self.reporter.report(&ServerEvent::Reachable { address, relay }),
+        }
+        if is_ticket_new {
+            self.report_ticket();
         }
     }
 
