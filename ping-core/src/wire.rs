@@ -20,6 +20,9 @@ pub(crate) async fn receive<M: Message + Default>(stream: &mut (impl AsyncRead +
         if byte[0] < 0x80 {
             break;
         }
+        if shift > 0 {
+            return Err(invalid("the message is too long"));
+        }
     }
     if length > max {
         return Err(invalid("the message is too long"));

@@ -24,8 +24,8 @@ use prometheus_client::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-/// The upper end of the first bucket of the handlers' times, in seconds, and how many follow, each four times as long:
-/// from 250 ns to 1 s.
+/// The upper end of the first bucket of the handlers' times, in seconds, and how many buckets there are, each four
+/// times as long as the one before: to 1 s.
 const FIRST_BUCKET: f64 = 250e-9;
 const BUCKETS: u16 = 12;
 

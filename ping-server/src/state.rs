@@ -22,8 +22,8 @@ const TOTAL: TableDefinition<'_, (), u64> = TableDefinition::new("total");
 /// The parts of each run.
 const RUNS: TableDefinition<'_, (u64, u64), (u64, u64, Vec<u64>)> = TableDefinition::new("runs");
 
-/// The upper end of the first bucket of the times of writing, in seconds, and how many follow, each twice as long: from
-/// 64 µs to 4 s.
+/// The upper end of the first bucket of the times of writing, in seconds, and how many buckets there are, each twice
+/// as long as the one before: to 4 s.
 const FIRST_BUCKET: f64 = 64e-6;
 const BUCKETS: u16 = 17;
 

@@ -52,8 +52,8 @@ struct Record {
     value: Vec<u8>,
 }
 
-/// Asks a peer over this connection for the actor that it has registered under a name; `None` if it says that it has
-/// none.
+/// Asks a peer over this connection for the actor that it has registered under a name; `None` if it names none, or
+/// one that is not its own.
 ///
 /// # Errors
 ///

@@ -27,8 +27,8 @@ const OK: usize = 100;
 /// How many strangers call a server.
 const STRANGERS: usize = 1000;
 
-/// Holds a relay of this kind, which prints its address, and a line for each place that it gives, until its standard
-/// input ends:
+/// Holds a relay of this kind, which prints its address, and when it gives each place, in milliseconds, until its
+/// standard input ends:
 ///
 /// - `past` gives places that have ended long ago.
 /// - `take-back` gives a place and closes the connection.
@@ -75,10 +75,10 @@ pub(crate) async fn serve(kind: &str) -> Result<()> {
 }
 
 async fn answer(mut stream: Stream, kind: &str, (peer, control): (PeerId, libp2p_stream::Control)) -> Result<()> {
-    let mut request = [0; 512];
-    let length = stream.read(&mut request).await?;
-    // Behind the length comes the type.
-    let is_reservation = request[..length].get(2) == Some(&RESERVE);
+    // The length, which is below 128, and the type. A call has more behind it.
+    let mut request = [0; 3];
+    stream.read_exact(&mut request).await?;
+    let is_reservation = request[1..3] == [0x08, RESERVE];
     if kind == "garbage" {
         stream.write_all(&[0xff; 64 * 1024]).await?;
         return Ok(stream.close().await?);
@@ -96,7 +96,7 @@ async fn answer(mut stream: Stream, kind: &str, (peer, control): (PeerId, libp2p
     let reservation = [number(1, usize::try_from(expiry.as_secs())?), addresses].concat();
     stream.write_all(&message(&[vec![0x08, STATUS], field(3, &reservation), number(5, OK)])).await?;
     stream.close().await?;
-    println!("reserved");
+    println!("reserved {}", now.as_millis());
     if kind == "strangers" {
         let calls = (0..STRANGERS).map(|_| call(peer, control.clone()));
         let outcomes = futures::future::join_all(calls).await;
@@ -114,8 +114,9 @@ async fn call(server: PeerId, mut control: libp2p_stream::Control) -> Result<()>
     let caller = field(1, &PeerId::random().to_bytes());
     stream.write_all(&message(&[vec![0x08, STOP_CONNECT], field(2, &caller)])).await?;
     stream.write_all(&[0x2a; 4096]).await?;
+    stream.flush().await?;
     // Until the server has had enough.
-    stream.read_to_end(&mut Vec::new()).await?;
+    let _ = stream.read_to_end(&mut Vec::new()).await;
     Ok(())
 }
 
