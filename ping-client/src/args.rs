@@ -1,37 +1,32 @@
 //! The command line.
 
+mod command;
 mod search;
 mod target;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
-use clap_complete::Shell;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
 use ping_core::{
     ServerAddress, Transport,
     address::{self, IpVersion},
-    nat::Ticket,
     program::{self, count, duration},
     protocol::{DEFAULT_NAME, MAX_PAYLOAD, MAX_STREAM_PAYLOAD},
     transport::addresses_of,
 };
 use tracing::Level;
 
+pub(crate) use command::Command;
 pub(crate) use search::SearchArgs;
 pub(crate) use target::{Target, place, server};
 
 use crate::{
-    cluster::{MatrixArgs, MembersArgs},
-    compare::CompareArgs,
-    doctor::DoctorArgs,
     find::{PathChoice, Route},
     gates::GateArgs,
-    list::ListArgs,
     output::OutputArgs,
     pinger::Mode,
     run::Limit,
     version,
-    watch::WatchArgs,
 };
 
 /// Pings an actor that ping-server hosts: whether it answers, how fast, and why not.
@@ -206,50 +201,6 @@ Exit codes:
   3  a gate failed: --max-loss, --max-p99 and the like
 
 Each of these options can also be set in the environment: --find-timeout 5s is KAMEO_PING_FIND_TIMEOUT=5s.";
-
-/// What the client does besides pinging.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// List the servers on the local network
-    List(ListArgs),
-    /// Show what a ticket says
-    Ticket {
-        /// The ticket, as a server printed it
-        ticket: Ticket,
-    },
-    /// Compare two results that --json wrote
-    Compare(CompareArgs),
-    /// Print the identity in a key file, for --allow
-    ///
-    /// Creates the file if there is none.
-    Id {
-        /// File with this client's Ed25519 key
-        #[arg(long, value_name = "FILE")]
-        identity: PathBuf,
-    },
-    /// List the members of a server's cluster
-    Members(MembersArgs),
-    /// Check every step to a pong, and say which fails
-    Doctor(DoctorArgs),
-    /// Show which members reach each other, and how fast
-    Matrix(MatrixArgs),
-    /// Ping servers for days, and report what changes
-    ///
-    /// A line for each server that comes or goes, slows down, or is reached by another path, and summaries.
-    Watch(WatchArgs),
-    /// Print the script that completes the options in a shell
-    #[command(hide = true)]
-    Completions {
-        /// The shell
-        shell: Shell,
-    },
-    /// Write the manual pages
-    #[command(hide = true)]
-    Manual {
-        /// The folder to write them to
-        folder: PathBuf,
-    },
-}
 
 impl Args {
     /// What the command line and the environment may say.

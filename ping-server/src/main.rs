@@ -13,6 +13,7 @@ mod metrics;
 mod node_name;
 #[cfg(unix)]
 mod open_files;
+mod ping_reports;
 mod port_holder;
 mod rally;
 mod relay;

@@ -11,10 +11,11 @@ use tracing::{info, warn};
 
 use crate::{
     client_reports::ClientReports,
-    events::{PingReports, Reporter, ServerEvent},
+    events::{Reporter, ServerEvent},
     listen,
     membership::{self, Membership},
     metrics::Metrics,
+    ping_reports::PingReports,
     visits::Visits,
     ways::{self, Verdict, Way, Ways},
 };

@@ -94,9 +94,8 @@ impl Server {
         let secret = secret.map_err(|error| anyhow!("{error}. {}", error.help("--secret")))?;
         let plan = Plan::when_free(&args.listen, args.port, secret.is_some(), args.bind_timeout).await?;
         let mut exporter = Exporter::bind(args.metrics)?;
-        let (state, mut count) = restore(args)?;
+        let (state, mut count) = restore(args, &mut exporter)?;
         exporter.time_handlers(&mut count);
-        state.iter().for_each(|state| exporter.time_state(&state.write_times));
         let (streams, opened) = mpsc::unbounded_channel();
         let tally = Tally::default();
         let is_reachable = plan.beyond_loopback();
@@ -206,9 +205,10 @@ fn allowed_with_relays(args: &Args) -> Result<Option<HashSet<PeerId>>> {
 }
 
 /// What was counted before, if it is stored. Fails if it cannot be read.
-fn restore(args: &Args) -> Result<(Option<State>, Count)> {
+fn restore(args: &Args, exporter: &mut Exporter) -> Result<(Option<State>, Count)> {
     let Some(path) = &args.state else { return Ok((None, Count::new())) };
     let (state, count) = State::open(path)?;
+    exporter.time_state(&state.write_times);
     info!("Storing the count in {}, starting at {}", path.display(), *count.watch().borrow());
     Ok((Some(state), count))
 }

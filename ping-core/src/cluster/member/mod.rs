@@ -2,10 +2,12 @@
 //!
 //! - `dials`: whom this node dials, why, and how often at most.
 //! - `links`: its links to other members, their signs of life and their loss.
+//! - `accusing`: what it says of others that it cannot reach.
 //! - `statements`: what it hears, compares and passes on.
 //! - `own`: the record that it writes of itself.
 //! - `measuring`: measurements of paths that clients ask for.
 
+mod accusing;
 mod dials;
 mod links;
 mod measuring;
