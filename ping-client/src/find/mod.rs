@@ -324,14 +324,12 @@ impl<'a> Finder<'a> {
     fn note(&self, error: Error) {
         debug!(%error, "trying again");
         self.failures.send_modify(|failures| *failures += 1);
-        if error.weight() == 0 || self.found.get().is_some() {
-            // Said only if nothing else is known at the end.
-            self.error.borrow_mut().get_or_insert(error);
+        if self.found.get().is_some() {
             return;
         }
         // While several transports are tried, one that is refused says little: another may still answer.
         let is_early = self.tries_all_transports.get() && self.started.elapsed() < USUAL_ANSWER;
-        if !is_early && !self.has_warned.replace(true) {
+        if !is_early && error.weight() > 0 && !self.has_warned.replace(true) {
             let left = self.time_limit.saturating_sub(self.started.elapsed());
             warn!("{error}; trying for another {:.0} s", left.as_secs_f64());
         }

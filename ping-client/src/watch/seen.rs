@@ -39,7 +39,7 @@ impl Seen {
     pub(super) fn new(target: &Target, args: &WatchArgs, lines: &Lines) -> Self {
         let now = Instant::now();
         Self {
-            target: target.to_string(),
+            target: name(target),
             state: State::new(args.down_after, args.interval, args.slow, now),
             recent: Tally::new(now),
             total: Tally::new(now),
@@ -110,6 +110,14 @@ impl Seen {
                 figures.outcome(&sample);
             });
         }
+    }
+}
+
+/// What a server is called: as the user did, or by its identity, which is shorter than its ticket.
+fn name(target: &Target) -> String {
+    match target {
+        Target::Ticket(ticket) => ticket.peer.to_string(),
+        target => target.to_string(),
     }
 }
 
