@@ -56,7 +56,7 @@ pub(crate) type Accepting = Option<mpsc::UnboundedSender<Inbound>>;
 pub(crate) struct Behaviour {
     protocol: StreamProtocol,
     accepting: Accepting,
-    openings: VecDeque<(PeerId, ConnectionId, (StreamProtocol, Opening))>,
+    openings: VecDeque<(PeerId, ConnectionId, Opening)>,
     waker: Option<Waker>,
     /// Streams above the limit, on all connections.
     rejections: Arc<Mutex<LogLimit>>,
@@ -69,18 +69,7 @@ impl Behaviour {
 
     /// Opens a stream to a peer. If the connection is gone, `opening` is dropped.
     pub(crate) fn open(&mut self, peer: PeerId, connection: ConnectionId, opening: Opening) {
-        self.open_of(self.protocol.clone(), peer, connection, opening);
-    }
-
-    /// The same, of another protocol, of which none are accepted here.
-    pub(crate) fn open_of(
-        &mut self,
-        protocol: StreamProtocol,
-        peer: PeerId,
-        connection: ConnectionId,
-        opening: Opening,
-    ) {
-        self.openings.push_back((peer, connection, (protocol, opening)));
+        self.openings.push_back((peer, connection, opening));
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -171,7 +160,7 @@ pub(crate) struct Handler {
     accepting: Accepting,
     places: Arc<Semaphore>,
     rejections: Arc<Mutex<LogLimit>>,
-    openings: VecDeque<(StreamProtocol, Opening)>,
+    openings: VecDeque<Opening>,
 }
 
 impl Handler {
@@ -183,7 +172,7 @@ impl Handler {
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = (StreamProtocol, Opening);
+    type FromBehaviour = Opening;
     type ToBehaviour = Infallible;
     type InboundProtocol = Accept;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
@@ -200,15 +189,15 @@ impl ConnectionHandler for Handler {
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opening, Self::ToBehaviour>> {
         // A connection polls its handlers after each event from the behaviour, so nothing needs to wake it.
         match self.openings.pop_front() {
-            Some((protocol, opening)) => {
-                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(protocol), opening);
+            Some(opening) => {
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(self.protocol.clone()), opening);
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
             }
             None => Poll::Pending,
         }
     }
 
-    fn on_behaviour_event(&mut self, opening: (StreamProtocol, Opening)) {
+    fn on_behaviour_event(&mut self, opening: Opening) {
         self.openings.push_back(opening);
     }
 
