@@ -7,7 +7,7 @@ use humantime::format_duration;
 use ping_core::program::duration;
 
 use crate::{
-    figures::{Figures, SessionResult},
+    figures::Figures,
     units::{digits, milliseconds},
 };
 
@@ -61,9 +61,9 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 impl GateArgs {
-    /// One sentence for each gate that the result fails. What nothing answered is above every limit.
-    pub(crate) fn failures(&self, result: &SessionResult) -> Vec<String> {
-        let figures = &result.figures;
+    /// One sentence for each gate that the figures fail, and the time to the first pong. What nothing answered is above
+    /// every limit.
+    pub(crate) fn failures(&self, figures: &Figures, first_pong: Option<Duration>) -> Vec<String> {
         let is_answered = figures.rtt.count() > 0;
         let percentile = |percent| is_answered.then(|| figures.rtt.percentile(percent));
         let summary = figures.rtt.summary();
@@ -74,7 +74,7 @@ impl GateArgs {
             ("p99.9", self.max_p99_9, percentile(99.9)),
             ("max", self.max_max, summary.map(|summary| summary.max)),
             ("mean", self.max_mean, summary.map(|summary| summary.mean)),
-            ("first-pong", self.max_first_pong, result.phases.total_to_first_pong),
+            ("first-pong", self.max_first_pong, first_pong),
         ];
         let times = times.into_iter().filter_map(|(name, limit, time)| above(name, limit?, time));
         self.max_loss.and_then(|limit| lost_too_many(limit, figures)).into_iter().chain(times).collect()
@@ -111,30 +111,24 @@ fn above(name: &str, limit: Duration, time: Option<Duration>) -> Option<String> 
 mod tests {
     use super::*;
     use crate::{
-        figures::{
-            Load,
-            tests::{answered, sending},
-        },
-        pinger::Mode,
-        run::{Observer, Pace},
+        figures::tests::{answered, sending},
+        run::Observer,
     };
     use std::time::Instant;
 
-    fn result(pings: u64, answers: u64) -> SessionResult {
-        let load = Load { mode: Mode::Ask, pace: Pace::Closed(1), size: 0 };
-        let mut result = SessionResult::nothing_yet("name", load);
-        let start = Instant::now();
-        (1..=pings).for_each(|n| result.figures.sending(sending(n, start)));
-        (1..=answers).for_each(|n| result.figures.outcome(&answered(n, start, Duration::from_millis(n))));
-        result
+    fn figures(pings: u64, answers: u64) -> Figures {
+        let (mut figures, start) = (Figures::new(), Instant::now());
+        (1..=pings).for_each(|n| figures.sending(sending(n, start)));
+        (1..=answers).for_each(|n| figures.outcome(&answered(n, start, Duration::from_millis(n))));
+        figures
     }
 
     #[test]
     fn a_gate_that_fails_says_by_how_much() {
         let all = Some(Duration::from_millis(90));
         let gates = GateArgs { max_loss: Some(1.0), max_p50: all, max_p99: all, max_max: all, ..GateArgs::default() };
-        assert_eq!(gates.failures(&result(80, 80)), [""; 0]);
-        let failures = gates.failures(&result(100, 98)).join("\n");
+        assert_eq!(gates.failures(&figures(80, 80), None), [""; 0]);
+        let failures = gates.failures(&figures(100, 98), None).join("\n");
         for text in [
             "loss is 2.00 % (2 of 100 pings), 1.00 points above --max-loss 1%",
             "p99 is 98.0 ms, 8.00 ms above --max-p99 90ms",
@@ -148,9 +142,9 @@ mod tests {
     #[test]
     fn what_nobody_answered_passes_no_gate() {
         let gates = GateArgs { max_mean: Some(Duration::from_secs(60)), ..GateArgs::default() };
-        assert_eq!(gates.failures(&result(3, 0)).len(), 1);
+        assert_eq!(gates.failures(&figures(3, 0), None).len(), 1);
         let gates = GateArgs { max_loss: Some(100.0), ..GateArgs::default() };
-        assert_eq!(gates.failures(&result(3, 0)).len(), 0);
+        assert_eq!(gates.failures(&figures(3, 0), None).len(), 0);
     }
 
     #[test]

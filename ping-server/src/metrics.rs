@@ -7,7 +7,7 @@ use kameo::actor::ActorRef;
 use libp2p::Multiaddr;
 use ping_core::{
     Event, Node, PingActor,
-    actor::{Count, Tally},
+    actor::{Count, Tally, waiting},
     cluster::State,
     program::metrics::{Reading, Readings, bind_metrics, process_metrics, serve_metrics},
     transport::endpoint,
@@ -130,10 +130,7 @@ impl Exporter {
             name: "kameo_ping_mailbox_messages",
             help: "Messages that wait for the actor",
             is_counter: false,
-            read: move || {
-                let free = mailbox.capacity().zip(mailbox.max_capacity());
-                free.map_or(0.0, |(free, all)| all.saturating_sub(free) as f64)
-            },
+            read: move || waiting(&mailbox) as f64,
         }));
     }
 

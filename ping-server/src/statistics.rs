@@ -6,7 +6,7 @@ use humantime::format_duration;
 use kameo::actor::ActorRef;
 use ping_core::{
     PingActor,
-    actor::{Count, Tally},
+    actor::{Count, Tally, waiting},
     cluster::Cluster,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,8 +21,7 @@ pub(crate) async fn log_on_request(count: Count, tally: Tally, actor: ActorRef<P
         let carried = tally.carried().map(|(mode, pings)| format!("{pings} by {mode}")).join(", ");
         let total = *count.watch().borrow();
         info!("Pings counted: {total}. In the {up} since the start: {carried}");
-        let mailbox = actor.mailbox_sender();
-        let waiting = mailbox.capacity().zip(mailbox.max_capacity()).map_or(0, |(free, all)| all.saturating_sub(free));
+        let waiting = waiting(actor.mailbox_sender());
         info!("Messages that wait for the actor: {waiting}. Runs remembered: {}", count.runs());
         let Some(cluster) = &cluster else { continue };
         let members = cluster.members();

@@ -265,14 +265,13 @@ impl Observer for RowsObserver<'_> {
         self.rows.total.outcome(sample);
         self.rows.sent.remove(&sample.sequence);
         let sending = Sending { sequence: sample.sequence, now: sample.sent, is_connected: true };
-        if let Some(figures) = self.rows.figures(sample.sequence) {
-            figures.sending(sending);
-            figures.outcome(sample);
-        }
         let lane = self.rows.lane(sample.sequence);
-        if let Some(live) = lane.and_then(|lane| self.rows.live_rows.get_mut(lane)) {
-            live.sending(sending);
-            live.outcome(sample);
+        let Rows { rows, live_rows, .. } = &mut *self.rows;
+        if let Some((row, live)) = lane.and_then(|lane| Some((rows.get_mut(lane)?, live_rows.get_mut(lane)?))) {
+            for observer in [&mut row.result.figures as &mut dyn Observer, live] {
+                observer.sending(sending);
+                observer.outcome(sample);
+            }
         }
         if sample.outcome.is_ok() {
             self.rows.lane_of.borrow_mut().remove(&sample.sequence);

@@ -114,7 +114,10 @@ async fn session(
 
 /// The gates that a result fails. Without a server there is nothing to judge.
 pub(crate) fn gate_failures(plan: &Plan, result: &SessionResult) -> Vec<String> {
-    if result.server.is_some() { plan.gates.failures(result) } else { Vec::new() }
+    match result.server {
+        Some(_) => plan.gates.failures(&result.figures, result.phases.total_to_first_pong),
+        None => Vec::new(),
+    }
 }
 
 /// The result of a session before anything has happened.

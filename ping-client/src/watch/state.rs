@@ -141,7 +141,7 @@ pub(super) struct Tally {
     pub(super) since: Instant,
     pub(super) figures: Figures,
     /// How often the server was down and came back, and for how long in all.
-    pub(super) outages: u64,
+    outages: u64,
     down: Duration,
 }
 

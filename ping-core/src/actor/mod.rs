@@ -16,6 +16,7 @@ use kameo::{
     Actor, RemoteActor, Reply,
     actor::{ActorId, ActorRef, WeakActorRef},
     error::{ActorStopReason, PanicError, RegistryError},
+    mailbox::MailboxSender,
     message::{Context, Message},
     remote_message,
     reply::DelegatedReply,
@@ -42,6 +43,12 @@ pub(crate) use tally::{Carrier, PINGS};
 ///
 /// This is what 128 clients keep in flight together. A waiting ping takes some 200 bytes plus its payload.
 pub const MAILBOX_SIZE: usize = 128 * MAX_IN_FLIGHT as usize;
+
+/// How many messages wait for an actor with a mailbox of a limited size.
+pub fn waiting(mailbox: &MailboxSender<PingActor>) -> usize {
+    let free = mailbox.capacity().zip(mailbox.max_capacity());
+    free.map_or(0, |(free, all)| all.saturating_sub(free))
+}
 
 /// Counts the pings it gets and answers each with the total.
 #[derive(Debug, RemoteActor)]

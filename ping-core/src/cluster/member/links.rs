@@ -56,6 +56,12 @@ struct Link {
     is_let_go: bool,
 }
 
+impl Link {
+    fn new(is_dialed: bool, now: Instant) -> Self {
+        Self { is_dialed, joined: None, heard: now, beaten: now, is_asked: false, is_let_go: false }
+    }
+}
+
 /// All links, and what is asked over them.
 #[derive(Default)]
 pub(super) struct Links {
@@ -179,9 +185,7 @@ impl Behaviour {
                 link.heard = now;
             }
             None => {
-                let (joined, is_asked, is_let_go) = (None, false, false);
-                let link = Link { is_dialed, joined, heard: now, beaten: now, is_asked, is_let_go };
-                self.links.links.insert(peer, link);
+                self.links.links.insert(peer, Link::new(is_dialed, now));
                 self.write_soon();
             }
         }
@@ -354,8 +358,7 @@ mod tests {
     fn the_link_by_which_a_member_joined_is_no_random_one_and_ends_after_a_while() {
         let (mut links, now, [seed, other]) = (Links::default(), Instant::now(), [(); 2].map(|()| PeerId::random()));
         for peer in [seed, other] {
-            let (joined, is_asked, is_let_go) = (None, false, false);
-            links.links.insert(peer, Link { is_dialed: true, joined, heard: now, beaten: now, is_asked, is_let_go });
+            links.links.insert(peer, Link::new(true, now));
         }
         assert_eq!((links.dialed(), links.joined_before(now + JOINING_TIME)), (2, None));
         links.joined(&seed, now);
