@@ -217,7 +217,8 @@ impl<'a> Finder<'a> {
             }
         };
         self.asked.set(None);
-        let (actor, others) = looked_up?;
+        // A peer has one connection at a time. The next attempt makes its own.
+        let (actor, others) = looked_up.inspect_err(|_| self.node.close(connection.id))?;
         debug!(target: STEP, "Looked up {}, {}", self.name, milliseconds(connected.elapsed()));
         Ok(Found { actor, others, connection, address_known: address_known(), connected, looked_up: Instant::now() })
     }

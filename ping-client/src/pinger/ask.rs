@@ -1,7 +1,9 @@
 //! `--mode ask` and `tell`: Kameo's own messages, each a request on a substream of its own.
 
 use std::{
-    task::{Context, Poll},
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -27,8 +29,21 @@ const FIRST_BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause after a "busy".
 const MAX_BUSY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What one ping returned: its number, how often the actor was busy, and its outcome.
-type Resolved = (u64, u64, Outcome);
+/// A ping in flight.
+struct Sent {
+    sequence: u64,
+    /// How often the actor was busy, and what became of it.
+    outcome: BoxFuture<'static, (u64, Outcome)>,
+}
+
+impl Future for Sent {
+    type Output = (u64, u64, Outcome);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (busy, outcome) = ready!(self.outcome.poll_unpin(context));
+        Poll::Ready((self.sequence, busy, outcome))
+    }
+}
 
 /// Pings by Kameo's ask or tell.
 pub(super) struct AskPinger {
@@ -42,10 +57,11 @@ pub(super) struct AskPinger {
     /// No ping below this number will be sent again.
     settled_below: u64,
     busy: u64,
-    in_flight: FuturesUnordered<BoxFuture<'static, Resolved>>,
-    last_sequence: u64,
-    /// The last ping before pings moved to another connection, and how many up to it are in flight.
-    before_move: (u64, usize),
+    in_flight: FuturesUnordered<Sent>,
+    /// What is in flight on the connection before.
+    on_old: FuturesUnordered<Sent>,
+    /// What was lost with that.
+    lost: Vec<u64>,
     /// Whether Kameo says that the connection is gone. The layer around learns it within a moment; until then, every
     /// further ping would fail at once.
     is_lost: bool,
@@ -75,8 +91,8 @@ impl AskPinger {
             settled_below: 0,
             busy: 0,
             in_flight: FuturesUnordered::new(),
-            last_sequence: 0,
-            before_move: (0, 0),
+            on_old: FuturesUnordered::new(),
+            lost: Vec::new(),
             is_lost: false,
         })
     }
@@ -93,11 +109,10 @@ impl AskPinger {
 
 impl Pinger for AskPinger {
     fn has_room(&self) -> bool {
-        !self.is_lost && self.in_flight.len() < self.width
+        !self.is_lost && self.in_flight.len() + self.on_old.len() < self.width
     }
 
     fn send(&mut self, sequence: u64) {
-        self.last_sequence = self.last_sequence.max(sequence);
         let (actor, tells, timeout) = (self.actor.clone(), self.tells, self.timeout);
         let message = self.message(sequence);
         let ping = async move {
@@ -107,21 +122,24 @@ impl Pinger for AskPinger {
                 let outcome = if tells { message.tell(&actor).await } else { message.ask(&actor).await };
                 // A busy actor has not counted the ping.
                 if outcome != Err(PingError::Busy) || started.elapsed() + pause >= timeout {
-                    return (sequence, busy, outcome);
+                    return (busy, outcome);
                 }
                 busy += 1;
                 sleep(pause).await;
                 pause = (pause * 2).min(MAX_BUSY_PAUSE);
             }
         };
-        self.in_flight.push(ping.boxed());
+        self.in_flight.push(Sent { sequence, outcome: ping.boxed() });
     }
 
     fn poll(&mut self, context: &mut Context<'_>, resolved: &mut Vec<(u64, Outcome)>) -> Poll<Result<Progress, Error>> {
+        resolved.extend(self.lost.drain(..).map(|sequence| (sequence, Err(PingError::ConnectionLost))));
+        while let Poll::Ready(Some((sequence, busy, outcome))) = self.on_old.poll_next_unpin(context) {
+            self.busy += busy;
+            resolved.push((sequence, outcome));
+        }
         while let Poll::Ready(Some((sequence, busy, outcome))) = self.in_flight.poll_next_unpin(context) {
             self.busy += busy;
-            let (last, in_flight) = &mut self.before_move;
-            *in_flight = in_flight.saturating_sub(usize::from(sequence <= *last));
             self.is_lost |= outcome == Err(PingError::ConnectionLost);
             resolved.push((sequence, outcome));
         }
@@ -129,12 +147,17 @@ impl Pinger for AskPinger {
     }
 
     fn has_drained(&self) -> bool {
-        self.before_move.1 == 0
+        self.on_old.is_empty()
     }
 
     /// The node puts Kameo's messages on the new connection.
     fn move_to(&mut self, _: ConnectionId) {
-        self.before_move = (self.last_sequence, self.in_flight.len());
+        self.on_old.extend(mem::take(&mut self.in_flight));
+        self.is_lost = false;
+    }
+
+    fn lose_old(&mut self) {
+        self.lost.extend(mem::take(&mut self.on_old).iter().map(|sent| sent.sequence));
     }
 
     /// The next pings say it.

@@ -6,6 +6,7 @@
 //! - `path`: whether they take a relay.
 //! - `direct` leaves a relay as soon as there is a direct connection.
 //! - `spare` makes another connection beside one that is silent.
+//! - `draining` closes the one that pings have left.
 //! - `reconnect` opens another when the connection is lost.
 //! - `twins` notices that another machine with the same identity answers then.
 //! - `retry` resends what was lost with it.
@@ -13,6 +14,7 @@
 
 mod ask;
 mod direct;
+mod draining;
 mod open;
 mod path;
 mod payloads;
@@ -183,6 +185,9 @@ pub(crate) trait Pinger {
     fn has_drained(&self) -> bool {
         true
     }
+
+    /// The connection before is closed. What is in flight there is lost. A stream learns it by itself.
+    fn lose_old(&mut self) {}
 
     /// The connection is of no use: do as when it is lost.
     fn drop_connection(&mut self, reason: PeerText) -> Result<Progress, Error> {

@@ -1,6 +1,7 @@
 //! Opens a pinger on a connection, and notices when the connection is gone.
 
 use std::{
+    mem,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -22,6 +23,7 @@ use super::{
     About, ActorHandle, Mode, Outcome, Path, PathKind, Pinger, PingerPlan, Progress, about,
     ask::AskPinger,
     direct::Direct,
+    draining::Draining,
     questions::{RunState, no_answer},
     spare::Spare,
     stream::StreamPinger,
@@ -30,6 +32,7 @@ use super::{
 use crate::{
     error::Error,
     find::{Finder, Found, PathChoice, Place},
+    run::LATE_GRACE,
 };
 
 /// How long to wait before reconnecting to a server that answers, but does not serve.
@@ -66,11 +69,17 @@ pub(crate) struct Facts {
     pub(crate) about: About,
 }
 
-/// A pinger on a connection.
+/// A pinger on a connection, or, while it moves to another, on two.
 pub(super) struct Connected<'a> {
+    node: &'a Node,
     pub(super) pinger: Box<dyn Pinger + 'a>,
     pub(super) actor: ActorHandle,
+    id: ConnectionId,
     closed: oneshot::Receiver<PeerText>,
+    /// The connection before.
+    draining: Option<Draining<'a>>,
+    /// After how long nobody waits for a ping on it any more.
+    drain_time: Duration,
     pub(super) path: Path,
     /// The way that pings take once they have moved.
     next_path: Path,
@@ -173,7 +182,7 @@ impl<'a> Opener<'a> {
 
     /// Tells once that another machine has the server's identity.
     fn warn_of_twins(&mut self, is_another: bool, Connection { peer, address, .. }: &Connection) {
-        if is_another && !std::mem::replace(&mut self.has_warned_of_twins, true) {
+        if is_another && !mem::replace(&mut self.has_warned_of_twins, true) {
             warn!(
                 "Two machines have the identity {peer}: {address} is not the one that answered before. Perhaps a disk \
                  was cloned. Give one of them another key"
@@ -227,17 +236,21 @@ impl<'a> Opener<'a> {
     ) -> Connected<'a> {
         let remembers_all = self.run.as_ref().is_none_or(|run| !run.was_forgotten);
         let run = self.run.as_ref().map(|run| run.id);
-        let remembers_run = self.run.as_mut().is_none_or(|run| !std::mem::take(&mut run.is_unreported));
+        let remembers_run = self.run.as_mut().is_none_or(|run| !mem::take(&mut run.is_unreported));
         let actor = ActorHandle { actor, run, remembers_run: remembers_all };
         let path = Path::of(&connection.address);
         let is_relayed = path.kind == PathKind::Relayed;
         // A circuit is of one connection to its relay.
-        let spare = (self.can_reopen() && !is_relayed).then(|| Spare::new(self.node, &connection, self.plan.timeout));
-        let direct = (is_relayed && self.leaves_relay).then(|| Direct::new(self.node, &connection, self.plan.timeout));
+        let spare = (self.can_reopen() && !is_relayed).then(|| Spare::new(self.node, &connection));
+        let direct = (is_relayed && self.leaves_relay).then(|| Direct::new(self.node, connection.peer));
         Connected {
+            node: self.node,
             pinger,
             actor,
+            id: connection.id,
             closed: connection.closed,
+            draining: None,
+            drain_time: 2 * self.plan.timeout + LATE_GRACE,
             path,
             next_path: path,
             spare,
@@ -268,21 +281,27 @@ impl Connected<'_> {
             Poll::Pending => {}
             ready => return ready,
         }
-        let has_drained = self.pinger.has_drained();
-        if let Some(Poll::Ready((connection, path))) =
-            self.direct.as_mut().map(|direct| direct.poll(context, has_drained))
-        {
-            self.closed = connection.closed;
+        if let Some(draining) = &mut self.draining {
+            if draining.poll(context, self.pinger.has_drained()).is_ready() {
+                self.draining = None;
+                self.pinger.lose_old();
+                return Poll::Ready(Ok(Progress::Resolved));
+            }
+        } else if let Some(Poll::Ready((connection, path))) = self.direct.as_mut().map(|direct| direct.poll(context)) {
             self.next_path = path;
-            self.pinger.move_to(connection.id);
-            return Poll::Ready(Ok(Progress::Resolved));
-        }
-        if let Some(Poll::Ready(connection)) = self.spare.as_mut().map(|spare| spare.poll(context)) {
-            self.closed = connection.closed;
-            self.pinger.move_to(connection.id);
-            return Poll::Ready(Ok(Progress::Resolved));
+            return self.move_to(connection);
+        } else if let Some(Poll::Ready(connection)) = self.spare.as_mut().map(|spare| spare.poll(context)) {
+            return self.move_to(connection);
         }
         let reason = ready!(self.closed.poll_unpin(context)).unwrap_or_else(|_| "the node stopped".into());
         Poll::Ready(Err(Error::Lost { reason }))
+    }
+
+    /// New pings take this connection, and the one before is closed when what is in flight there is answered.
+    fn move_to(&mut self, Connection { id, closed, .. }: Connection) -> Poll<Result<Progress, Error>> {
+        let old = (mem::replace(&mut self.id, id), mem::replace(&mut self.closed, closed));
+        self.draining = Some(Draining::new(self.node, old, self.drain_time));
+        self.pinger.move_to(id);
+        Poll::Ready(Ok(Progress::Resolved))
     }
 }

@@ -15,7 +15,7 @@ use futures::{
     future::{LocalBoxFuture, pending},
     stream::FuturesUnordered,
 };
-use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId};
 use ping_core::{Connection, Node};
 use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::{debug, info};
@@ -36,10 +36,6 @@ pub(super) struct Spare<'a> {
     node: &'a Node,
     peer: PeerId,
     address: Multiaddr,
-    /// The connection that new pings take.
-    current: ConnectionId,
-    /// How long pings may be in flight.
-    drain_time: Duration,
     /// After how long without any sign of life another connection is tried: [`SILENCE`], or twice the longest silence
     /// that ended by itself, as it does on a link with long round trips.
     silence: Duration,
@@ -51,15 +47,12 @@ enum State<'a> {
     Watching(Pin<Box<Sleep>>),
     /// Since the last sign of life. `None` if the silent connection recovers.
     Connecting(Instant, LocalBoxFuture<'a, Option<Connection>>),
-    /// Until no ping is in flight on the old connection.
-    Draining(ConnectionId, Pin<Box<Sleep>>),
 }
 
 impl<'a> Spare<'a> {
-    pub(super) fn new(node: &'a Node, connection: &Connection, drain_time: Duration) -> Self {
-        let Connection { peer, address, id, .. } = connection;
+    pub(super) fn new(node: &'a Node, Connection { peer, address, .. }: &Connection) -> Self {
         let state = State::Watching(Box::pin(sleep(SILENCE)));
-        Self { node, peer: *peer, address: address.clone(), current: *id, drain_time, silence: SILENCE, state }
+        Self { node, peer: *peer, address: address.clone(), silence: SILENCE, state }
     }
 
     /// Waits until there is another connection, which new pings then take.
@@ -77,22 +70,16 @@ impl<'a> Spare<'a> {
                         false => State::Watching(Box::pin(sleep_until(due.into()))),
                     };
                 }
-                State::Connecting(last, connecting) => match ready!(connecting.poll_unpin(context)) {
-                    Some(connection) => {
+                State::Connecting(last, connecting) => {
+                    let connected = ready!(connecting.poll_unpin(context));
+                    if connected.is_none() {
+                        self.silence = self.silence.max(2 * last.elapsed());
+                    }
+                    self.state = State::Watching(Box::pin(sleep(self.silence)));
+                    if let Some(connection) = connected {
                         info!("The connection is silent; new pings take another one beside it");
-                        let old = std::mem::replace(&mut self.current, connection.id);
-                        self.state = State::Draining(old, Box::pin(sleep(self.drain_time)));
                         return Poll::Ready(connection);
                     }
-                    None => {
-                        self.silence = self.silence.max(2 * last.elapsed());
-                        self.state = State::Watching(Box::pin(sleep(self.silence)));
-                    }
-                },
-                State::Draining(old, timer) => {
-                    ready!(timer.poll_unpin(context));
-                    self.node.close(*old);
-                    self.state = State::Watching(Box::pin(sleep(self.silence)));
                 }
             }
         }

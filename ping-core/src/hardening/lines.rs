@@ -84,6 +84,11 @@ impl Lines {
         }
     }
 
+    /// Whether requests to this peer go to another connection than this one.
+    pub(super) fn has_left(&self, peer: &PeerId, id: ConnectionId) -> bool {
+        self.0.get(peer).is_some_and(|line| line.preferred != id)
+    }
+
     /// The name under which Kameo knows a connection.
     pub(super) fn known(&self, peer: &PeerId, id: ConnectionId) -> ConnectionId {
         self.0.get(peer).map_or(id, |line| line.known)

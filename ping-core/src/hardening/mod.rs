@@ -31,9 +31,9 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
     swarm::{
-        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
-        NewExternalAddrOfPeer, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        behaviour::ConnectionEstablished,
+        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm,
+        NetworkBehaviour, NewExternalAddrOfPeer, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::ConnectionEstablished, dial_opts::DialOpts,
     },
 };
 use tracing::warn;
@@ -72,6 +72,9 @@ type ToPeer = THandlerInEvent<remote::Behaviour>;
 type Message = THandlerOutEvent<remote::messaging::Behaviour>;
 
 /// Kameo's protocols, guarded.
+///
+/// A node that only dials has the connections that it made itself, and no others: Kameo would dial a peer again that it
+/// has lost, and nothing would use or close that connection.
 ///
 /// Besides, it hides two kinds of events that Kameo misunderstands:
 /// - A peer is dialed several times at once, over several transports or while a link recovers, and all dials but one
@@ -119,6 +122,11 @@ impl GuardedKameo {
         self.lines.iter_mut().for_each(|lines| lines.prefer(peer, id));
     }
 
+    /// Whether requests to this peer go to another connection than this one.
+    pub(crate) fn has_left(&self, peer: &PeerId, id: ConnectionId) -> bool {
+        self.lines.as_ref().is_some_and(|lines| lines.has_left(peer, id))
+    }
+
     /// Tells the registry that a peer can be reached at this address.
     pub(crate) fn learn(&mut self, peer_id: PeerId, addr: &Multiaddr) {
         self.kameo.on_swarm_event(FromSwarm::NewExternalAddrOfPeer(NewExternalAddrOfPeer { peer_id, addr }));
@@ -161,6 +169,15 @@ impl GuardedKameo {
         if let Some(message) = passed {
             let known = self.lines.as_ref().map_or(id, |lines| lines.known(&peer, id));
             self.kameo.on_connection_handler_event(peer, known, message);
+        }
+    }
+
+    /// Kameo dials a peer that it has a request for and no connection to. The request fails instead.
+    fn refuse_dial(&mut self, opts: &DialOpts) {
+        if let Some(peer) = opts.get_peer_id().filter(|peer| !self.connected.contains(peer)) {
+            let (error, connection_id) = (&DialError::Aborted, opts.connection_id());
+            let failure = DialFailure { peer_id: Some(peer), error, connection_id };
+            self.kameo.on_swarm_event(FromSwarm::DialFailure(failure));
         }
     }
 
@@ -266,12 +283,18 @@ impl NetworkBehaviour for GuardedKameo {
         if let Some(action) = self.actions.pop_front() {
             return Poll::Ready(action);
         }
-        match (self.kameo.poll(context), &self.lines) {
-            (Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event }), Some(lines)) => {
-                let handler = lines.route(&peer_id, handler);
-                Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event })
-            }
-            (polled, _) => polled,
+        loop {
+            return match (self.kameo.poll(context), &self.lines) {
+                (Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event }), Some(lines)) => {
+                    let handler = lines.route(&peer_id, handler);
+                    Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event })
+                }
+                (Poll::Ready(ToSwarm::Dial { opts }), Some(_)) => {
+                    self.refuse_dial(&opts);
+                    continue;
+                }
+                (polled, _) => polled,
+            };
         }
     }
 }

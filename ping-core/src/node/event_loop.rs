@@ -5,7 +5,7 @@ use std::{
     error::Error as _,
     io,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{
@@ -60,6 +60,10 @@ const MAX_DISCOVERED: usize = 1024;
 /// was stopped, or this machine slept, still waits to be read.
 const SECOND_LOOK: Duration = Duration::from_millis(250);
 
+/// After how many times the silence that ends a connection one ends that requests have left, although its peer gives
+/// signs of life on another. TCP waits up to twice as long as a link was cut until it sends again.
+const LEFT_SILENCES: u32 = 3;
+
 /// A dial in progress.
 struct Dial {
     expected: Option<PeerId>,
@@ -81,6 +85,8 @@ pub(super) struct EventLoop {
     suspects: FuturesUnordered<BoxFuture<'static, (PeerId, ConnectionId)>>,
     /// Connections that this node closes because their other side is silent, and for how long it is.
     silent: HashMap<ConnectionId, Duration>,
+    /// Connections on which keep-alives stay unanswered, and since when.
+    unanswered: HashMap<ConnectionId, Instant>,
     /// The connected peers, with the address that each was reported with.
     peers: HashMap<PeerId, Multiaddr>,
     rejections: LogLimit,
@@ -111,6 +117,7 @@ impl EventLoop {
             silence,
             suspects: FuturesUnordered::new(),
             silent: HashMap::new(),
+            unanswered: HashMap::new(),
             peers: HashMap::new(),
             rejections: LogLimit::default(),
             accept_failures: LogLimit::default(),
@@ -297,6 +304,7 @@ impl EventLoop {
             (None, None) => "it was closed".into(),
         };
         debug!(%peer, %reason, "connection closed");
+        self.unanswered.remove(&id);
         self.punching.iter_mut().for_each(|punching| punching.on_closed(id));
         if let Some(closing) = self.closings.remove(&id) {
             let _ = closing.send(reason);
@@ -313,9 +321,18 @@ impl EventLoop {
     /// error.
     fn on_keep_alive(&mut self, ping::Event { peer, connection, result }: ping::Event) {
         match result {
-            Ok(time) => self.tell(Event::RoundTrip { peer, time }),
+            Ok(time) => {
+                self.unanswered.remove(&connection);
+                self.tell(Event::RoundTrip { peer, time });
+            }
             Err(ping::Failure::Timeout) if self.silence_of(&peer) >= self.silence => {
                 self.suspects.push(sleep(SECOND_LOOK).map(move |()| (peer, connection)).boxed());
+            }
+            Err(ping::Failure::Timeout) if self.swarm.behaviour().kameo.has_left(&peer, connection) => {
+                let silence = self.unanswered.entry(connection).or_insert_with(Instant::now).elapsed();
+                if silence >= self.silence * LEFT_SILENCES && self.swarm.close_connection(connection) {
+                    self.silent.insert(connection, silence);
+                }
             }
             Err(failure) => debug!(%failure, "keep-alive failed"),
         }
