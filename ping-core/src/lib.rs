@@ -32,6 +32,7 @@ pub mod protocol;
 pub mod registry;
 pub mod stream;
 pub mod transport;
+mod wire;
 
 pub use actor::PingActor;
 pub use address::ServerAddress;

@@ -11,11 +11,8 @@ use futures::{
     stream::{self, LocalBoxStream},
 };
 use kameo::{actor::RemoteActorRef, error::RegistryError};
-use libp2p::{Multiaddr, PeerId};
-use ping_core::{
-    PingActor,
-    cluster::{AskError, own},
-};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use ping_core::{PingActor, registry::look_up};
 use tracing::{debug, warn};
 
 use super::{Finder, speaks_kameo::speaks_kameo};
@@ -26,11 +23,25 @@ pub(crate) type LookedUp = (RemoteActorRef<PingActor>, LocalBoxStream<'static, P
 
 impl Finder<'_> {
     /// Asks the registry for the actor until it names the one on `peer`.
-    pub(super) async fn look_up(&self, peer: PeerId, address: &Multiaddr) -> Result<LookedUp, Error> {
+    pub(super) async fn look_up(
+        &self,
+        (peer, connection): (PeerId, ConnectionId),
+        address: &Multiaddr,
+    ) -> Result<LookedUp, Error> {
         let mut backoff = Backoff::new();
         let mut is_kameo = false;
         loop {
             self.asked.set(Some((peer, Instant::now())));
+            let own = look_up(self.node, (peer, connection), self.name).await;
+            match own.map(|own| own.and_then(|actor| actor.remote_ref(peer))) {
+                Ok(Some(actor)) => {
+                    self.asked.set(None);
+                    return Ok((actor, self.all_of_the_name()));
+                }
+                Ok(None) => {}
+                Err(error) => debug!(%error, "the peer does not say which actor it has"),
+            }
+            // Kameo's own look-up tells what is there instead.
             let looked_up = self.look_up_once(peer).await;
             self.asked.set(None);
             let error = match looked_up {
@@ -51,13 +62,15 @@ impl Finder<'_> {
         }
     }
 
-    /// The same, once.
+    /// The peers that registered an actor of this name. They are asked for when the first is wanted.
+    fn all_of_the_name(&self) -> LocalBoxStream<'static, PeerId> {
+        let name = self.name.to_owned();
+        let all = stream::once(async move { RemoteActorRef::<PingActor>::lookup_all(name) }).flatten();
+        all.filter_map(async |answer| answer.ok()?.id().peer_id().copied()).boxed_local()
+    }
+
+    /// Asks once, as any Kameo program does.
     pub(crate) async fn look_up_once(&self, peer: PeerId) -> Result<LookedUp, Error> {
-        if self.node.asks_directories()
-            && let Some(found) = self.look_up_in_directory(peer).await
-        {
-            return found;
-        }
         let name = || self.name.to_owned();
         let mut answers = RemoteActorRef::<PingActor>::lookup_all(self.name);
         let mut wrong = Error::NoSuchActor { peer, name: name() };
@@ -80,24 +93,6 @@ impl Finder<'_> {
             }
         }
         Err(wrong)
-    }
-}
-
-impl Finder<'_> {
-    /// Asks a member of a cluster for its own actor: one round trip, where the registry would ask every connected peer.
-    /// `None` if it keeps no directory.
-    async fn look_up_in_directory(&self, peer: PeerId) -> Option<Result<LookedUp, Error>> {
-        let name = || self.name.to_owned();
-        let member = match own(self.node, peer).await {
-            Ok(member) => member,
-            Err(AskError::Unsupported) => return None,
-            Err(error) => return Some(Err(Error::NoDirectory { peer, error })),
-        };
-        let Some(actor) = member.actor(self.name) else {
-            return Some(Err(Error::NoSuchActor { peer, name: name() }));
-        };
-        let actor = actor.remote_ref(peer).ok_or_else(|| Error::OtherType { peer, name: name() });
-        Some(actor.map(|actor| (actor, stream::empty().boxed_local())))
     }
 }
 

@@ -211,7 +211,7 @@ impl<'a> Finder<'a> {
         let took = milliseconds(connected - address_known());
         debug!(target: STEP, "Connected to {} and secured, {took}", connection.address);
         let looked_up = tokio::select! {
-            actor = self.look_up(connection.peer, &connection.address) => actor,
+            actor = self.look_up((connection.peer, connection.id), &connection.address) => actor,
             _ = &mut connection.closed => {
                 Err(Error::TurnedAway { peer: connection.peer, ours: self.node.peer() })
             }

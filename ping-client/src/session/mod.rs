@@ -165,8 +165,6 @@ pub(crate) fn options(plan: &Plan, server: Option<&ServerAddress>) -> Result<Opt
         mdns: server.is_none() && plan.find.route.is_none(),
         uses_relays: plan.find.route.is_some(),
         leaves_relays: plan.find.route.as_ref().is_some_and(|route| route.choice != PathChoice::Relay),
-        // One round trip less than a look-up in the registry.
-        asks_directories: plan.find.route.is_some(),
         keep_alive_interval: keep_alive_interval(plan.run.pace),
         keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
         request_timeout: 2 * plan.run.timeout + LATE_GRACE,

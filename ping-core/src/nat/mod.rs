@@ -16,7 +16,6 @@ pub(crate) mod punch;
 pub(crate) mod reachability;
 pub mod relay;
 pub mod ticket;
-mod wire;
 
 use libp2p::{
     Multiaddr, PeerId, identify,

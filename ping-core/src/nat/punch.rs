@@ -17,11 +17,13 @@ use libp2p::{Multiaddr, StreamProtocol};
 use prost::Message;
 use tokio::time::{sleep, timeout};
 
-use super::wire;
-use crate::{cluster::is_global, transport::endpoint};
+use crate::{cluster::is_global, transport::endpoint, wire};
 
 /// The protocol of this exchange.
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/libp2p/dcutr");
+
+/// The size of the largest message, in bytes: what the specification says.
+const MAX_MESSAGE_SIZE: usize = 4096;
 
 /// How many addresses each side may name, so that no peer can make a node dial many others.
 const MAX_ADDRESSES: usize = 8;
@@ -106,7 +108,7 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), kind: Kind, addresses: &[M
 
 /// Reads a message of this kind, and the addresses in it.
 async fn receive(stream: &mut (impl AsyncRead + Unpin), kind: Kind) -> io::Result<Vec<Multiaddr>> {
-    let message: HolePunch = wire::receive(stream).await?;
+    let message: HolePunch = wire::receive(stream, MAX_MESSAGE_SIZE).await?;
     if message.kind != i32::from(kind) {
         return Err(wire::invalid("the message is of another kind"));
     }

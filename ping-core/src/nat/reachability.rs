@@ -16,8 +16,10 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use prost::Message;
 use tokio::time::timeout;
 
-use super::wire::{invalid, receive, send};
-use crate::lock::lock;
+use crate::{
+    lock::lock,
+    wire::{invalid, receive, send},
+};
 
 /// The protocol of the question.
 pub(crate) const QUESTION: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-request");
@@ -27,6 +29,9 @@ pub(crate) const RETURN: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2
 
 /// How long an answer may take. A router that drops what comes unasked sends none to the relay.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The size of the largest message, in bytes: some more than the addresses that are looked at take.
+const MAX_MESSAGE_SIZE: usize = 4096;
 
 /// How many of the addresses in a question are looked at.
 pub(super) const MAX_ADDRESSES: usize = 8;
@@ -123,7 +128,7 @@ pub(crate) async fn ask(
     let question = async {
         let request = DialRequest { addresses: vec![address.to_vec()], nonce };
         send(&mut stream, &Envelope { request: Some(request), response: None }).await?;
-        let answer: Envelope = receive(&mut stream).await?;
+        let answer: Envelope = receive(&mut stream, MAX_MESSAGE_SIZE).await?;
         answer.response.ok_or_else(|| invalid("the relay wants something else"))
     };
     let answer = timeout(ANSWER_TIMEOUT, question).await;
@@ -146,7 +151,7 @@ pub(crate) async fn hear(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     (relay, nonces): (PeerId, &Nonces),
 ) -> io::Result<()> {
-    let DialBack { nonce } = receive(&mut stream).await?;
+    let DialBack { nonce } = receive(&mut stream, MAX_MESSAGE_SIZE).await?;
     match lock(nonces).entry(nonce) {
         Entry::Occupied(asked) if *asked.get() == relay => drop(asked.remove()),
         _ => return Err(invalid("that relay was not asked with that number")),
@@ -156,7 +161,7 @@ pub(crate) async fn hear(
 
 /// Reads a question: the addresses and the number.
 pub(super) async fn question(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<Multiaddr>, u64)> {
-    let envelope: Envelope = receive(stream).await?;
+    let envelope: Envelope = receive(stream, MAX_MESSAGE_SIZE).await?;
     let request = envelope.request.ok_or_else(|| invalid("the message is of another kind"))?;
     let addresses = request.addresses.into_iter().take(MAX_ADDRESSES).map(Multiaddr::try_from);
     // What is no address keeps its place.
@@ -179,7 +184,7 @@ pub(super) async fn answer(stream: &mut (impl AsyncWrite + Unpin), place: usize,
 /// Says the number at the address in question.
 pub(super) async fn come_back(mut stream: impl AsyncRead + AsyncWrite + Unpin, nonce: u64) -> io::Result<()> {
     send(&mut stream, &DialBack { nonce }).await?;
-    receive::<DialBackResponse>(&mut stream).await.map(drop)
+    receive::<DialBackResponse>(&mut stream, MAX_MESSAGE_SIZE).await.map(drop)
 }
 
 #[cfg(test)]

@@ -162,8 +162,8 @@ impl EventLoop {
                 Some(Boxed(exchange)) => self.asked.ask(exchange, &peer, request, reply),
                 None => drop(reply.send(Err(AskError::Unsupported))),
             },
-            Command::OpenStream { peer, connection, opening } => {
-                self.swarm.behaviour_mut().streams.open(peer, connection, opening);
+            Command::OpenStream { protocol, peer, connection, opening } => {
+                self.swarm.behaviour_mut().streams.open_of(protocol, peer, connection, opening);
             }
             Command::Reserve { address, reply } => {
                 // The relay is the last peer that the address names.

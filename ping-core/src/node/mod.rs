@@ -26,7 +26,7 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId, Stream, Swarm,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm,
     core::{Endpoint, upgrade::Version},
     identity::Keypair,
     relay,
@@ -41,6 +41,7 @@ use crate::{
         messages::{Request, Response},
     },
     hardening::{Memory, install_panic_hook},
+    protocol::STREAM_PROTOCOL,
     stream::{Ended, behaviour::Opening},
     transport::{self, Setup, Signs},
 };
@@ -107,7 +108,7 @@ enum Command {
     AwaitDirect { peer: PeerId, reply: DirectReply },
     Close(ConnectionId),
     AskDirectory { peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, AskError>> },
-    OpenStream { peer: PeerId, connection: ConnectionId, opening: Opening },
+    OpenStream { protocol: StreamProtocol, peer: PeerId, connection: ConnectionId, opening: Opening },
     Reserve { address: Multiaddr, reply: oneshot::Sender<Result<Reservation, String>> },
     AddExternalAddress(Multiaddr),
     Disconnect(PeerId),
@@ -124,7 +125,6 @@ pub struct Node {
     memory: Arc<Memory>,
     signs: Arc<Signs>,
     cluster: Option<Cluster>,
-    asks_directories: bool,
     incidents: Arc<Incidents>,
     commands: mpsc::UnboundedSender<Command>,
     /// The reason why the node's task has ended, once it has.
@@ -140,7 +140,7 @@ impl Node {
     /// When this process has a node already, or mDNS cannot be set up.
     pub fn start(keypair: &Keypair, options: Options) -> io::Result<(Self, mpsc::UnboundedReceiver<Event>)> {
         install_panic_hook();
-        let (is_private, asks_directories) = (options.secret.is_some(), options.asks_directories);
+        let is_private = options.secret.is_some();
         let memory = Memory::new(options.max_memory);
         let signs = Arc::new(Signs::default());
         let (circuits, relay) = options.uses_relays.then(|| relay::client::new(keypair.public().to_peer_id())).unzip();
@@ -175,7 +175,7 @@ impl Node {
             let reason = task.await.err().map_or_else(|| "it ended".into(), |panic| panic.to_string());
             ending.send_replace(Some(reason));
         });
-        Ok((Self { peer, is_private, memory, signs, cluster, asks_directories, incidents, commands, ended }, outbox))
+        Ok((Self { peer, is_private, memory, signs, cluster, incidents, commands, ended }, outbox))
     }
 
     /// This node's own identity.
@@ -191,11 +191,6 @@ impl Node {
     /// The node's place in a cluster, if [`Options::cluster`] gives it one.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
-    }
-
-    /// Whether it can ask members about their directories.
-    pub fn asks_directories(&self) -> bool {
-        self.asks_directories
     }
 
     /// Asks a connected peer about its directory. Needs [`Options::asks_directories`].
@@ -284,7 +279,18 @@ impl Node {
     /// When the connection is gone, or fails. That the peer does not speak the protocol may show only when the
     /// stream is read.
     pub async fn open_stream(&self, peer: PeerId, connection: ConnectionId) -> Result<Stream, Ended> {
-        self.ask(|opening| Command::OpenStream { peer, connection, opening }).await.unwrap_or(Err(Ended::NotConnected))
+        self.open(peer, connection, STREAM_PROTOCOL).await
+    }
+
+    /// The same, of any protocol.
+    pub(crate) async fn open(
+        &self,
+        peer: PeerId,
+        connection: ConnectionId,
+        protocol: StreamProtocol,
+    ) -> Result<Stream, Ended> {
+        let opened = self.ask(|opening| Command::OpenStream { protocol, peer, connection, opening }).await;
+        opened.unwrap_or(Err(Ended::NotConnected))
     }
 
     /// Gets a place on a relay, at its address with its identity and `/p2p-circuit` at the end. Needs

@@ -10,6 +10,7 @@
 //!
 //! Nobody is told of nodes that are closer to a key, so nobody is dialed at addresses that a peer names.
 
+mod ask;
 mod guests;
 
 use std::{collections::HashSet, net::IpAddr, str};
@@ -25,6 +26,7 @@ use crate::cluster::{
     Cluster,
     record::{Guest, HostedActor, MAX_GUESTS, MAX_TYPE_LEN},
 };
+pub use ask::look_up;
 use guests::Guests;
 
 /// What a peer sent over the registry's protocol. The libraries keep these types private, but not their variants.

@@ -56,7 +56,7 @@ pub(crate) type Accepting = Option<mpsc::UnboundedSender<Inbound>>;
 pub(crate) struct Behaviour {
     protocol: StreamProtocol,
     accepting: Accepting,
-    openings: VecDeque<(PeerId, ConnectionId, Opening)>,
+    openings: VecDeque<(PeerId, ConnectionId, (StreamProtocol, Opening))>,
     waker: Option<Waker>,
     /// Streams above the limit, on all connections.
     rejections: Arc<Mutex<LogLimit>>,
@@ -69,7 +69,18 @@ impl Behaviour {
 
     /// Opens a stream to a peer. If the connection is gone, `opening` is dropped.
     pub(crate) fn open(&mut self, peer: PeerId, connection: ConnectionId, opening: Opening) {
-        self.openings.push_back((peer, connection, opening));
+        self.open_of(self.protocol.clone(), peer, connection, opening);
+    }
+
+    /// The same, of another protocol, of which none are accepted here.
+    pub(crate) fn open_of(
+        &mut self,
+        protocol: StreamProtocol,
+        peer: PeerId,
+        connection: ConnectionId,
+        opening: Opening,
+    ) {
+        self.openings.push_back((peer, connection, (protocol, opening)));
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -160,7 +171,7 @@ pub(crate) struct Handler {
     accepting: Accepting,
     places: Arc<Semaphore>,
     rejections: Arc<Mutex<LogLimit>>,
-    openings: VecDeque<Opening>,
+    openings: VecDeque<(StreamProtocol, Opening)>,
 }
 
 impl Handler {
@@ -172,7 +183,7 @@ impl Handler {
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = Opening;
+    type FromBehaviour = (StreamProtocol, Opening);
     type ToBehaviour = Infallible;
     type InboundProtocol = Accept;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
@@ -189,15 +200,15 @@ impl ConnectionHandler for Handler {
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opening, Self::ToBehaviour>> {
         // A connection polls its handlers after each event from the behaviour, so nothing needs to wake it.
         match self.openings.pop_front() {
-            Some(opening) => {
-                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(self.protocol.clone()), opening);
+            Some((protocol, opening)) => {
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(protocol), opening);
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
             }
             None => Poll::Pending,
         }
     }
 
-    fn on_behaviour_event(&mut self, opening: Opening) {
+    fn on_behaviour_event(&mut self, opening: (StreamProtocol, Opening)) {
         self.openings.push_back(opening);
     }
 

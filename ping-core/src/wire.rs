@@ -5,16 +5,13 @@ use std::io;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use prost::Message;
 
-/// The size of the largest message, in bytes: what the specification of hole punching says.
-const MAX_MESSAGE_SIZE: usize = 4096;
-
-pub(super) async fn send(stream: &mut (impl AsyncWrite + Unpin), message: &impl Message) -> io::Result<()> {
+pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin), message: &impl Message) -> io::Result<()> {
     stream.write_all(&message.encode_length_delimited_to_vec()).await?;
     stream.flush().await
 }
 
-/// Reads a message; parts that it does not have are skipped.
-pub(super) async fn receive<M: Message + Default>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<M> {
+/// Reads a message of at most `max` bytes, below 16 KiB; parts that it does not have are skipped.
+pub(crate) async fn receive<M: Message + Default>(stream: &mut (impl AsyncRead + Unpin), max: usize) -> io::Result<M> {
     let mut length = 0;
     for shift in [0, 7] {
         let mut byte = [0];
@@ -27,7 +24,7 @@ pub(super) async fn receive<M: Message + Default>(stream: &mut (impl AsyncRead +
             return Err(invalid("the message is too long"));
         }
     }
-    if length > MAX_MESSAGE_SIZE {
+    if length > max {
         return Err(invalid("the message is too long"));
     }
     let mut bytes = vec![0; length];
@@ -35,6 +32,6 @@ pub(super) async fn receive<M: Message + Default>(stream: &mut (impl AsyncRead +
     M::decode(&*bytes).map_err(|_| invalid("the message is malformed"))
 }
 
-pub(super) fn invalid(reason: &'static str) -> io::Error {
+pub(crate) fn invalid(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
