@@ -5,7 +5,7 @@
 use std::process::Command;
 
 #[cfg(unix)]
-use ping_lab::{Port, file};
+use ping_lab::{Port, file, lost, result_of};
 use ping_lab::{Process, Server, client, ping, program};
 
 /// Starts a relay with these arguments, and returns it with its address for servers.
@@ -173,6 +173,29 @@ fn a_relay_that_comes_back_is_used_again_and_every_ping_is_counted_once() {
     assert_eq!(result["reconnects"]["count"], 1, "{result}");
     server.process.signal("TERM");
     assert_eq!(result["pings"]["counted"], server.process.event("stopped")["total"], "{result}");
+}
+
+#[cfg(unix)]
+#[test]
+fn pings_move_to_another_circuit_before_the_relay_ends_the_first() {
+    // Half of it is enough for a slow machine to make another.
+    let (relay, address) = any_relay(&["--circuit-time", "20s"]);
+    let (_server, ticket) = relayed(&address, &[]);
+    let clients = ["ask", "stream"].map(|mode| {
+        let mut command = Command::new(program("ping-client"));
+        command.args([&*ticket, "--json", "--path", "relay", "-i", "10ms", "-c", "0", "-W", "10m", "--mode", mode]);
+        Process::start(&mut command)
+    });
+    for client in &clients {
+        client.log_with("new pings take another one through it");
+        client.log_with("new pings take another one through it");
+    }
+    relay.event("circuit_closed");
+    for client in clients {
+        let result = result_of(client);
+        assert_eq!(result["pings"]["lost"], lost(&result, "cut_short"), "{result}");
+        assert_eq!((&result["reconnects"]["count"], &result["paths"][0]["kind"]), (&0.into(), &"relayed".into()));
+    }
 }
 
 /// A relay that does not keep to the protocol, with its address.

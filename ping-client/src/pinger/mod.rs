@@ -6,6 +6,7 @@
 //! - `path`: whether they take a relay.
 //! - `direct` leaves a relay as soon as there is a direct connection.
 //! - `spare` makes another connection beside one that is silent.
+//! - `renewal` makes another through a relay, whose time is limited.
 //! - `draining` closes the one that pings have left.
 //! - `reconnect` opens another when the connection is lost.
 //! - `twins` notices that another machine with the same identity answers then.
@@ -20,6 +21,7 @@ mod path;
 mod payloads;
 mod questions;
 mod reconnect;
+mod renewal;
 mod retry;
 mod spare;
 mod spread;

@@ -25,6 +25,7 @@ use super::{
     direct::Direct,
     draining::Draining,
     questions::{RunState, no_answer},
+    renewal::Renewal,
     spare::Spare,
     stream::StreamPinger,
     twins::Twins,
@@ -87,6 +88,7 @@ pub(super) struct Connected<'a> {
     spare: Option<Spare<'a>>,
     /// Of a connection through a relay.
     direct: Option<Direct<'a>>,
+    renewal: Option<Renewal<'a>>,
     pub(super) facts: Facts,
     pub(super) remembers_run: bool,
 }
@@ -243,6 +245,7 @@ impl<'a> Opener<'a> {
         // A circuit is of one connection to its relay.
         let spare = (self.can_reopen() && !is_relayed).then(|| Spare::new(self.node, &connection));
         let direct = (is_relayed && self.leaves_relay).then(|| Direct::new(self.node, connection.peer));
+        let renewal = if is_relayed { Renewal::new(self.node, &connection) } else { None };
         Connected {
             node: self.node,
             pinger,
@@ -255,6 +258,7 @@ impl<'a> Opener<'a> {
             next_path: path,
             spare,
             direct,
+            renewal,
             facts,
             remembers_run,
         }
@@ -289,6 +293,9 @@ impl Connected<'_> {
             }
         } else if let Some(Poll::Ready((connection, path))) = self.direct.as_mut().map(|direct| direct.poll(context)) {
             self.next_path = path;
+            self.renewal = None;
+            return self.move_to(connection);
+        } else if let Some(Poll::Ready(connection)) = self.renewal.as_mut().map(|renewal| renewal.poll(context)) {
             return self.move_to(connection);
         } else if let Some(Poll::Ready(connection)) = self.spare.as_mut().map(|spare| spare.poll(context)) {
             return self.move_to(connection);

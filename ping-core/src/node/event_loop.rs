@@ -19,6 +19,7 @@ use libp2p::{
     mdns,
     multiaddr::Protocol,
     ping,
+    relay::client,
     swarm::{
         ConnectionError, ConnectionId, ListenError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -85,6 +86,8 @@ pub(super) struct EventLoop {
     suspects: FuturesUnordered<BoxFuture<'static, (PeerId, ConnectionId)>>,
     /// Connections that this node closes because their other side is silent, and for how long it is.
     silent: HashMap<ConnectionId, Duration>,
+    /// How long each relay carries a circuit.
+    circuit_times: HashMap<PeerId, Duration>,
     /// Connections on which keep-alives stay unanswered, and since when.
     unanswered: HashMap<ConnectionId, Instant>,
     /// The connected peers, with the address that each was reported with.
@@ -117,6 +120,7 @@ impl EventLoop {
             silence,
             suspects: FuturesUnordered::new(),
             silent: HashMap::new(),
+            circuit_times: HashMap::new(),
             unanswered: HashMap::new(),
             peers: HashMap::new(),
             rejections: LogLimit::default(),
@@ -166,10 +170,7 @@ impl EventLoop {
                 self.swarm.behaviour_mut().streams.open_of(protocol, peer, connection, opening);
             }
             Command::Reserve { address, reply } => {
-                // The relay is the last peer that the address names.
-                let relay =
-                    address.iter().filter_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
-                if let (Some(punching), Some(relay)) = (&mut self.punching, relay.last()) {
+                if let (Some(punching), Some(relay)) = (&mut self.punching, relay_of(&address)) {
                     punching.on_relay(&mut self.swarm, relay);
                 }
                 self.reservations.ask(self.swarm.listen_on(address), reply);
@@ -253,12 +254,17 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(peers))) => self.on_discovered(peers),
             SwarmEvent::Behaviour(BehaviourEvent::Asker(event)) => self.asked.on_event(*event),
             SwarmEvent::Behaviour(BehaviourEvent::Cluster(event)) => self.tell(Event::Cluster(*event)),
-            SwarmEvent::Behaviour(BehaviourEvent::Circuits(event)) => {
-                if let CircuitsEvent::Identify(event) = *event {
+            SwarmEvent::Behaviour(BehaviourEvent::Circuits(event)) => match *event {
+                CircuitsEvent::Identify(event) => {
                     let swarm = &mut self.swarm;
                     self.punching.iter_mut().for_each(|punching| punching.on_identified(swarm, &event));
                 }
-            }
+                CircuitsEvent::Client(client::Event::OutboundCircuitEstablished { relay_peer_id, limit }) => {
+                    let time = limit.and_then(|limit| limit.duration());
+                    self.circuit_times.extend(time.map(|time| (relay_peer_id, time)));
+                }
+                other => debug!(event = ?other, "circuits"),
+            },
             other => debug!(event = ?other, "swarm"),
         }
     }
@@ -282,7 +288,8 @@ impl EventLoop {
             let arrival = self.punching.as_ref().and_then(|punching| punching.arrival(&address));
             let is_reversed = arrival.is_some();
             let reached = arrival.unwrap_or_else(|| address.clone());
-            if dial.reply.send(Ok(Connection { peer, address: reached, is_reversed, id, closed })).is_err() {
+            let lasts = relay_of(&address).and_then(|relay| self.circuit_times.get(&relay).copied());
+            if dial.reply.send(Ok(Connection { peer, address: reached, is_reversed, lasts, id, closed })).is_err() {
                 self.swarm.close_connection(id);
             } else {
                 if dial.purpose == Purpose::Spare {
@@ -401,4 +408,10 @@ impl EventLoop {
             self.on_event(event);
         }
     }
+}
+
+/// The relay of a circuit: the last peer that its address names, without the `/p2p/` part of the other side.
+fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let peers = address.iter().filter_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+    peers.last()
 }

@@ -71,6 +71,8 @@ pub struct Connection {
     pub address: Multiaddr,
     /// Whether the other side came from there while this node dialed it.
     pub is_reversed: bool,
+    /// How long a relay carries it, if one does and says so.
+    pub lasts: Option<Duration>,
     /// What this node calls it.
     pub id: ConnectionId,
     /// Resolves to the reason when the connection closes.
