@@ -50,11 +50,19 @@ fn a_server_counts_its_pings_and_peers() {
         ("kameo_ping_runs", 0.0),
         ("kameo_ping_members", 1.0),
         ("kameo_ping_peers_connected_total{transport=\"tcp\"}", 1.0),
-        ("kameo_ping_peers_disconnected_total{transport=\"quic\"}", 1.0),
+        ("kameo_ping_peers_disconnected_total{transport=\"quic\",ending=\"left\"}", 1.0),
         ("kameo_ping_peers{transport=\"tcp\"}", 0.0),
-        ("kameo_ping_connections_refused_total", 0.0),
+        ("kameo_ping_connections_refused_total{limit=\"per_address\"}", 0.0),
+        ("kameo_ping_registrations", 0.0),
     ] {
         assert_eq!(value(&body, metric), Some(expected), "{metric}: {body}");
+    }
+    for transport in ["tcp", "quic"] {
+        for way in ["received", "sent"] {
+            let bytes = value(&body, &format!("kameo_ping_{way}_bytes_total{{transport=\"{transport}\"}}")).unwrap();
+            // The names of the protocols alone take as much.
+            assert!((100.0..100_000.0).contains(&bytes), "{way} {transport}: {body}");
+        }
     }
     // Seven asks, and at least one read from the stream.
     let handled = value(&body, "kameo_ping_handler_seconds_count").unwrap();

@@ -105,3 +105,31 @@ fn a_server_says_what_it_has_counted_when_it_is_asked() {
     assert!(line.contains("3 by ask, 0 by tell, 0 by stream"), "{line}");
     server.process.log_with("Members known: 1");
 }
+
+/// What a container allows: the program is process 1, of a user without rights, on a file system that cannot be written
+/// but for one folder, without home, environment, terminal and `/proc`.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "needs root: just test-net"]
+fn a_container_needs_no_more_than_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let script = format!(
+        "set -e; mount -t tmpfs -o uid=65532,gid=65532 state {path}; cp {} {path}/server; umount -l /proc; \
+         mount -o remount,bind,ro /; cd /; exec setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs \
+         env -i STATE_DIRECTORY={path} {path}/server --json --state {path}/count --listen /ip4/127.0.0.1/tcp/0",
+        program("ping-server").display()
+    );
+    let mut server = Process::start(Command::new("unshare").args(["-fpm", "--mount-proc", "sh", "-c", &script]));
+    let address = server.event("listening")["connection_address"].as_str().unwrap().to_owned();
+    server.event("ready");
+    // As its health check does.
+    let run = client(&["-q", "-c", "1", "-w", "60s", &address]);
+    assert_eq!(run.code, Some(0), "{run}");
+    assert_eq!(server.event("pings")["total"], 1);
+    let number = server.id();
+    let first = fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap();
+    assert_eq!(finish(Command::new("kill").arg(first.trim())).code, Some(0));
+    assert_eq!(server.event("stopped")["total"], 1);
+    assert_eq!(server.exit_code(), Some(0));
+}

@@ -83,7 +83,13 @@ mod tests {
     async fn a_flood_of_connections_is_summed_up() {
         let (peer, address) = (PeerId::random(), Multiaddr::empty());
         let came = ServerEvent::ClientConnected { peer_id: peer, address: &address };
-        let went = ServerEvent::ClientDisconnected { peer_id: peer, address: &address, connected_s: 0.0, pings: 0 };
+        let went = ServerEvent::ClientDisconnected {
+            peer_id: peer,
+            address: &address,
+            connected_s: 0.0,
+            pings: 0,
+            ending: "left",
+        };
         let mut reports = ClientReports::new();
         let lines = (0..1000).filter(|_| reports.admits(&came) | reports.admits(&went)).count();
         assert_eq!(lines, BURST as usize / 2);

@@ -14,6 +14,7 @@ use ping_core::{
     PeerText,
     cluster::MemberInfo,
     cluster::is_global,
+    node::Ending,
     program::{LineQueue, RESULT, STEP, datable},
     transport::endpoint,
 };
@@ -50,6 +51,7 @@ pub(crate) enum ServerEvent<'a> {
         address: &'a Multiaddr,
         connected_s: f64,
         pings: u64,
+        ending: &'static str,
     },
     ClientRefused {
         address: &'a Multiaddr,
@@ -262,9 +264,10 @@ fn log(event: &ServerEvent<'_>) {
             info!(target: RESULT, "PingActor registered and ready! (name: {name})");
         }
         ServerEvent::ClientConnected { peer_id, address } => info!("Client connected: {} from {address}", peer_id),
-        ServerEvent::ClientDisconnected { peer_id, connected_s, pings, .. } => {
+        ServerEvent::ClientDisconnected { peer_id, connected_s, pings, ending, .. } => {
             let pings = format!("{pings} ping{}", if *pings == 1 { "" } else { "s" });
-            info!("Client disconnected: {} after {connected_s:.1} s, {pings}", peer_id);
+            let ending = if *ending == Ending::Left.name() { String::new() } else { format!(" ({ending})") };
+            info!("Client disconnected: {} after {connected_s:.1} s, {pings}{ending}", peer_id);
         }
         ServerEvent::ClientRefused { address, reason, count } => {
             warn!("Rejected a connection from {address}: {reason} ({count} so far)");

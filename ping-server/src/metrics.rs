@@ -34,6 +34,12 @@ struct By {
     transport: String,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Ended {
+    transport: String,
+    ending: String,
+}
+
 impl By {
     fn of(address: &Multiaddr) -> Self {
         // A client behind a relay has the relay's address.
@@ -47,7 +53,7 @@ impl By {
 pub(crate) struct Metrics {
     peers: Family<By, Gauge>,
     connected: Family<By, Counter>,
-    disconnected: Family<By, Counter>,
+    disconnected: Family<Ended, Counter>,
     relays: Gauge,
 }
 
@@ -59,10 +65,10 @@ impl Metrics {
                 self.connected.get_or_create(&by).inc();
                 self.peers.get_or_create(&by).inc();
             }
-            Event::PeerDisconnected { address, .. } => {
+            Event::PeerDisconnected { address, ending, .. } => {
                 let by = By::of(address);
-                self.disconnected.get_or_create(&by).inc();
                 self.peers.get_or_create(&by).dec();
+                self.disconnected.get_or_create(&Ended { transport: by.transport, ending: ending.name().into() }).inc();
             }
             _ => {}
         }
@@ -144,12 +150,20 @@ impl Exporter {
             read: move || *total.borrow() as f64,
         }));
         let (refused, failed) = (node.incidents().clone(), node.incidents().clone());
-        registry.register_collector(Box::new(Reading {
+        registry.register_collector(Box::new(Readings {
             name: "kameo_ping_connections_refused",
-            help: "Connections above a limit, or not allowed",
-            is_counter: true,
-            read: move || refused.refused.load(Ordering::Relaxed) as f64,
+            help: "Connections above a limit, or of peers that may not connect",
+            label: "limit",
+            read: move || refused.refused().collect::<Vec<_>>(),
         }));
+        let traffic = [node.traffic(), node.traffic()];
+        let help = "Bytes of all connections; over QUIC those of its streams alone";
+        let [received, sent] =
+            traffic.map(|traffic| move |way: usize| traffic.bytes().map(|(by, bytes)| (by, bytes[way])));
+        let (name, label) = ("kameo_ping_received_bytes", "transport");
+        registry.register_collector(Box::new(Readings { name, help, label, read: move || received(0) }));
+        let name = "kameo_ping_sent_bytes";
+        registry.register_collector(Box::new(Readings { name, help, label, read: move || sent(1) }));
         registry.register_collector(Box::new(Reading {
             name: "kameo_ping_accept_failures",
             help: "Connections that the system could not accept",
@@ -157,6 +171,17 @@ impl Exporter {
             read: move || failed.accept_failures.load(Ordering::Relaxed) as f64,
         }));
         if let Some(cluster) = node.cluster().cloned() {
+            let hosts = cluster.clone();
+            registry.register_collector(Box::new(Reading {
+                name: "kameo_ping_registrations",
+                help: "Actors that nodes outside the cluster have registered",
+                is_counter: false,
+                read: move || {
+                    let members = hosts.members();
+                    let guests = members.iter().filter(|member| member.state == State::Guest);
+                    guests.map(|guest| guest.actors.len()).sum::<usize>() as f64
+                },
+            }));
             registry.register_collector(Box::new(Reading {
                 name: "kameo_ping_members",
                 help: "Members of the cluster that are there, this one included",

@@ -119,11 +119,12 @@ impl Reports {
                     self.reporter.report(&event);
                 }
             }
-            Event::PeerDisconnected { peer, address } if self.is_client(peer) => {
+            Event::PeerDisconnected { peer, address, ending } if self.is_client(peer) => {
                 // Its pings are reported before its end.
                 self.report_pings();
                 if let Some((connected_s, pings)) = self.visits.end(peer) {
-                    let event = ServerEvent::ClientDisconnected { peer_id: *peer, address, connected_s, pings };
+                    let (peer_id, ending) = (*peer, ending.name());
+                    let event = ServerEvent::ClientDisconnected { peer_id, address, connected_s, pings, ending };
                     if self.clients.admits(&event) {
                         self.reporter.report(&event);
                     }

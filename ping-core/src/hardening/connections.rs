@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
+    error::Error,
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
     task::{Context, Poll},
@@ -97,6 +98,23 @@ enum TooMany {
     FromAddress(u32),
     #[error("its peer has {0} connections already")]
     WithPeer(u32),
+}
+
+/// The reasons for which a connection is refused: the limits, and who is allowed.
+pub(crate) const REFUSALS: [&str; 6] =
+    ["handshakes", "handshakes_per_address", "connections", "per_address", "per_peer", "allow"];
+
+/// Which of [`REFUSALS`] this is.
+pub(crate) fn refusal(cause: &ConnectionDenied) -> &'static str {
+    let [handshakes, handshakes_per_address, connections, per_address, per_peer, allow] = REFUSALS;
+    match cause.source().and_then(|cause| cause.downcast_ref()) {
+        Some(TooMany::Pending(_)) => handshakes,
+        Some(TooMany::PendingFromAddress(_)) => handshakes_per_address,
+        Some(TooMany::InAll(_)) => connections,
+        Some(TooMany::FromAddress(_)) => per_address,
+        Some(TooMany::WithPeer(_)) => per_peer,
+        None => allow,
+    }
 }
 
 impl ConnectionLimits {

@@ -40,7 +40,7 @@ use tracing::warn;
 
 #[doc(hidden)]
 pub use answers::is_answered;
-pub(crate) use connections::ConnectionLimits;
+pub(crate) use connections::{ConnectionLimits, REFUSALS, refusal};
 pub use connections::{Limits, MAX_PENDING};
 pub use log_limit::LogLimit;
 pub(crate) use memory::{ConnectionMemory, Memory, Part};

@@ -2,6 +2,7 @@
 
 use libp2p::swarm::ConnectionError;
 
+use super::Ending;
 use crate::PeerText;
 
 /// Why a connection ended that the system, or its library, took for dead.
@@ -10,21 +11,21 @@ const SILENCE: &str = "the other side went silent";
 /// Why a QUIC connection ended that the other side answers with a stateless reset.
 const UNKNOWN: &str = "the other side no longer knows the connection: it started anew, or heard nothing for too long";
 
-/// The words for this cause.
-pub(super) fn explain(cause: &ConnectionError) -> PeerText {
+/// How a connection with this cause ended, and the words for it.
+pub(super) fn explain(cause: &ConnectionError) -> (Ending, PeerText) {
     match cause {
-        ConnectionError::KeepAliveTimeout => "it was idle for too long".into(),
+        ConnectionError::KeepAliveTimeout => (Ending::Closed, "it was idle for too long".into()),
         ConnectionError::IO(error) => {
             let text = error.to_string();
             // TCP, yamux, TLS, Noise and QUIC each have words of their own for the same two things.
             if text == "reset by peer" {
-                UNKNOWN.into()
+                (Ending::Forgotten, UNKNOWN.into())
             } else if text.contains("timed out") {
-                SILENCE.into()
+                (Ending::Silent, SILENCE.into())
             } else if ["closed", "reset", "Broken pipe", "end of file", "eof"].iter().any(|end| text.contains(end)) {
-                "the other side closed it".into()
+                (Ending::Left, "the other side closed it".into())
             } else {
-                PeerText::new(text)
+                (Ending::Failed, PeerText::new(text))
             }
         }
     }

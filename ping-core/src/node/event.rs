@@ -1,10 +1,13 @@
 //! What a node reports.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId};
 
-use crate::cluster;
+use crate::{cluster, hardening::REFUSALS};
 
 /// What a node tells its program, in the order in which it happens.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub enum Event {
         peer: PeerId,
         /// The address that it was reported with when it connected.
         address: Multiaddr,
+        /// How.
+        ending: Ending,
     },
     /// A peer gave a sign of life.
     RoundTrip {
@@ -73,11 +78,53 @@ pub enum Event {
     },
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// The other side closed it, or its system did.
+    Left,
+    /// This node closed it.
+    Closed,
+    /// The other side went silent.
+    Silent,
+    /// The other side does not know it any more.
+    Forgotten,
+    /// Otherwise.
+    Failed,
+}
+
+impl Ending {
+    /// Its name in metrics and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Closed => "closed",
+            Self::Silent => "silent",
+            Self::Forgotten => "forgotten",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// How often what is reported at most once a second has happened.
 #[derive(Debug, Default)]
 pub struct Incidents {
-    /// Connections that were refused.
-    pub refused: AtomicU64,
+    /// Connections that were refused, by each of [`REFUSALS`].
+    refused: [AtomicU64; REFUSALS.len()],
     /// Connections that the system could not accept.
     pub accept_failures: AtomicU64,
+}
+
+impl Incidents {
+    /// A connection was refused for this reason.
+    pub(super) fn on_refused(&self, why: &'static str) {
+        if let Some(place) = REFUSALS.iter().position(|reason| *reason == why) {
+            self.refused[place].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many connections were refused, by the limit that they are above, or `allow` if the peer may not connect.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REFUSALS.into_iter().zip(self.refused.each_ref().map(|count| count.load(Ordering::Relaxed)))
+    }
 }

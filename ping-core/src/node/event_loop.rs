@@ -32,7 +32,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Command, Connection, DialError, DialReply, Event, Incidents, Purpose,
+    Command, Connection, DialError, DialReply, Ending, Event, Incidents, Purpose,
     behaviour::{Behaviour, BehaviourEvent},
     boxed::Boxed,
     closed::explain,
@@ -43,7 +43,7 @@ use crate::{
     PeerText,
     address::without_peer,
     cluster::{AskError, Asked},
-    hardening::LogLimit,
+    hardening::{LogLimit, refusal},
     nat::{CircuitsEvent, is_circuit},
     transport::Signs,
 };
@@ -244,7 +244,7 @@ impl EventLoop {
                 }
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error: ListenError::Denied { cause }, .. } => {
-                self.incidents.refused.fetch_add(1, Ordering::Relaxed);
+                self.incidents.on_refused(refusal(&cause));
                 if let Some(count) = self.rejections.count() {
                     let reason = cause.source().map_or_else(|| cause.to_string(), ToString::to_string);
                     self.tell(Event::Refused { address: send_back_addr, reason, count });
@@ -305,10 +305,12 @@ impl EventLoop {
     }
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId, remaining: u32, cause: Option<&ConnectionError>) {
-        let reason = match (self.silent.remove(&id), cause) {
-            (Some(silence), _) => PeerText::new(format_args!("no sign of life for {:.0} s", silence.as_secs_f64())),
+        let (ending, reason) = match (self.silent.remove(&id), cause) {
+            (Some(silence), _) => {
+                (Ending::Silent, PeerText::new(format_args!("no sign of life for {:.0} s", silence.as_secs_f64())))
+            }
             (None, Some(cause)) => explain(cause),
-            (None, None) => "it was closed".into(),
+            (None, None) => (Ending::Closed, "it was closed".into()),
         };
         debug!(%peer, %reason, "connection closed");
         self.unanswered.remove(&id);
@@ -319,7 +321,7 @@ impl EventLoop {
         if remaining == 0
             && let Some(address) = self.peers.remove(&peer)
         {
-            self.tell(Event::PeerDisconnected { peer, address });
+            self.tell(Event::PeerDisconnected { peer, address, ending });
         }
     }
 

@@ -51,9 +51,10 @@ pub(crate) use executor::FairExecutor;
 pub(crate) use keep_alive::KeepAlive;
 use punching::{DirectReply, Punching};
 
+pub use crate::transport::Traffic;
 pub use dial_error::{DialError, RelayFailure};
 pub use discovery::is_mdns_port_taken;
-pub use event::{Event, Incidents};
+pub use event::{Ending, Event, Incidents};
 pub use mdns_query::ask_mdns;
 pub use options::{DIALER_MEMORY, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, Options, REQUEST_TIMEOUT};
 pub use staggered::Staggered;
@@ -267,6 +268,11 @@ impl Node {
     /// Closes one connection.
     pub fn close(&self, connection: ConnectionId) {
         let _ = self.commands.send(Command::Close(connection));
+    }
+
+    /// How much its connections have carried.
+    pub fn traffic(&self) -> Traffic {
+        Traffic::of(self.signs.clone())
     }
 
     /// When anything of a peer last arrived, on any of its connections.

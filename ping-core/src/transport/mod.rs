@@ -56,6 +56,7 @@ pub(crate) use interfaces::interface_index;
 pub use interfaces::{Interfaces, addresses_of, source_of};
 pub use prohibited::is_prohibited;
 pub(crate) use signs::Signs;
+pub use signs::Traffic;
 
 /// How long a connection may take from the first packet until it is secured and multiplexed, in either direction.
 ///

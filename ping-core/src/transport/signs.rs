@@ -1,4 +1,4 @@
-//! Signs of life: when anything of a peer last arrived.
+//! Signs of life: when anything of a peer last arrived. And how many bytes did.
 //!
 //! Under bulk data the answer to a probe waits behind the data, for seconds on a slow link. The data shows as well that
 //! the peer is there; and so does a full send buffer that takes more, because only what the peer has confirmed makes
@@ -22,17 +22,31 @@ use libp2p::{
     core::{StreamMuxer, muxing::StreamMuxerEvent},
 };
 
+/// How many bytes all connections of one kind have received and sent.
+#[derive(Debug, Default)]
+struct Bytes {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Bytes {
+    fn get(&self) -> [u64; 2] {
+        [&self.received, &self.sent].map(|bytes| bytes.load(Ordering::Relaxed))
+    }
+}
+
 /// The last sign of life on one connection.
 #[derive(Debug)]
 pub(crate) struct Sign {
     opened: Instant,
     /// In microseconds after that.
     last: AtomicU64,
+    bytes: Arc<Bytes>,
 }
 
 impl Sign {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { opened: Instant::now(), last: AtomicU64::new(0) })
+    fn new(bytes: Arc<Bytes>) -> Arc<Self> {
+        Arc::new(Self { opened: Instant::now(), last: AtomicU64::new(0), bytes })
     }
 
     fn show(&self) {
@@ -47,14 +61,24 @@ impl Sign {
 
 /// The last signs of life of all peers of a node.
 #[derive(Debug, Default)]
-pub(crate) struct Signs(Mutex<HashMap<PeerId, Vec<Weak<Sign>>>>);
+pub(crate) struct Signs {
+    peers: Mutex<HashMap<PeerId, Vec<Weak<Sign>>>>,
+    tcp: Arc<Bytes>,
+    quic: Arc<Bytes>,
+}
 
 impl Signs {
-    /// A connection with this peer is established. Returns it, watched.
+    /// A QUIC connection with this peer is established. Returns it, watched.
     pub(super) fn watch<M>(&self, peer: PeerId, connection: M) -> Watched<M> {
-        let sign = Sign::new();
+        let sign = Sign::new(self.quic.clone());
         self.add(peer, &sign);
         Watched::new(connection, sign)
+    }
+
+    /// A byte stream begins, which will be a connection if all goes well. Returns it, watched.
+    pub(super) fn watch_stream<S>(&self, stream: S) -> (Watched<S>, Arc<Sign>) {
+        let sign = Sign::new(self.tcp.clone());
+        (Watched::new(stream, sign.clone()), sign)
     }
 
     /// A connection with this peer is established.
@@ -74,7 +98,23 @@ impl Signs {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, Vec<Weak<Sign>>>> {
         // Nothing between the steps of a change can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much the connections of a node have carried.
+#[derive(Clone, Debug)]
+pub struct Traffic(Arc<Signs>);
+
+impl Traffic {
+    pub(crate) fn of(signs: Arc<Signs>) -> Self {
+        Self(signs)
+    }
+
+    /// How many bytes were received and sent over `tcp`, what secures it included, and by the streams of `quic`, its
+    /// packets' heads not included.
+    pub fn bytes(&self) -> [(&'static str, [u64; 2]); 2] {
+        [("tcp", self.0.tcp.get()), ("quic", self.0.quic.get())]
     }
 }
 
@@ -87,7 +127,7 @@ pub(super) struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, sign: Arc<Sign>) -> Self {
+    fn new(stream: S, sign: Arc<Sign>) -> Self {
         Self { stream, sign, is_full: false }
     }
 }
@@ -95,7 +135,8 @@ impl<S> Watched<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Poll::Ready(Ok(1..)) = read {
+        if let Poll::Ready(Ok(length @ 1..)) = read {
+            self.sign.bytes.received.fetch_add(length as u64, Ordering::Relaxed);
             self.sign.show();
         }
         read
@@ -105,10 +146,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        if std::mem::replace(&mut self.is_full, written.is_pending())
-            && let Poll::Ready(Ok(1..)) = written
-        {
-            self.sign.show();
+        let was_full = std::mem::replace(&mut self.is_full, written.is_pending());
+        if let Poll::Ready(Ok(length @ 1..)) = written {
+            self.sign.bytes.sent.fetch_add(length as u64, Ordering::Relaxed);
+            if was_full {
+                self.sign.show();
+            }
         }
         written
     }
@@ -165,9 +208,10 @@ mod tests {
     #[tokio::test]
     async fn what_arrives_is_a_sign_and_what_is_only_sent_is_none() {
         let (near, far) = pair().await;
-        let sign = Sign::new();
-        let mut near = Watched::new(near, sign.clone());
+        let signs = Signs::default();
+        let (mut near, sign) = signs.watch_stream(near);
         near.write_all(b"hello").await.unwrap();
+        assert_eq!((signs.tcp.get(), signs.quic.get()), ([0, 5], [0, 0]));
         let silent = sign.last();
         assert_eq!(silent, sign.opened);
         // It fills the buffers of both ends, and then there is no room.
@@ -194,13 +238,14 @@ mod tests {
         let mut byte = [0];
         near.read_exact(&mut byte).await.unwrap();
         assert!(sign.last() > before);
+        assert_eq!(signs.tcp.get()[0], 1);
     }
 
     #[test]
     fn a_peer_lives_as_its_liveliest_connection_does() {
         let (signs, peer) = (Signs::default(), PeerId::random());
         assert_eq!(signs.last(&peer), None);
-        let [one, two] = [Sign::new(), Sign::new()];
+        let [one, two] = [(); 2].map(|()| Sign::new(signs.tcp.clone()));
         signs.add(peer, &one);
         signs.add(peer, &two);
         two.show();

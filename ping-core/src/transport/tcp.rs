@@ -23,7 +23,7 @@ use super::{
     Connections, Kind, Setup,
     coalesce::Coalesce,
     noise_frames::NoiseFrames,
-    signs::{Sign, Signs, Watched},
+    signs::Signs,
     tcp_dialer::TcpDialer,
     yamux::{self, Yamux},
 };
@@ -116,8 +116,9 @@ impl Upgrade {
         stream: impl Wire,
         endpoint: ConnectedPoint,
     ) -> io::Result<(PeerId, StreamMuxerBox)> {
-        let (sign, signs) = (Sign::new(), self.signs.clone());
-        let stream = Coalesce::new(Watched::new(stream, sign.clone()), &memory);
+        let signs = self.signs.clone();
+        let (stream, sign) = signs.watch_stream(stream);
+        let stream = Coalesce::new(stream, &memory);
         let upgrade = async {
             match self.secret {
                 None => self.secure(stream, &endpoint, memory).await,
