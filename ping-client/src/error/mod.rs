@@ -332,8 +332,8 @@ fn fmt_dial(server: &str, error: &DialError, f: &mut fmt::Formatter<'_>) -> fmt:
         DialError::ByRelay(failure) => write!(f, "{failure} ({server})"),
         DialError::NotLibp2p(reason) => write!(
             f,
-            "something answers at {server}, but it is not a libp2p peer, accepts no more connections, has a --secret, or \
-             speaks WebSocket (--transport ws or wss): {reason}"
+            "something answers at {server}, but it is not a libp2p peer, accepts no more connections, has a --secret, \
+             or speaks WebSocket (--transport ws or wss): {reason}"
         ),
         DialError::WrongPeer { expected, found } => {
             write!(f, "another peer answers at {server}: expected {expected}, found {found}")

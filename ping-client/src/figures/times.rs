@@ -74,8 +74,8 @@ impl Times {
         })
     }
 
-    /// Bounds of at most the given number of buckets that hold all times, each the same factor wider than the one before. The
-    /// factor is large enough for three digits to tell two bounds apart.
+    /// Bounds of at most the given number of buckets that hold all times, each the same factor wider than the one
+    /// before. The factor is large enough for three digits to tell two bounds apart.
     pub(crate) fn log_bounds(&self, buckets: usize) -> Vec<Duration> {
         // The ends of the histogram's own buckets lie up to 0.1 % beyond what was measured.
         let (from, to) = (nanoseconds(self.min).max(1) as f64 * 0.998, nanoseconds(self.max).max(1) as f64 * 1.003);

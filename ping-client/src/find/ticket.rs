@@ -17,8 +17,8 @@ use tracing::info;
 use super::{Finder, Found};
 use crate::{error::Error, units::counted};
 
-/// How long an address is tried before the next one is tried beside it: the least that RFC 8305 allows. The addresses of
-/// a ticket are of different transports, all but one of which a network may drop.
+/// How long an address is tried before the next one is tried beside it: the least that RFC 8305 allows. The addresses
+/// of a ticket are of different transports, all but one of which a network may drop.
 const HEAD_START: Duration = Duration::from_millis(10);
 
 /// Which paths to a server pings may take.

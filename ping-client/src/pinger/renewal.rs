@@ -14,8 +14,8 @@ use ping_core::{Connection, Node};
 use tokio::time::{Sleep, sleep};
 use tracing::{debug, info};
 
-/// After which part of its time a circuit is replaced, so that there is time to try again. DHCP renews a lease when half
-/// of its time is over (RFC 2131, section 4.4.5).
+/// After which part of its time a circuit is replaced, so that there is time to try again. DHCP renews a lease when
+/// half of its time is over (RFC 2131, section 4.4.5).
 const PART: u32 = 2;
 
 /// How long to wait after an attempt that failed.

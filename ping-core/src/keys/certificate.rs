@@ -49,8 +49,8 @@ pub enum CertificateError {
     },
     /// The key is of a kind that is not supported, or of another certificate.
     #[error(
-        "the key in {key} does not belong to the certificate in {certificate}, or is of another kind than P-256, P-384, \
-         Ed25519 and RSA"
+        "the key in {key} does not belong to the certificate in {certificate}, or is of another kind than P-256, \
+         P-384, Ed25519 and RSA"
     )]
     Mismatch {
         /// The file of the certificate.

@@ -1,4 +1,5 @@
-//! Asks the router to forward ports to this machine: by PCP (RFC 6887), NAT-PMP (RFC 6886) or UPnP, whichever it speaks.
+//! Asks the router to forward ports to this machine: by PCP (RFC 6887), NAT-PMP (RFC 6886) or UPnP, whichever it
+//! speaks.
 //!
 //! A mapping lasts for some minutes and is renewed long before that, so a router that was restarted has it again within
 //! [`RENEW_EVERY`], and one whose server was killed forgets it.

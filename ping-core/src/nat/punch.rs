@@ -1,8 +1,8 @@
 //! What two nodes tell each other through a relay, to connect without it.
 //!
 //! A router lets in what answers a packet that left. So both sides send a packet to the other at the same time, from
-//! the port at which a relay sees them. The server, which was reached through the relay, proposes it; the client answers;
-//! the server says when. Then the client dials, and the server opens its router's way for it (libp2p's DCUtR,
+//! the port at which a relay sees them. The server, which was reached through the relay, proposes it; the client
+//! answers; the server says when. Then the client dials, and the server opens its router's way for it (libp2p's DCUtR,
 //! <https://github.com/libp2p/specs/blob/master/relay/DCUtR.md>).
 
 use std::{

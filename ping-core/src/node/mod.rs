@@ -99,8 +99,8 @@ enum Purpose {
     First,
     /// To stand beside another one, and to get the requests from then on.
     Spare,
-    /// To leave a relay. Both sides dial each other at once, so one of them has to act as the listener. Which of several
-    /// such connections gets the requests is decided when they stand.
+    /// To leave a relay. Both sides dial each other at once, so one of them has to act as the listener. Which of
+    /// several such connections gets the requests is decided when they stand.
     Direct(Endpoint),
 }
 

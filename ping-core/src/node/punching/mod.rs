@@ -1,7 +1,7 @@
 //! Direct connections beside those through a relay.
 //!
-//! The node that was reached proposes one ([`crate::nat`] has the exchange); the one that dialed the relay makes it, and
-//! decides what to do with the two.
+//! The node that was reached proposes one ([`crate::nat`] has the exchange); the one that dialed the relay makes it,
+//! and decides what to do with the two.
 
 mod asking;
 
