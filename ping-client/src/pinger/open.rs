@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, future::LocalBoxFuture};
 use kameo::actor::RemoteActorRef;
 use libp2p::{PeerId, swarm::ConnectionId};
 use ping_core::{Connection, Node, PeerText, PingActor};
@@ -25,7 +25,7 @@ use super::{
     direct::Direct,
     draining::Draining,
     questions::{RunState, no_answer},
-    renewal::Renewal,
+    renewal::renewal,
     spare::Spare,
     stream::StreamPinger,
     twins::Twins,
@@ -88,7 +88,7 @@ pub(super) struct Connected<'a> {
     spare: Option<Spare<'a>>,
     /// Of a connection through a relay.
     direct: Option<Direct<'a>>,
-    renewal: Option<Renewal<'a>>,
+    renewal: Option<LocalBoxFuture<'a, Connection>>,
     pub(super) facts: Facts,
     pub(super) remembers_run: bool,
 }
@@ -245,7 +245,7 @@ impl<'a> Opener<'a> {
         // A circuit is of one connection to its relay.
         let spare = (self.can_reopen() && !is_relayed).then(|| Spare::new(self.node, &connection));
         let direct = (is_relayed && self.leaves_relay).then(|| Direct::new(self.node, connection.peer));
-        let renewal = if is_relayed { Renewal::new(self.node, &connection) } else { None };
+        let renewal = renewal(self.node, &connection);
         Connected {
             node: self.node,
             pinger,
@@ -293,9 +293,8 @@ impl Connected<'_> {
             }
         } else if let Some(Poll::Ready((connection, path))) = self.direct.as_mut().map(|direct| direct.poll(context)) {
             self.next_path = path;
-            self.renewal = None;
             return self.move_to(connection);
-        } else if let Some(Poll::Ready(connection)) = self.renewal.as_mut().map(|renewal| renewal.poll(context)) {
+        } else if let Some(Poll::Ready(connection)) = self.renewal.as_mut().map(|another| another.poll_unpin(context)) {
             return self.move_to(connection);
         } else if let Some(Poll::Ready(connection)) = self.spare.as_mut().map(|spare| spare.poll(context)) {
             return self.move_to(connection);
@@ -305,7 +304,9 @@ impl Connected<'_> {
     }
 
     /// New pings take this connection, and the one before is closed when what is in flight there is answered.
-    fn move_to(&mut self, Connection { id, closed, .. }: Connection) -> Poll<Result<Progress, Error>> {
+    fn move_to(&mut self, connection: Connection) -> Poll<Result<Progress, Error>> {
+        self.renewal = renewal(self.node, &connection);
+        let Connection { id, closed, .. } = connection;
         let old = (mem::replace(&mut self.id, id), mem::replace(&mut self.closed, closed));
         self.draining = Some(Draining::new(self.node, old, self.drain_time));
         self.pinger.move_to(id);

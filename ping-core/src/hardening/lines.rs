@@ -86,7 +86,7 @@ impl Lines {
 
     /// Whether requests to this peer go to another connection than this one.
     pub(super) fn has_left(&self, peer: &PeerId, id: ConnectionId) -> bool {
-        self.0.get(peer).is_some_and(|line| line.preferred != id)
+        self.0.get(peer).is_some_and(|line| line.preferred != id && line.live.contains(&id))
     }
 
     /// The name under which Kameo knows a connection.

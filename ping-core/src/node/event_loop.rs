@@ -81,7 +81,7 @@ pub(super) struct EventLoop {
     suspects: FuturesUnordered<BoxFuture<'static, (PeerId, ConnectionId)>>,
     /// Connections that this node closes because their other side is silent, and for how long it is.
     silent: HashMap<ConnectionId, Duration>,
-    /// How long each relay carries a circuit.
+    /// How long each relay carries a circuit, if it said so when it made the last one.
     circuit_times: HashMap<PeerId, Duration>,
     /// Connections on which keep-alives stay unanswered, and since when.
     unanswered: HashMap<ConnectionId, Instant>,
@@ -255,8 +255,10 @@ impl EventLoop {
                     self.punching.iter_mut().for_each(|punching| punching.on_identified(swarm, &event));
                 }
                 CircuitsEvent::Client(client::Event::OutboundCircuitEstablished { relay_peer_id, limit }) => {
-                    let time = limit.and_then(|limit| limit.duration());
-                    self.circuit_times.extend(time.map(|time| (relay_peer_id, time)));
+                    match limit.and_then(|limit| limit.duration()).filter(|time| !time.is_zero()) {
+                        Some(time) => drop(self.circuit_times.insert(relay_peer_id, time)),
+                        None => drop(self.circuit_times.remove(&relay_peer_id)),
+                    }
                 }
                 other => debug!(event = ?other, "circuits"),
             },
