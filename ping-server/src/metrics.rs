@@ -156,14 +156,19 @@ impl Exporter {
             label: "limit",
             read: move || refused.refused().collect::<Vec<_>>(),
         }));
-        let traffic = [node.traffic(), node.traffic()];
-        let help = "Bytes of all connections; over QUIC those of its streams alone";
-        let [received, sent] =
-            traffic.map(|traffic| move |way: usize| traffic.bytes().map(|(by, bytes)| (by, bytes[way])));
-        let (name, label) = ("kameo_ping_received_bytes", "transport");
-        registry.register_collector(Box::new(Readings { name, help, label, read: move || received(0) }));
-        let name = "kameo_ping_sent_bytes";
-        registry.register_collector(Box::new(Readings { name, help, label, read: move || sent(1) }));
+        let (received, sent) = (node.traffic(), node.traffic());
+        registry.register_collector(Box::new(Readings {
+            name: "kameo_ping_received_bytes",
+            help: "Bytes received over TCP, WebSocket included, and by QUIC's streams",
+            label: "transport",
+            read: move || received.received(),
+        }));
+        registry.register_collector(Box::new(Readings {
+            name: "kameo_ping_sent_bytes",
+            help: "Bytes sent over TCP, WebSocket included, and by QUIC's streams",
+            label: "transport",
+            read: move || sent.sent(),
+        }));
         registry.register_collector(Box::new(Reading {
             name: "kameo_ping_accept_failures",
             help: "Connections that the system could not accept",

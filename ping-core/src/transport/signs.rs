@@ -29,12 +29,6 @@ struct Bytes {
     sent: AtomicU64,
 }
 
-impl Bytes {
-    fn get(&self) -> [u64; 2] {
-        [&self.received, &self.sent].map(|bytes| bytes.load(Ordering::Relaxed))
-    }
-}
-
 /// The last sign of life on one connection.
 #[derive(Debug)]
 pub(crate) struct Sign {
@@ -75,9 +69,10 @@ impl Signs {
         Watched::new(connection, sign)
     }
 
-    /// A byte stream begins, which will be a connection if all goes well. Returns it, watched.
-    pub(super) fn watch_stream<S>(&self, stream: S) -> (Watched<S>, Arc<Sign>) {
-        let sign = Sign::new(self.tcp.clone());
+    /// A byte stream begins, which will be a connection if all goes well. Returns it, watched. The bytes of one through
+    /// a relay are those of the connection to the relay, and count there.
+    pub(super) fn watch_stream<S>(&self, stream: S, is_relayed: bool) -> (Watched<S>, Arc<Sign>) {
+        let sign = Sign::new(if is_relayed { Arc::default() } else { self.tcp.clone() });
         (Watched::new(stream, sign.clone()), sign)
     }
 
@@ -111,10 +106,19 @@ impl Traffic {
         Self(signs)
     }
 
-    /// How many bytes were received and sent over `tcp`, what secures it included, and by the streams of `quic`, its
-    /// packets' heads not included.
-    pub fn bytes(&self) -> [(&'static str, [u64; 2]); 2] {
-        [("tcp", self.0.tcp.get()), ("quic", self.0.quic.get())]
+    /// How many bytes were received over `tcp`, with WebSocket and what secures both, and by the streams of `quic`, its
+    /// packets' heads not included. What a relay carries counts once: on the connection to the relay.
+    pub fn received(&self) -> [(&'static str, u64); 2] {
+        self.each(|bytes| &bytes.received)
+    }
+
+    /// How many were sent.
+    pub fn sent(&self) -> [(&'static str, u64); 2] {
+        self.each(|bytes| &bytes.sent)
+    }
+
+    fn each(&self, way: impl Fn(&Bytes) -> &AtomicU64) -> [(&'static str, u64); 2] {
+        [("tcp", &self.0.tcp), ("quic", &self.0.quic)].map(|(name, bytes)| (name, way(bytes).load(Ordering::Relaxed)))
     }
 }
 
@@ -208,10 +212,14 @@ mod tests {
     #[tokio::test]
     async fn what_arrives_is_a_sign_and_what_is_only_sent_is_none() {
         let (near, far) = pair().await;
-        let signs = Signs::default();
-        let (mut near, sign) = signs.watch_stream(near);
+        let signs = Arc::new(Signs::default());
+        let traffic = Traffic::of(signs.clone());
+        let (mut near, sign) = signs.watch_stream(near, false);
         near.write_all(b"hello").await.unwrap();
-        assert_eq!((signs.tcp.get(), signs.quic.get()), ([0, 5], [0, 0]));
+        assert_eq!((traffic.received(), traffic.sent()), ([("tcp", 0), ("quic", 0)], [("tcp", 5), ("quic", 0)]));
+        let (mut inner, _) = signs.watch_stream(pair().await.0, true);
+        inner.write_all(b"hello").await.unwrap();
+        assert_eq!(traffic.sent(), [("tcp", 5), ("quic", 0)]);
         let silent = sign.last();
         assert_eq!(silent, sign.opened);
         // It fills the buffers of both ends, and then there is no room.
@@ -238,7 +246,7 @@ mod tests {
         let mut byte = [0];
         near.read_exact(&mut byte).await.unwrap();
         assert!(sign.last() > before);
-        assert_eq!(signs.tcp.get()[0], 1);
+        assert_eq!(traffic.received(), [("tcp", 1), ("quic", 0)]);
     }
 
     #[test]

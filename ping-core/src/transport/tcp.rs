@@ -117,7 +117,7 @@ impl Upgrade {
         endpoint: ConnectedPoint,
     ) -> io::Result<(PeerId, StreamMuxerBox)> {
         let signs = self.signs.clone();
-        let (stream, sign) = signs.watch_stream(stream);
+        let (stream, sign) = signs.watch_stream(stream, endpoint.is_relayed());
         let stream = Coalesce::new(stream, &memory);
         let upgrade = async {
             match self.secret {
