@@ -318,7 +318,7 @@ impl<'a> Session<'a> {
         signals: &mut StopSignals,
     ) -> Stop {
         let Self { plan, node, server, started, search, network } = self;
-        let is_pinned = server.is_some_and(|server| server.peer.is_some());
+        let is_pinned = plan.find.route.is_some() || server.is_some_and(|server| server.peer.is_some());
         let mut on_round_trip = |peer, time| network.record(peer, time);
         tokio::select! {
             () = signals.next() => Stop::Interrupted,
