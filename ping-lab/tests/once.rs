@@ -122,9 +122,7 @@ fn pings_on_a_connection_that_is_lost_beside_another_are_lost_at_once_or_sent_ag
         } else {
             assert!(lost(&result, "connection_lost") > 0, "{context}: {result}");
         }
-        if !arguments.contains(&"--mode") {
-            assert_eq!(result["reconnects"]["count"], 0, "{context}: {result}");
-        }
+        assert_eq!(result["reconnects"]["count"], 0, "{context}: {result}");
     }
 }
 

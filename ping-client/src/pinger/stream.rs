@@ -33,6 +33,8 @@ pub(super) struct StreamPinger<'a> {
     peer: PeerId,
     run: Option<RunId>,
     client: Client,
+    /// Whether that has ended before pings could move to another.
+    has_ended: bool,
     /// The stream on the connection before, while pings are in flight there, and the last of them.
     old: Option<(Client, u64)>,
     /// The stream that pings will move to.
@@ -42,6 +44,8 @@ pub(super) struct StreamPinger<'a> {
     last_sequence: u64,
     /// What the actor was last told of settled pings.
     settled_below: u64,
+    /// What was lost with the connection before.
+    lost: Vec<u64>,
     /// The client's outcomes, kept to reuse the allocation.
     resolved: Vec<Resolved>,
 }
@@ -62,12 +66,14 @@ impl<'a> StreamPinger<'a> {
             peer,
             run,
             client,
+            has_ended: false,
             old: None,
             opening: None,
             tells,
             payloads: Payloads::new(size),
             last_sequence: 0,
             settled_below: 0,
+            lost: Vec::new(),
             resolved: Vec::new(),
         };
         Ok((pinger, total))
@@ -81,9 +87,10 @@ impl<'a> StreamPinger<'a> {
         }
     }
 
-    fn poll_opening(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
+    /// Returns whether pings have moved to another stream.
+    fn poll_opening(&mut self, context: &mut Context<'_>) -> Result<bool, Error> {
         let Some(Poll::Ready(opened)) = self.opening.as_mut().map(|opening| opening.poll_unpin(context)) else {
-            return Ok(());
+            return Ok(false);
         };
         self.opening = None;
         let (mut client, _) = opened?;
@@ -92,30 +99,43 @@ impl<'a> StreamPinger<'a> {
         }
         let old = mem::replace(&mut self.client, client);
         // What was in flight even before the last move has had its time.
-        self.old = Some((old, self.last_sequence));
-        Ok(())
+        self.old = (!mem::take(&mut self.has_ended)).then_some((old, self.last_sequence));
+        Ok(true)
     }
 
-    /// Polls the stream before, until nothing is in flight there any more.
+    /// Polls the stream before, until nothing is in flight there any more, or that is lost.
     fn poll_old(&mut self, context: &mut Context<'_>) -> Result<(), Error> {
         let Some((old, _)) = &mut self.old else { return Ok(()) };
         let polled = old.poll(context, &mut self.resolved);
-        if old.in_flight() == 0 {
+        if let Poll::Ready(Err(ended)) = polled {
+            let error = into_error(&ended);
+            if !matches!(error, Error::Lost { .. }) && old.in_flight() > 0 {
+                return Err(error);
+            }
+            self.lost.extend(old.unresolved());
             self.old = None;
-        } else if let Poll::Ready(Err(ended)) = polled {
-            return Err(into_error(&ended));
+        } else if old.in_flight() == 0 {
+            self.old = None;
         }
         Ok(())
     }
 
     fn poll_clients(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_opening(context)?;
+        let has_moved = self.poll_opening(context)?;
         self.poll_old(context)?;
-        match self.client.poll(context, &mut self.resolved) {
-            Poll::Pending if self.resolved.is_empty() => Poll::Pending,
-            Poll::Pending => Poll::Ready(Ok(())),
-            polled => polled.map_err(|ended| into_error(&ended)),
+        if !self.has_ended
+            && let Poll::Ready(outcome) = self.client.poll(context, &mut self.resolved)
+        {
+            match outcome.map_err(|ended| into_error(&ended)) {
+                Err(Error::Lost { .. }) if self.opening.is_some() => {
+                    self.has_ended = true;
+                    self.lost.extend(self.client.unresolved());
+                }
+                outcome => return Poll::Ready(outcome),
+            }
         }
+        let is_progress = has_moved || !self.resolved.is_empty() || !self.lost.is_empty();
+        if is_progress { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 
@@ -136,7 +156,7 @@ async fn open(
 impl Pinger for StreamPinger<'_> {
     fn has_room(&self) -> bool {
         let on_old = self.old.as_ref().map_or(0, |(old, _)| old.in_flight());
-        self.client.in_flight() + on_old < WIDTH
+        !self.has_ended && self.client.in_flight() + on_old < WIDTH
     }
 
     fn send(&mut self, sequence: u64) {
@@ -157,6 +177,7 @@ impl Pinger for StreamPinger<'_> {
             Resolved::Told { id } => (id, Ok(Answer { total: None })),
             Resolved::Damaged { id } => (id, Err(PingError::Damaged { sequence: id })),
         }));
+        resolved.extend(self.lost.drain(..).map(|sequence| (sequence, Err(PingError::ConnectionLost))));
         Poll::Ready(polled.map(|()| Progress::Resolved))
     }
 

@@ -1,9 +1,9 @@
 //! The client's end of a stream.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     future::poll_fn,
-    io, mem,
+    io,
     task::{Context, Poll, ready},
 };
 
@@ -58,41 +58,12 @@ pub struct Client {
     /// Tells that are sent and not acknowledged, in order.
     told: VecDeque<u64>,
     acknowledged: u64,
-    asks: Asks,
+    /// Asks that are queued or in flight, in order, without the forgotten ones.
+    asks: VecDeque<u64>,
     /// How many tells are in flight or queued.
     tells: usize,
     /// Why writing failed. The server's reason may still be unread.
     broken: Option<io::Error>,
-}
-
-/// The asks that are queued or in flight.
-#[derive(Debug, Default)]
-struct Asks {
-    /// How many there are, without the forgotten ones.
-    count: usize,
-    /// Those that nobody waits for, and whose pong may still arrive. Pongs arrive in the order of the asks.
-    forgotten: BTreeSet<u64>,
-}
-
-impl Asks {
-    fn forget(&mut self, id: u64) {
-        if self.forgotten.insert(id) {
-            self.count = self.count.saturating_sub(1);
-        }
-    }
-
-    fn on_pong(&mut self, id: u64) {
-        // The pongs to those forgotten before it will not arrive any more; most often there are none.
-        if self.forgotten.first().is_none_or(|first| *first > id) {
-            self.count = self.count.saturating_sub(1);
-            return;
-        }
-        let later = self.forgotten.split_off(&id.saturating_add(1));
-        let was_forgotten = mem::replace(&mut self.forgotten, later).contains(&id);
-        if !was_forgotten {
-            self.count = self.count.saturating_sub(1);
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -120,7 +91,7 @@ impl Client {
             echoes: HashMap::new(),
             told: VecDeque::new(),
             acknowledged: 0,
-            asks: Asks::default(),
+            asks: VecDeque::new(),
             tells: 0,
             broken: None,
         };
@@ -143,7 +114,7 @@ impl Client {
     ///
     /// The payload is kept until it has come back, for comparison; it is not copied.
     pub fn ask(&mut self, id: u64, payload: Bytes) {
-        self.asks.count += 1;
+        self.asks.push_back(id);
         if payload.is_empty() {
             self.writer.push(Frame::Ask { id });
         } else {
@@ -170,13 +141,21 @@ impl Client {
 
     /// How many pings are queued or in flight.
     pub fn in_flight(&self) -> usize {
-        self.asks.count + self.tells
+        self.asks.len() + self.tells
+    }
+
+    /// The ids of the pings that are queued or in flight.
+    pub fn unresolved(&self) -> impl Iterator<Item = u64> {
+        let queued = self.payloads.iter().filter(|payload| !payload.is_ask).map(|payload| payload.id);
+        self.asks.iter().chain(&self.told).copied().chain(queued)
     }
 
     /// Stops waiting for an ask, which no longer counts as in flight. If its pong arrives after all, it is still
     /// reported.
     pub fn forget(&mut self, id: u64) {
-        self.asks.forget(id);
+        if let Some(place) = self.asks.iter().position(|ask| *ask == id) {
+            self.asks.remove(place);
+        }
     }
 
     /// Does not send a ping whose time is up, if nothing of its payload is sent yet, so that later ones need not wait
@@ -272,7 +251,11 @@ impl Client {
     }
 
     fn on_pong(&mut self, id: u64, total: u64) -> Resolved {
-        self.asks.on_pong(id);
+        // Pongs arrive in the order of the asks, but a ping that was forgotten may be answered after all.
+        match self.asks.front() {
+            Some(first) if *first == id => drop(self.asks.pop_front()),
+            _ => self.forget(id),
+        }
         let is_whole = self.echoes.is_empty() || self.echoes.remove(&id).is_none_or(|rest| rest.is_empty());
         if is_whole { Resolved::Pong { id, total } } else { Resolved::Damaged { id } }
     }
@@ -292,24 +275,5 @@ fn unexpected(frame: Frame) -> Ended {
     match frame {
         Frame::End { reason } => Ended::Refused(PeerText::new(String::from_utf8_lossy(&reason))),
         other => Malformed::Unexpected(other.kind()).into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_forgotten_ask_whose_pong_arrives_late_is_subtracted_once() {
-        let mut asks = Asks { count: 5, ..Asks::default() };
-        // Asks 1 to 5; 1 and 2 are given up, 1 is never answered.
-        asks.forget(1);
-        asks.forget(2);
-        asks.forget(2);
-        assert_eq!(asks.count, 3);
-        asks.on_pong(2);
-        assert_eq!((asks.count, asks.forgotten.len()), (3, 0));
-        (3..=5).for_each(|id| asks.on_pong(id));
-        assert_eq!(asks.count, 0);
     }
 }
