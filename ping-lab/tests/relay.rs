@@ -179,12 +179,19 @@ fn a_relay_that_comes_back_is_used_again_and_every_ping_is_counted_once() {
 #[test]
 fn pings_move_to_another_circuit_before_the_relay_ends_the_first() {
     // Half of it is enough for a slow machine to make another.
-    let (relay, address) = any_relay(&["--circuit-time", "20s"]);
+    for limit in [["--circuit-time", "20s"], ["--circuit-bytes", "2M"]] {
+        move_before_the_end(&limit);
+    }
+}
+
+#[cfg(unix)]
+fn move_before_the_end(limit: &[&str]) {
+    let (relay, address) = any_relay(limit);
     let (_server, ticket) = relayed(&address, &[]);
     let clients = ["ask", "stream"].map(|mode| {
         let mut command = Command::new(program("ping-client"));
-        command.args([&*ticket, "--json", "--path", "relay", "-i", "10ms", "-c", "0", "-W", "10m", "--mode", mode]);
-        Process::start(&mut command)
+        command.args([&*ticket, "--json", "--path", "relay", "-i", "10ms", "-c", "0", "-W", "10m"]);
+        Process::start(command.args(["--size", "1K", "--mode", mode]))
     });
     for client in &clients {
         client.log_with("new pings take another one through it");
@@ -193,7 +200,7 @@ fn pings_move_to_another_circuit_before_the_relay_ends_the_first() {
     relay.event("circuit_closed");
     for client in clients {
         let result = result_of(client);
-        assert_eq!(result["pings"]["lost"], lost(&result, "cut_short"), "{result}");
+        assert_eq!(result["pings"]["lost"], lost(&result, "cut_short"), "{limit:?}: {result}");
         assert_eq!((&result["reconnects"]["count"], &result["paths"][0]["kind"]), (&0.into(), &"relayed".into()));
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = value_parser!(u32).range(1..=100_000))]
     circuits: u32,
 
-    /// How much one of them may send, and as much receive (1K to 1T)
+    /// How much one of them may send and receive in all (1K to 1T)
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = circuit_bytes)]
     circuit_bytes: u64,
 

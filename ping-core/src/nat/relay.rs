@@ -56,7 +56,7 @@ pub struct RelayOptions {
     pub reservations: usize,
     /// How many circuits there may be at a time.
     pub circuits: usize,
-    /// How many bytes a circuit may carry in each direction.
+    /// How many bytes a circuit may carry, in both directions together.
     pub circuit_bytes: u64,
     /// How long a circuit may last; at most some 136 years.
     pub circuit_time: Duration,

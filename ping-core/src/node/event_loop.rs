@@ -35,7 +35,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Command, Connection, DialError, DialReply, Ending, Event, Incidents, Purpose,
+    Command, Connection, DialError, DialReply, Ending, Event, Grant, Incidents, Purpose,
     behaviour::{Behaviour, BehaviourEvent},
     boxed::Boxed,
     closed::explain,
@@ -81,8 +81,8 @@ pub(super) struct EventLoop {
     suspects: FuturesUnordered<BoxFuture<'static, (PeerId, ConnectionId)>>,
     /// Connections that this node closes because their other side is silent, and for how long it is.
     silent: HashMap<ConnectionId, Duration>,
-    /// How long each relay carries a circuit, if it said so when it made the last one.
-    circuit_times: HashMap<PeerId, Duration>,
+    /// What each relay granted the last circuit that it made.
+    grants: HashMap<PeerId, Grant>,
     /// Connections on which keep-alives stay unanswered, and since when.
     unanswered: HashMap<ConnectionId, Instant>,
     /// The connected peers, with the address that each was reported with.
@@ -115,7 +115,7 @@ impl EventLoop {
             silence,
             suspects: FuturesUnordered::new(),
             silent: HashMap::new(),
-            circuit_times: HashMap::new(),
+            grants: HashMap::new(),
             unanswered: HashMap::new(),
             peers: HashMap::new(),
             rejections: LogLimit::default(),
@@ -255,10 +255,12 @@ impl EventLoop {
                     self.punching.iter_mut().for_each(|punching| punching.on_identified(swarm, &event));
                 }
                 CircuitsEvent::Client(client::Event::OutboundCircuitEstablished { relay_peer_id, limit }) => {
-                    match limit.and_then(|limit| limit.duration()).filter(|time| !time.is_zero()) {
-                        Some(time) => drop(self.circuit_times.insert(relay_peer_id, time)),
-                        None => drop(self.circuit_times.remove(&relay_peer_id)),
-                    }
+                    // By the specification, zero is no limit.
+                    let grant = limit.map_or_else(Grant::default, |limit| Grant {
+                        time: limit.duration().filter(|time| !time.is_zero()),
+                        bytes: limit.data_in_bytes().filter(|bytes| *bytes > 0),
+                    });
+                    self.grants.insert(relay_peer_id, grant);
                 }
                 other => debug!(event = ?other, "circuits"),
             },
@@ -285,8 +287,8 @@ impl EventLoop {
             let arrival = self.punching.as_ref().and_then(|punching| punching.arrival(&address));
             let is_reversed = arrival.is_some();
             let reached = arrival.unwrap_or_else(|| address.clone());
-            let lasts = relay_of(&address).and_then(|relay| self.circuit_times.get(&relay).copied());
-            if dial.reply.send(Ok(Connection { peer, address: reached, is_reversed, lasts, id, closed })).is_err() {
+            let grant = relay_of(&address).and_then(|relay| self.grants.get(&relay).copied()).unwrap_or_default();
+            if dial.reply.send(Ok(Connection { peer, address: reached, is_reversed, grant, id, closed })).is_err() {
                 self.swarm.close_connection(id);
             } else {
                 if dial.purpose == Purpose::Spare {

@@ -72,12 +72,21 @@ pub struct Connection {
     pub address: Multiaddr,
     /// Whether the other side came from there while this node dialed it.
     pub is_reversed: bool,
-    /// How long a relay carries it, if one does and says so.
-    pub lasts: Option<Duration>,
+    /// What a relay grants it, if one carries it.
+    pub grant: Grant,
     /// What this node calls it.
     pub id: ConnectionId,
     /// Resolves to the reason when the connection closes.
     pub closed: oneshot::Receiver<PeerText>,
+}
+
+/// How much a relay carries of a connection, as far as it says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Grant {
+    /// For how long.
+    pub time: Option<Duration>,
+    /// How many bytes: in each direction by the specification, in both together by libp2p's own relay.
+    pub bytes: Option<u64>,
 }
 
 /// A place on a relay, which is renewed for as long as the connection to the relay lasts.
@@ -278,6 +287,11 @@ impl Node {
     /// When anything of a peer last arrived, on any of its connections.
     pub fn last_sign(&self, peer: &PeerId) -> Option<Instant> {
         self.signs.last(peer)
+    }
+
+    /// How many bytes the newest connection with a peer has carried in both directions, if a relay carries it.
+    pub fn carried(&self, peer: &PeerId) -> u64 {
+        self.signs.carried(peer)
     }
 
     /// Opens a [`stream`](crate::stream) to a peer on this connection.

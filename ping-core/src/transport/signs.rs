@@ -22,7 +22,7 @@ use libp2p::{
     core::{StreamMuxer, muxing::StreamMuxerEvent},
 };
 
-/// How many bytes all connections of one kind have received and sent.
+/// How many bytes all connections of one kind have received and sent, or one through a relay.
 #[derive(Debug, Default)]
 struct Bytes {
     received: AtomicU64,
@@ -89,6 +89,13 @@ impl Signs {
     /// When anything of this peer last arrived, on any of its connections.
     pub(crate) fn last(&self, peer: &PeerId) -> Option<Instant> {
         self.lock().get(peer)?.iter().filter_map(Weak::upgrade).map(|sign| sign.last()).max()
+    }
+
+    /// How many bytes the newest connection with this peer has received and sent, if a relay carries it.
+    pub(crate) fn carried(&self, peer: &PeerId) -> u64 {
+        let newest = self.lock().get(peer).and_then(|signs| signs.iter().rev().find_map(Weak::upgrade));
+        let relayed = newest.filter(|sign| ![&self.tcp, &self.quic].iter().any(|all| Arc::ptr_eq(all, &sign.bytes)));
+        relayed.map_or(0, |sign| sign.bytes.received.load(Ordering::Relaxed) + sign.bytes.sent.load(Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, Vec<Weak<Sign>>>> {
@@ -217,8 +224,13 @@ mod tests {
         let (mut near, sign) = signs.watch_stream(near, false);
         near.write_all(b"hello").await.unwrap();
         assert_eq!((traffic.received(), traffic.sent()), ([("tcp", 0), ("quic", 0)], [("tcp", 5), ("quic", 0)]));
-        let (mut inner, _) = signs.watch_stream(pair().await.0, true);
+        let (mut inner, inner_sign) = signs.watch_stream(pair().await.0, true);
         inner.write_all(b"hello").await.unwrap();
+        let peer = PeerId::random();
+        signs.add(peer, &inner_sign);
+        assert_eq!(signs.carried(&peer), 5);
+        signs.add(peer, &sign);
+        assert_eq!(signs.carried(&peer), 0, "the newest is direct");
         assert_eq!(traffic.sent(), [("tcp", 5), ("quic", 0)]);
         let silent = sign.last();
         assert_eq!(silent, sign.opened);
