@@ -18,9 +18,14 @@ type Direct = Option<(&'static str, &'static str)>;
 
 /// A relay, and its address.
 fn relay(nat: &Nat) -> (Process, String) {
-    let relay = nat.start(0, "ping-server", &["relay", "--ephemeral", "--json", "--external-address", RELAY]);
+    relay_on(nat, "36341")
+}
+
+fn relay_on(nat: &Nat, port: &str) -> (Process, String) {
+    let arguments = ["relay", "--ephemeral", "--json", "--external-address", RELAY, "--port", port];
+    let relay = nat.start(0, "ping-server", &arguments);
     let peer = relay.event("ready")["peer_id"].as_str().unwrap().to_owned();
-    (relay, format!("/ip4/{RELAY}/tcp/36341/p2p/{peer}"))
+    (relay, format!("/ip4/{RELAY}/tcp/{port}/p2p/{peer}"))
 }
 
 /// A relay, and a server that has a place there; returns them with the server's ticket.
@@ -78,6 +83,32 @@ fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twic
         }
         server.signal("TERM");
         assert_eq!(server.event("stopped")["total"], counted);
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
+fn two_relays_tell_which_router_uses_another_port_for_each_peer() {
+    for (server_router, client_router, reason) in [
+        (Symmetric, Symmetric, "both routers use another port for each peer"),
+        (Symmetric, Restricted, "the server's router uses another port for each peer"),
+        (Restricted, Symmetric, "this side's router uses another port for each peer"),
+    ] {
+        for transport in ["quic", "tcp"] {
+            let nat = Nat::new(server_router, client_router, false);
+            let relays = ["36341", "36342"].map(|port| relay_on(&nat, port));
+            let [(_, one), (_, other)] = &relays;
+            let arguments = ["--ephemeral", "--json", "--relay-via", one, "--relay-via", other];
+            let server = nat.start(1, "ping-server", &arguments);
+            // The second names both relays.
+            server.event("ticket");
+            let ticket = server.event("ticket")["ticket"].as_str().unwrap().to_owned();
+            let client = nat.start(2, "ping-client", &[&*ticket, "--json", "-c", "0", "--transport", transport]);
+            client.log_with("No direct connection");
+            let result = result_of(client);
+            let note = format!("pings stayed on the relay: {reason}");
+            assert!(result["warnings"].as_array().unwrap().contains(&note.into()), "{transport}: {result}");
+        }
     }
 }
 

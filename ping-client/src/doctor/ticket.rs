@@ -13,7 +13,10 @@ use super::{
     Outcome,
     checks::{Checks, STEP_TIMEOUT},
 };
-use crate::{find::resolve, pinger::Path};
+use crate::{
+    find::{leave_relay, resolve},
+    pinger::Path,
+};
 
 impl Checks<'_> {
     /// Tries every way that a ticket names. Returns the connection that a ping would use in the end.
@@ -30,7 +33,7 @@ impl Checks<'_> {
             let address = circuit(&at, *relay);
             let Some(relayed) = self.dial_at("circuit", address.clone(), Some(ticket.peer)).await else { continue };
             reached.get_or_insert(address);
-            direct = self.direct_path(ticket.peer).await;
+            direct = self.direct_path(ticket, &relayed.address).await;
             self.node.close(relayed.id);
             if direct.is_none() {
                 self.leave(relayed).await;
@@ -59,9 +62,9 @@ impl Checks<'_> {
     }
 
     /// Whether there is a direct path beside the one through a relay.
-    async fn direct_path(&mut self, peer: PeerId) -> Option<Connection> {
+    async fn direct_path(&mut self, ticket: &Ticket, relayed: &Multiaddr) -> Option<Connection> {
         let began = Instant::now();
-        let direct = self.node.direct(peer).await;
+        let direct = leave_relay(self.node, ticket, relayed).await;
         let took = Some(began.elapsed());
         match direct {
             Ok(connection) => {

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use futures::{
     FutureExt,
-    future::{join_all, select_ok},
+    future::{join_all, pending, select_ok},
 };
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
-    Connection, DialError, ServerAddress,
-    nat::{Ticket, circuit, is_circuit},
+    Connection, DialError, Node, ServerAddress, Transport,
+    nat::{Ticket, circuit, is_circuit, relay_of},
 };
 use serde::Serialize;
 use tracing::info;
 
 use super::{Finder, Found};
-use crate::{error::Error, units::counted};
+use crate::{error::Error, pinger::Path, units::counted};
 
 /// How long an address is tried before the next one is tried beside it: the least that RFC 8305 allows. The addresses
 /// of a ticket are of different transports, all but one of which a network may drop.
@@ -66,7 +66,7 @@ impl Finder<'_> {
         if route.choice != PathChoice::Direct || !is_circuit(&connection.address) {
             return Ok(connection);
         }
-        let direct = self.node.direct(*peer).await;
+        let direct = leave_relay(self.node, &route.ticket, &connection.address).await;
         self.node.close(connection.id);
         direct.map_err(|reason| Error::NoDirectPath { peer: *peer, reason })
     }
@@ -102,6 +102,32 @@ impl Finder<'_> {
         let resolved = join_all(addresses.iter().map(resolve)).await.concat();
         self.dial_all(resolved, Some(peer), peer.to_string(), HEAD_START).await
     }
+}
+
+/// Waits for a direct connection to the server of a ticket, beside that through a relay at this address. Says why there
+/// is none.
+///
+/// In the meantime, the node is connected to the other relays of the ticket, by the same transport: where several peers
+/// see it tells how this side's router maps.
+pub(crate) async fn leave_relay(node: &Node, ticket: &Ticket, relayed: &Multiaddr) -> Result<Connection, String> {
+    let in_use = relay_of(relayed);
+    let transport = Path::of(relayed).transport;
+    let others: Vec<_> = ticket.relays.iter().filter(|(relay, _)| Some(*relay) != in_use).collect();
+    let be_seen = async {
+        let dials = others.iter().map(async |(relay, addresses)| {
+            let resolved = join_all(addresses.iter().map(resolve)).await.concat();
+            let alike = resolved.into_iter().filter(|address| Transport::of(address) == transport);
+            join_all(alike.map(|address| node.dial(address, Some(*relay)))).await
+        });
+        let _connections = join_all(dials).await;
+        pending().await
+    };
+    let direct = tokio::select! {
+        direct = node.direct(ticket.peer) => direct,
+        never = be_seen => never,
+    };
+    others.iter().for_each(|(relay, _)| node.disconnect(*relay));
+    direct
 }
 
 /// The same address with the IP addresses of its host, if that is a name. Those of a name that does not resolve are

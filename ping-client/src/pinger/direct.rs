@@ -6,26 +6,38 @@
 use std::task::{Context, Poll, ready};
 
 use futures::{FutureExt, future::LocalBoxFuture};
-use libp2p::PeerId;
-use ping_core::{Connection, Node};
+use libp2p::Multiaddr;
+use ping_core::{Connection, Node, nat::Ticket};
 use tracing::{info, warn};
 
 use super::Path;
+use crate::find::leave_relay;
 
-/// Waits for the direct connection. `None` once that has ended.
-pub(super) struct Direct<'a>(Option<LocalBoxFuture<'a, Result<Connection, String>>>);
+/// Waits for the direct connection.
+pub(super) struct Direct<'a> {
+    /// `None` once that has ended.
+    waiting: Option<LocalBoxFuture<'a, Result<Connection, String>>>,
+    /// Why there is none.
+    failure: Option<String>,
+}
 
 impl<'a> Direct<'a> {
-    /// To this peer, which there is a connection to through a relay.
-    pub(super) fn new(node: &'a Node, peer: PeerId) -> Self {
-        Self(Some(node.direct(peer).boxed_local()))
+    /// To the server of this ticket, which there is a connection to through a relay at this address.
+    pub(super) fn new(node: &'a Node, ticket: Ticket, relayed: Multiaddr) -> Self {
+        let waiting = async move { leave_relay(node, &ticket, &relayed).await };
+        Self { waiting: Some(waiting.boxed_local()), failure: None }
+    }
+
+    /// Why pings stay on the relay, once that is known.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Waits until there is a direct connection, which new pings then take, with its way.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<(Connection, Path)> {
-        let Some(waiting) = &mut self.0 else { return Poll::Pending };
+        let Some(waiting) = &mut self.waiting else { return Poll::Pending };
         let direct = ready!(waiting.poll_unpin(context));
-        self.0 = None;
+        self.waiting = None;
         match direct {
             Ok(connection) => {
                 let path = Path::beside_relayed(&connection);
@@ -35,6 +47,7 @@ impl<'a> Direct<'a> {
             }
             Err(reason) => {
                 warn!("No direct connection: {reason}. Pings stay on the relay");
+                self.failure = Some(reason);
                 Poll::Pending
             }
         }

@@ -155,6 +155,11 @@ pub(crate) trait Pinger {
         None
     }
 
+    /// Why pings stay on a relay, once that is known.
+    fn why_relayed(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether there is a connection.
     fn is_connected(&self) -> bool {
         true

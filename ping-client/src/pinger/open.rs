@@ -9,7 +9,7 @@ use std::{
 use futures::{FutureExt, future::LocalBoxFuture};
 use kameo::actor::RemoteActorRef;
 use libp2p::{PeerId, swarm::ConnectionId};
-use ping_core::{Connection, Node, PeerText, PingActor};
+use ping_core::{Connection, Node, PeerText, PingActor, nat::Ticket};
 use tokio::{
     sync::{
         oneshot::{self, error::TryRecvError},
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    find::{Finder, Found, PathChoice, Place},
+    find::{Finder, Found, PathChoice, Place, Route},
     run::LATE_GRACE,
 };
 
@@ -48,8 +48,8 @@ pub(crate) struct Opener<'a> {
     peer: PeerId,
     /// Where to reconnect to it, if that is wanted.
     place: Option<Place>,
-    /// Whether pings leave a relay for a direct path.
-    leaves_relay: bool,
+    /// Of a server whose pings leave a relay for a direct path.
+    ticket: Option<Ticket>,
     plan: PingerPlan,
     /// When the server last gave a sign of life.
     last_heard: watch::Receiver<Option<Instant>>,
@@ -108,7 +108,10 @@ impl<'a> Opener<'a> {
             name,
             find_timeout,
             peer: first.peer,
-            leaves_relay: matches!(&place, Place::Ticket(route) if route.choice == PathChoice::Any),
+            ticket: match &place {
+                Place::Ticket(Route { ticket, choice: PathChoice::Any }) => Some(ticket.clone()),
+                _ => None,
+            },
             place: plan.reconnects.then(|| match place {
                 Place::Address(server) => Place::Address(server.with_peer(first.peer)),
                 announced => announced,
@@ -244,7 +247,8 @@ impl<'a> Opener<'a> {
         let is_relayed = path.kind == PathKind::Relayed;
         // A circuit is of one connection to its relay.
         let spare = (self.can_reopen() && !is_relayed).then(|| Spare::new(self.node, &connection));
-        let direct = (is_relayed && self.leaves_relay).then(|| Direct::new(self.node, connection.peer));
+        let ticket = self.ticket.clone().filter(|_| is_relayed);
+        let direct = ticket.map(|ticket| Direct::new(self.node, ticket, connection.address.clone()));
         let renewal = renewal(self.node, &connection);
         Connected {
             node: self.node,
@@ -266,6 +270,11 @@ impl<'a> Opener<'a> {
 }
 
 impl Connected<'_> {
+    /// Why pings stay on a relay, once that is known.
+    pub(super) fn why_relayed(&self) -> Option<&str> {
+        self.direct.as_ref()?.failure()
+    }
+
     /// Polls the pinger, and fails when the connection is gone.
     pub(super) fn poll(
         &mut self,

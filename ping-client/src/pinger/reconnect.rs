@@ -184,6 +184,10 @@ impl Pinger for Reconnect<'_> {
         if let State::Up(connected, _) = &self.state { Some(connected.path) } else { None }
     }
 
+    fn why_relayed(&self) -> Option<&str> {
+        if let State::Up(connected, _) = &self.state { connected.why_relayed() } else { None }
+    }
+
     fn give_up(&mut self, sequence: u64) {
         if let State::Up(connected, _) = &mut self.state {
             connected.pinger.give_up(sequence);

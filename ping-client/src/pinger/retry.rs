@@ -147,6 +147,10 @@ impl<P: Pinger> Pinger for Retry<P> {
         self.pinger.path()
     }
 
+    fn why_relayed(&self) -> Option<&str> {
+        self.pinger.why_relayed()
+    }
+
     fn give_up(&mut self, sequence: u64) {
         self.unresolved.remove(&sequence);
         self.pinger.give_up(sequence);

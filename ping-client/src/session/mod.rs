@@ -257,6 +257,8 @@ impl<'a> Session<'a> {
                 first_pong = measured.first_pong.or(first_pong);
                 result.load.mode = measured.facts.mode;
                 result.counters = measured.pinger.counters();
+                let why_relayed = measured.pinger.why_relayed();
+                result.notes.extend(why_relayed.map(|reason| format!("pings stayed on the relay: {reason}")));
                 result.clocks = measured.clocks;
                 let is_past_deadline = matches!(measured.end, End::Stopped(Stop::Deadline(_)));
                 tokio::select! {

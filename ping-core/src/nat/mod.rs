@@ -41,6 +41,12 @@ pub fn circuit(address: &Multiaddr, relay: PeerId) -> Multiaddr {
     address.clone().with(Protocol::P2p(relay)).with(Protocol::P2pCircuit)
 }
 
+/// The relay of a circuit address, which does not name the peer at its other end.
+pub fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let peers = address.iter().filter_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+    peers.last()
+}
+
 /// How a node learns at which address another sees it (libp2p's identify). It says of itself no more than it must.
 pub(crate) fn identify(keypair: &Keypair) -> identify::Behaviour {
     let config = identify::Config::new("/kameo-ping/1".into(), keypair.public());

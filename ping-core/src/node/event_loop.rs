@@ -21,7 +21,6 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{ConnectedPoint, Endpoint},
     mdns,
-    multiaddr::Protocol,
     relay::client,
     swarm::{
         ConnectionError, ConnectionId, ListenError, SwarmEvent,
@@ -47,7 +46,7 @@ use crate::{
     address::without_peer,
     cluster::{AskError, Asked},
     hardening::{LogLimit, refusal},
-    nat::{CircuitsEvent, is_circuit},
+    nat::{CircuitsEvent, is_circuit, relay_of},
     transport::Signs,
 };
 
@@ -374,10 +373,4 @@ impl EventLoop {
             self.on_event(event);
         }
     }
-}
-
-/// The relay of a circuit: the last peer that its address names, without the `/p2p/` part of the other side.
-fn relay_of(address: &Multiaddr) -> Option<PeerId> {
-    let peers = address.iter().filter_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
-    peers.last()
 }

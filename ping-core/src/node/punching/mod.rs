@@ -4,6 +4,7 @@
 //! and decides what to do with the two.
 
 mod asking;
+mod mapping;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -42,6 +43,7 @@ use crate::{
     transport::{Arrivals, Transport},
 };
 use asking::Tested;
+use mapping::{Mapping, reason};
 
 /// How often a node proposes it. In the wild, 97.6 % of those that succeed at all do at the first attempt
 /// (arXiv 2510.27500).
@@ -73,6 +75,14 @@ impl Link {
     fn is_dialed_directly(&self) -> bool {
         self.is_dialed && !self.is_relayed
     }
+}
+
+/// The proposals of one peer.
+#[derive(Default)]
+struct Proposals {
+    count: u32,
+    /// Where it says that it is reached.
+    addresses: Vec<Multiaddr>,
 }
 
 /// What is done next.
@@ -110,8 +120,8 @@ pub(in crate::node) struct Punching {
     tested: Tested,
     arrivals: Arc<Arrivals>,
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
-    /// How many proposals each peer has made.
-    answered: HashMap<PeerId, u32>,
+    /// What each peer has proposed.
+    answered: HashMap<PeerId, Proposals>,
     /// Who waits for a direct connection to a peer.
     waiting: HashMap<PeerId, DirectReply>,
     /// Those that were made before anybody waited.
@@ -196,8 +206,8 @@ impl Punching {
     /// Answers a peer that proposes a direct connection.
     pub(in crate::node) fn answer(&mut self, swarm: &Swarm<Behaviour>, Inbound { peer, stream, place, .. }: Inbound) {
         let proposals = self.answered.entry(peer).or_default();
-        *proposals = proposals.saturating_add(1);
-        if *proposals > MAX_PROPOSALS {
+        proposals.count = proposals.count.saturating_add(1);
+        if proposals.count > MAX_PROPOSALS {
             return;
         }
         let own = self.own_addresses(swarm);
@@ -249,6 +259,9 @@ impl Punching {
         });
         let networks = if_addrs::get_if_addrs().unwrap_or_default();
         let addresses = dialable(named, |ip| networks.iter().any(|network| contains(&network.addr, ip)));
+        if let Some(proposals) = self.answered.get_mut(&peer) {
+            proposals.addresses.clone_from(&addresses);
+        }
         // The other side's router lets in only what comes from where this node is seen.
         let is_seen = |by| self.seen().any(|own| Transport::of(&own) == by);
         let is_open = |address: &Multiaddr| role.is_listener() || is_seen(Transport::of(address));
@@ -296,13 +309,19 @@ impl Punching {
     /// Nothing has come of it.
     pub(in crate::node) fn give_up(&mut self, peer: PeerId) {
         if let Some(reply) = self.waiting.remove(&peer) {
-            let reason = if self.answered.contains_key(&peer) {
-                "one of the two routers uses another port for each peer, or a firewall drops the packets"
-            } else {
-                "the server proposed none"
+            let reason = match self.answered.get(&peer) {
+                Some(Proposals { addresses, .. }) => reason(self.mapping(), Mapping::of(addresses.iter().cloned())),
+                None => "the server proposed none",
             };
             let _ = reply.send(Err(reason.into()));
         }
+    }
+
+    /// How this side's router maps, from where those see this node that it has dialed.
+    fn mapping(&self) -> Mapping {
+        let dialed = self.links.values().filter(|link| link.is_dialed_directly());
+        let seen: HashSet<_> = dialed.filter_map(|link| Some((link.peer, link.observed.clone()?))).collect();
+        Mapping::of(seen.into_iter().map(|(_, address)| address))
     }
 
     /// Where those see this node that it has dialed.
