@@ -1,4 +1,5 @@
-//! This project's programs against a stock Kameo program, and against nothing but TCP, in the same run.
+//! This project's programs against a stock Kameo program, against nothing but TCP, and, where they are installed,
+//! against NATS and Erlang, in the same run.
 //!
 //! Server and client are processes of their own, on loopback. Each round measures every contender once, in turn, so
 //! that a machine that changes its speed does so for all of them; the table shows medians over the rounds, and is also
@@ -6,10 +7,11 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
-use std::{fs, process::Command};
+use std::{env, fs, path::Path, process::Command};
 
-use ping_lab::{Server, client, finish, program, stock};
+use ping_lab::{Port, Process, Server, client, finish, program, stock};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// How often each figure is taken. Odd, so that the median is one of them.
 const ROUNDS: usize = 5;
@@ -56,17 +58,21 @@ struct Contender<'a> {
 /// How many times as many pings the fast ones get when there are many in flight.
 const MANY: u32 = 50;
 
-/// Whose figures are compared with whose: places in the list of contenders.
-const BATCHED: usize = 1;
-const STOCK: usize = 2;
-const OURS: std::ops::Range<usize> = 3..7;
-const STREAM: std::ops::Range<usize> = 5..7;
+/// Whose figures are compared with whose.
+const COMPARISONS: [(&str, &[&str]); 5] = [
+    ("stock Kameo, TCP", &["ask, TCP", "ask, QUIC", "stream, TCP", "stream, QUIC"]),
+    ("raw TCP", &["stream, TCP", "stream, QUIC"]),
+    ("raw TCP, batched", &["stream, TCP", "stream, QUIC"]),
+    ("NATS", &["stream, TCP", "stream, QUIC"]),
+    ("Erlang", &["stream, TCP", "stream, QUIC"]),
+];
 
 fn main() {
     let server = Server::start();
     let (_kameo, kameo_address) = stock("server");
     let (_tcp, tcp_address) = stock("tcp-server");
-    let contenders = [
+    let (nats, erlang) = (Nats::start(), Erlang::start());
+    let mut contenders = vec![
         contender("raw TCP", 1, |figure| run_stock("tcp-client", &tcp_address, figure)),
         contender("raw TCP, batched", MANY, |figure| match figure.size {
             0 => run_stock("tcp-batch-client", &tcp_address, figure),
@@ -78,6 +84,12 @@ fn main() {
         contender("stream, TCP", MANY, |figure| run_ours("stream", server.address("tcp"), figure)),
         contender("stream, QUIC", MANY, |figure| run_ours("stream", server.address("quic-v1"), figure)),
     ];
+    if let Some(nats) = &nats {
+        contenders.push(contender("NATS", 1, |figure| run_stock("nats-client", &nats.address, figure)));
+    }
+    if let Some(erlang) = &erlang {
+        contenders.push(contender("Erlang", 1, |figure| figure_of(&mut erlang.client(figure), figure)));
+    }
     let mut taken = vec![vec![Vec::new(); FIGURES.len()]; contenders.len()];
     for _ in 0..ROUNDS {
         for (f, figure) in FIGURES.iter().enumerate() {
@@ -100,14 +112,16 @@ fn main() {
     for (contender, figures) in contenders.iter().zip(&medians) {
         row(contender.name, figures.iter().map(|figure| figure.map_or("fails".into(), digits)));
     }
-    for (base, ours) in [(STOCK, OURS), (BATCHED, STREAM)] {
-        for ours in ours {
-            let ratios = medians[ours].iter().zip(&medians[base]);
+    let figures_of = |name: &str| contenders.iter().position(|it| it.name == name).map(|place| &medians[place]);
+    for (base_name, names) in COMPARISONS {
+        let Some(base) = figures_of(base_name) else { continue };
+        for name in names {
+            let ratios = figures_of(name).into_iter().flatten().zip(base);
             let ratios = ratios.map(|(ours, base)| match (ours, base) {
                 (Some(ours), Some(base)) => format!("× {}", digits(ours / base)),
                 _ => "-".into(),
             });
-            row(&format!("{} to {}", contenders[ours].name, contenders[base].name), ratios);
+            row(&format!("{name} to {base_name}"), ratios);
         }
     }
     let figures: Vec<_> = contenders
@@ -144,8 +158,16 @@ fn run_ours(mode: &str, address: &str, figure: &Figure) -> Option<f64> {
 }
 
 fn run_stock(kind: &str, address: &str, figure: &Figure) -> Option<f64> {
-    let numbers = [figure.count, figure.width, figure.size].map(|number| number.to_string());
-    let run = finish(Command::new(program("stock")).args([kind, address]).args(numbers));
+    figure_of(Command::new(program("stock")).args([kind, address]).args(numbers(figure)), figure)
+}
+
+fn numbers(figure: &Figure) -> [String; 3] {
+    [figure.count, figure.width, figure.size].map(|number| number.to_string())
+}
+
+/// The figure that a client prints.
+fn figure_of(command: &mut Command, figure: &Figure) -> Option<f64> {
+    let run = finish(command);
     let result: Value = serde_json::from_str(&run.stdout).ok()?;
     let field = match figure.field {
         Field::FirstPong => "first_pong_ms",
@@ -154,6 +176,75 @@ fn run_stock(kind: &str, address: &str, figure: &Figure) -> Option<f64> {
         Field::Rate => "rate_per_s",
     };
     result[field].as_f64()
+}
+
+/// A NATS server, and a client of it that answers.
+struct Nats {
+    address: String,
+    _server: Process,
+    _responder: Process,
+}
+
+impl Nats {
+    /// Starts them, if NATS is installed.
+    fn start() -> Option<Self> {
+        is_installed("nats-server")?;
+        let mut port = Port::claim();
+        port.free_tcp();
+        let number = port.number.to_string();
+        let server = Process::start(Command::new("nats-server").args(["-a", "127.0.0.1", "-p", &number]));
+        server.log_with("Server is ready");
+        let address = format!("127.0.0.1:{number}");
+        let responder = Process::start(Command::new(program("stock")).args(["nats-responder", &address]));
+        responder.line_with("ready");
+        Some(Self { address, _server: server, _responder: responder })
+    }
+}
+
+/// An Erlang node that answers.
+struct Erlang {
+    folder: TempDir,
+    port: Port,
+    _server: Process,
+}
+
+impl Erlang {
+    /// Starts it, if Erlang is installed.
+    fn start() -> Option<Self> {
+        is_installed("erlc")?;
+        let folder = tempfile::tempdir().unwrap();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/ping_peer.erl");
+        let compiled = finish(Command::new("erlc").arg("-o").arg(folder.path()).arg(source));
+        assert_eq!(compiled.code, Some(0), "{compiled}");
+        let mut port = Port::claim();
+        port.free_tcp();
+        let mut server = Self::node("server", folder.path(), &port);
+        let server = Process::start(server.args(["-s", "ping_peer", "server"]));
+        server.line_with("ready");
+        Some(Self { folder, port, _server: server })
+    }
+
+    /// A node on loopback, without the daemon that usually knows the ports of nodes.
+    fn node(name: &str, folder: &Path, port: &Port) -> Command {
+        let mut command = Command::new("erl");
+        command.current_dir(folder).args(["-noshell", "-setcookie", "ping", "-start_epmd", "false"]);
+        command.args(["-name", &format!("{name}@127.0.0.1"), "-erl_epmd_port", &port.number.to_string()]);
+        command.args(["-kernel", "inet_dist_use_interface", "{127,0,0,1}"]);
+        command
+    }
+
+    fn client(&self, figure: &Figure) -> Command {
+        let mut command = Self::node("client", self.folder.path(), &self.port);
+        command.args(["-dist_listen", "false", "-s", "ping_peer", "client", "server@127.0.0.1"]);
+        command.args(numbers(figure));
+        command
+    }
+}
+
+/// `None` if there is no such program.
+fn is_installed(name: &str) -> Option<()> {
+    let folders = env::var_os("PATH")?;
+    env::split_paths(&folders).any(|folder| folder.join(name).is_file()).then_some(())
 }
 
 /// The median, if every round had a figure.

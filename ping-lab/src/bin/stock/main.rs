@@ -6,6 +6,8 @@
 //! - `stock tcp-server` and `stock tcp-client ADDRESS COUNT [WIDTH [SIZE]]` do the same with nothing but a TCP
 //!   connection and frames of a fixed size: what the machine can do. `tcp-batch-client` sends together what answers
 //!   that came together make room for.
+//! - `stock nats-responder ADDRESS` and `stock nats-client ADDRESS COUNT [WIDTH [SIZE]]` do the same by requests over
+//!   the NATS server there.
 //! - `stock other-type` hosts an actor of another type under the usual name, and `stock plain` is a libp2p peer without
 //!   Kameo. `stock busy-server` hosts one that is slow and takes only one message beside the one that it handles;
 //!   `stock stuck-server` hosts one that never finishes the first.
@@ -15,6 +17,7 @@
 //!
 //! Servers print the address they can be reached at; clients print their figures as JSON.
 
+mod nats;
 mod raw_tcp;
 
 use std::{
@@ -137,6 +140,8 @@ async fn main() -> Result<()> {
         ["tcp-server"] => raw_tcp::server().await,
         ["tcp-client", address, ..] => raw_tcp::client(address, load()?).await,
         ["tcp-batch-client", address, ..] => raw_tcp::batch_client(address, load()?).await,
+        ["nats-responder", address] => nats::responder(address).await,
+        ["nats-client", address, ..] => nats::client(address, load()?).await,
         ["client", address, ..] => client(kameo_swarm()?, address.parse()?, load()?).await,
         ["client-tls", address, ..] => client(tls_swarm()?, address.parse()?, load()?).await,
         _ => bail!("the arguments are described at the top of this program's source"),
