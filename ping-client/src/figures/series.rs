@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Coarse;
+use super::{Coarse, times::nanoseconds};
 
 /// How many intervals a run is divided into at most.
 const MAX_INTERVALS: usize = 400;
@@ -69,8 +69,8 @@ impl Series {
     }
 
     fn at(&mut self, time: Duration) -> &mut Interval {
-        let mut index = time.as_nanos() / self.length.as_nanos();
-        while index >= MAX_INTERVALS as u128 {
+        let mut index = nanoseconds(time) / nanoseconds(self.length);
+        while index >= MAX_INTERVALS as u64 {
             *self = self.coarser();
             index /= 2;
         }
