@@ -108,6 +108,15 @@ fn two_relays_tell_which_router_uses_another_port_for_each_peer() {
             let result = result_of(client);
             let note = format!("pings stayed on the relay: {reason}");
             assert!(result["warnings"].as_array().unwrap().contains(&note.into()), "{transport}: {result}");
+            if transport == "tcp" {
+                continue;
+            }
+            // The doctor walks one relay after the other, and each time the other tells it the same.
+            let result = nat.start(2, "ping-client", &["doctor", &ticket, "--json"]).result();
+            let steps = result["steps"].as_array().unwrap();
+            assert!(steps.iter().all(|step| step["outcome"] != "failed"), "{result}");
+            let told = steps.iter().filter(|step| step["detail"].as_str().unwrap().contains(reason));
+            assert_eq!(told.count(), 2, "{result}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From a ticket to a connection, directly or through a relay.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use futures::{
     FutureExt,
@@ -12,6 +12,7 @@ use ping_core::{
     nat::{Ticket, circuit, is_circuit, relay_of},
 };
 use serde::Serialize;
+use tokio::time::timeout;
 use tracing::info;
 
 use super::{Finder, Found};
@@ -20,6 +21,9 @@ use crate::{error::Error, pinger::Path, units::counted};
 /// How long an address is tried before the next one is tried beside it: the least that RFC 8305 allows. The addresses
 /// of a ticket are of different transports, all but one of which a network may drop.
 const HEAD_START: Duration = Duration::from_millis(10);
+
+/// How long to wait until a connection is closed. That takes no answer from the other side.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Which paths to a server pings may take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]
@@ -113,20 +117,27 @@ pub(crate) async fn leave_relay(node: &Node, ticket: &Ticket, relayed: &Multiadd
     let in_use = relay_of(relayed);
     let transport = Path::of(relayed).transport;
     let others: Vec<_> = ticket.relays.iter().filter(|(relay, _)| Some(*relay) != in_use).collect();
+    let seen_by = RefCell::new(Vec::new());
     let be_seen = async {
         let dials = others.iter().map(async |(relay, addresses)| {
             let resolved = join_all(addresses.iter().map(resolve)).await.concat();
             let alike = resolved.into_iter().filter(|address| Transport::of(address) == transport);
-            join_all(alike.map(|address| node.dial(address, Some(*relay)))).await
+            let dialed = join_all(alike.map(|address| node.dial(address, Some(*relay)))).await;
+            seen_by.borrow_mut().extend(dialed.into_iter().flatten());
         });
-        let _connections = join_all(dials).await;
+        join_all(dials).await;
         pending().await
     };
     let direct = tokio::select! {
         direct = node.direct(ticket.peer) => direct,
         never = be_seen => never,
     };
-    others.iter().for_each(|(relay, _)| node.disconnect(*relay));
+    // A node has one connection with a peer. The next can be made when this is gone.
+    let closing = seen_by.into_inner().into_iter().map(|Connection { id, closed, .. }| {
+        node.close(id);
+        closed
+    });
+    let _ = timeout(CLOSE_TIMEOUT, join_all(closing)).await;
     direct
 }
 
