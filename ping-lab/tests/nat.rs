@@ -36,6 +36,18 @@ fn relayed(nat: &Nat) -> (Process, Process, String) {
     (relay, server, ticket)
 }
 
+/// Two relays, and a server that has a place on both.
+fn relayed_twice(nat: &Nat) -> ([(Process, String); 2], Process, String) {
+    let relays = ["36341", "36342"].map(|port| relay_on(nat, port));
+    let [(_, one), (_, other)] = &relays;
+    let arguments = ["--ephemeral", "--json", "--relay-via", one, "--relay-via", other];
+    let server = nat.start(1, "ping-server", &arguments);
+    // The second names both relays.
+    server.event("ticket");
+    let ticket = server.event("ticket")["ticket"].as_str().unwrap().to_owned();
+    (relays, server, ticket)
+}
+
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
 fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twice() {
@@ -88,6 +100,24 @@ fn pings_leave_the_relay_where_routers_allow_it_and_none_is_lost_or_counted_twic
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
+fn two_relays_are_no_hindrance_to_a_direct_path() {
+    for (blocks_udp, transport) in [(false, "quic"), (true, "tcp")] {
+        let nat = Nat::new(Restricted, Restricted, blocks_udp);
+        let (relays, _server, ticket) = relayed_twice(&nat);
+        let client = nat.start(2, "ping-client", &[&*ticket, "--json", "-i", "10ms", "-c", "0"]);
+        let line = client.log_with("Connected through a relay");
+        client.log_with("Connected directly");
+        // Its place on that relay is free as soon as new pings take the direct path.
+        let is_used = |address: &str| line.contains(address.rsplit('/').next().unwrap());
+        relays.iter().find(|(_, address)| is_used(address)).unwrap().0.event("circuit_closed");
+        let result = result_of(client);
+        let last = result["paths"].as_array().unwrap().last().unwrap();
+        assert_eq!((&last["kind"], &last["transport"]), (&"punched".into(), &transport.into()), "{result}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
 fn two_relays_tell_which_router_uses_another_port_for_each_peer() {
     for (server_router, client_router, reason) in [
         (Symmetric, Symmetric, "both routers use another port for each peer"),
@@ -96,13 +126,7 @@ fn two_relays_tell_which_router_uses_another_port_for_each_peer() {
     ] {
         for transport in ["quic", "tcp"] {
             let nat = Nat::new(server_router, client_router, false);
-            let relays = ["36341", "36342"].map(|port| relay_on(&nat, port));
-            let [(_, one), (_, other)] = &relays;
-            let arguments = ["--ephemeral", "--json", "--relay-via", one, "--relay-via", other];
-            let server = nat.start(1, "ping-server", &arguments);
-            // The second names both relays.
-            server.event("ticket");
-            let ticket = server.event("ticket")["ticket"].as_str().unwrap().to_owned();
+            let (_relays, _server, ticket) = relayed_twice(&nat);
             let client = nat.start(2, "ping-client", &[&*ticket, "--json", "-c", "0", "--transport", transport]);
             client.log_with("No direct connection");
             let result = result_of(client);

@@ -1,11 +1,12 @@
 //! The steps of a ticket: each address of the server, each relay, the way through it, and the way past it.
 
-use std::time::Instant;
+use std::{cell::RefCell, time::Instant};
 
+use futures::future::{join_all, pending};
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
-    Connection,
-    nat::{Ticket, circuit},
+    Connection, Transport,
+    nat::{Ticket, circuit, relay_of},
 };
 use tokio::time::timeout;
 
@@ -13,10 +14,7 @@ use super::{
     Outcome,
     checks::{Checks, STEP_TIMEOUT},
 };
-use crate::{
-    find::{leave_relay, resolve},
-    pinger::Path,
-};
+use crate::{find::resolve, pinger::Path};
 
 impl Checks<'_> {
     /// Tries every way that a ticket names. Returns the connection that a ping would use in the end.
@@ -61,11 +59,33 @@ impl Checks<'_> {
         first
     }
 
-    /// Whether there is a direct path beside the one through a relay.
+    /// Whether there is a direct path beside the one through a relay at this address.
+    ///
+    /// In the meantime, the node is connected to the other relays of the ticket, by the same transport: where several
+    /// peers see it tells how this side's router maps. A run is, because it tries all relays at once.
     async fn direct_path(&mut self, ticket: &Ticket, relayed: &Multiaddr) -> Option<Connection> {
         let began = Instant::now();
-        let direct = leave_relay(self.node, ticket, relayed).await;
+        let transport = Path::of(relayed).transport;
+        let others = ticket.relays.iter().filter(|(relay, _)| Some(*relay) != relay_of(relayed));
+        let seen_by = RefCell::new(Vec::new());
+        let be_seen = async {
+            let dials = others.map(async |(relay, addresses)| {
+                let resolved = join_all(addresses.iter().map(resolve)).await.concat();
+                let alike = resolved.into_iter().filter(|address| Transport::of(address) == transport);
+                let dialed = join_all(alike.map(|address| self.node.dial(address, Some(*relay)))).await;
+                seen_by.borrow_mut().extend(dialed.into_iter().flatten());
+            });
+            join_all(dials).await;
+            pending().await
+        };
+        let direct = tokio::select! {
+            direct = self.node.direct(ticket.peer) => direct,
+            never = be_seen => never,
+        };
         let took = Some(began.elapsed());
+        for connection in seen_by.into_inner() {
+            self.leave(connection).await;
+        }
         match direct {
             Ok(connection) => {
                 let path = Path::beside_relayed(&connection).kind.name();

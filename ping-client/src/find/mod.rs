@@ -40,7 +40,7 @@ pub(crate) use again::Place;
 pub(crate) use look_up::name_rivals;
 pub(crate) use mdns::{Search, keep_asking};
 pub(crate) use speaks_kameo::speaks_kameo;
-pub(crate) use ticket::{PathChoice, Route, leave_relay, resolve};
+pub(crate) use ticket::{PathChoice, Route, resolve};
 
 /// Within this time one of several transports usually answers, even on a slow link.
 const USUAL_ANSWER: Duration = Duration::from_secs(1);

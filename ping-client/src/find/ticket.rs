@@ -1,29 +1,25 @@
 //! From a ticket to a connection, directly or through a relay.
 
-use std::{cell::RefCell, time::Duration};
+use std::time::Duration;
 
 use futures::{
     FutureExt,
-    future::{join_all, pending, select_ok},
+    future::{join_all, select_ok},
 };
 use libp2p::{Multiaddr, PeerId};
 use ping_core::{
-    Connection, DialError, Node, ServerAddress, Transport,
-    nat::{Ticket, circuit, is_circuit, relay_of},
+    Connection, DialError, ServerAddress,
+    nat::{Ticket, circuit, is_circuit},
 };
 use serde::Serialize;
-use tokio::time::timeout;
 use tracing::info;
 
 use super::{Finder, Found};
-use crate::{error::Error, pinger::Path, units::counted};
+use crate::{error::Error, units::counted};
 
 /// How long an address is tried before the next one is tried beside it: the least that RFC 8305 allows. The addresses
 /// of a ticket are of different transports, all but one of which a network may drop.
 const HEAD_START: Duration = Duration::from_millis(10);
-
-/// How long to wait until a connection is closed. That takes no answer from the other side.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Which paths to a server pings may take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]
@@ -70,7 +66,7 @@ impl Finder<'_> {
         if route.choice != PathChoice::Direct || !is_circuit(&connection.address) {
             return Ok(connection);
         }
-        let direct = leave_relay(self.node, &route.ticket, &connection.address).await;
+        let direct = self.node.direct(*peer).await;
         self.node.close(connection.id);
         direct.map_err(|reason| Error::NoDirectPath { peer: *peer, reason })
     }
@@ -106,39 +102,6 @@ impl Finder<'_> {
         let resolved = join_all(addresses.iter().map(resolve)).await.concat();
         self.dial_all(resolved, Some(peer), peer.to_string(), HEAD_START).await
     }
-}
-
-/// Waits for a direct connection to the server of a ticket, beside that through a relay at this address. Says why there
-/// is none.
-///
-/// In the meantime, the node is connected to the other relays of the ticket, by the same transport: where several peers
-/// see it tells how this side's router maps.
-pub(crate) async fn leave_relay(node: &Node, ticket: &Ticket, relayed: &Multiaddr) -> Result<Connection, String> {
-    let in_use = relay_of(relayed);
-    let transport = Path::of(relayed).transport;
-    let others: Vec<_> = ticket.relays.iter().filter(|(relay, _)| Some(*relay) != in_use).collect();
-    let seen_by = RefCell::new(Vec::new());
-    let be_seen = async {
-        let dials = others.iter().map(async |(relay, addresses)| {
-            let resolved = join_all(addresses.iter().map(resolve)).await.concat();
-            let alike = resolved.into_iter().filter(|address| Transport::of(address) == transport);
-            let dialed = join_all(alike.map(|address| node.dial(address, Some(*relay)))).await;
-            seen_by.borrow_mut().extend(dialed.into_iter().flatten());
-        });
-        join_all(dials).await;
-        pending().await
-    };
-    let direct = tokio::select! {
-        direct = node.direct(ticket.peer) => direct,
-        never = be_seen => never,
-    };
-    // A node has one connection with a peer. The next can be made when this is gone.
-    let closing = seen_by.into_inner().into_iter().map(|Connection { id, closed, .. }| {
-        node.close(id);
-        closed
-    });
-    let _ = timeout(CLOSE_TIMEOUT, join_all(closing)).await;
-    direct
 }
 
 /// The same address with the IP addresses of its host, if that is a name. Those of a name that does not resolve are

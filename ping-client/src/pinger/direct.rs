@@ -6,12 +6,11 @@
 use std::task::{Context, Poll, ready};
 
 use futures::{FutureExt, future::LocalBoxFuture};
-use libp2p::Multiaddr;
-use ping_core::{Connection, Node, nat::Ticket};
+use libp2p::PeerId;
+use ping_core::{Connection, Node};
 use tracing::{info, warn};
 
 use super::Path;
-use crate::find::leave_relay;
 
 /// Waits for the direct connection.
 pub(super) struct Direct<'a> {
@@ -22,10 +21,9 @@ pub(super) struct Direct<'a> {
 }
 
 impl<'a> Direct<'a> {
-    /// To the server of this ticket, which there is a connection to through a relay at this address.
-    pub(super) fn new(node: &'a Node, ticket: Ticket, relayed: Multiaddr) -> Self {
-        let waiting = async move { leave_relay(node, &ticket, &relayed).await };
-        Self { waiting: Some(waiting.boxed_local()), failure: None }
+    /// To this peer, which there is a connection to through a relay.
+    pub(super) fn new(node: &'a Node, peer: PeerId) -> Self {
+        Self { waiting: Some(node.direct(peer).boxed_local()), failure: None }
     }
 
     /// Why pings stay on the relay, once that is known.

@@ -9,7 +9,7 @@ use std::{
 use futures::{FutureExt, future::LocalBoxFuture};
 use kameo::actor::RemoteActorRef;
 use libp2p::{PeerId, swarm::ConnectionId};
-use ping_core::{Connection, Node, PeerText, PingActor, nat::Ticket};
+use ping_core::{Connection, Node, PeerText, PingActor};
 use tokio::{
     sync::{
         oneshot::{self, error::TryRecvError},
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    find::{Finder, Found, PathChoice, Place, Route},
+    find::{Finder, Found, PathChoice, Place},
     run::LATE_GRACE,
 };
 
@@ -48,8 +48,8 @@ pub(crate) struct Opener<'a> {
     peer: PeerId,
     /// Where to reconnect to it, if that is wanted.
     place: Option<Place>,
-    /// Of a server whose pings leave a relay for a direct path.
-    ticket: Option<Ticket>,
+    /// Whether pings leave a relay for a direct path.
+    leaves_relay: bool,
     plan: PingerPlan,
     /// When the server last gave a sign of life.
     last_heard: watch::Receiver<Option<Instant>>,
@@ -108,10 +108,7 @@ impl<'a> Opener<'a> {
             name,
             find_timeout,
             peer: first.peer,
-            ticket: match &place {
-                Place::Ticket(Route { ticket, choice: PathChoice::Any }) => Some(ticket.clone()),
-                _ => None,
-            },
+            leaves_relay: matches!(&place, Place::Ticket(route) if route.choice == PathChoice::Any),
             place: plan.reconnects.then(|| match place {
                 Place::Address(server) => Place::Address(server.with_peer(first.peer)),
                 announced => announced,
@@ -247,8 +244,7 @@ impl<'a> Opener<'a> {
         let is_relayed = path.kind == PathKind::Relayed;
         // A circuit is of one connection to its relay.
         let spare = (self.can_reopen() && !is_relayed).then(|| Spare::new(self.node, &connection));
-        let ticket = self.ticket.clone().filter(|_| is_relayed);
-        let direct = ticket.map(|ticket| Direct::new(self.node, ticket, connection.address.clone()));
+        let direct = (is_relayed && self.leaves_relay).then(|| Direct::new(self.node, connection.peer));
         let renewal = renewal(self.node, &connection);
         Connected {
             node: self.node,
