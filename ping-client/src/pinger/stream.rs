@@ -93,7 +93,11 @@ impl<'a> StreamPinger<'a> {
             return Ok(false);
         };
         self.opening = None;
-        let (mut client, _) = opened?;
+        let (mut client, _) = opened.map_err(|error| match self.has_ended {
+            // The connection before is lost, whatever is wrong with this one.
+            true => Error::Lost { reason: PeerText::new(error) },
+            false => error,
+        })?;
         if self.settled_below > 0 {
             client.settle_below(self.settled_below);
         }

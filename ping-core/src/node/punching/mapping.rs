@@ -30,9 +30,9 @@ impl Mapping {
     /// From where peers see the host, each address once for each peer that sees it.
     pub(super) fn of(seen: impl IntoIterator<Item = Multiaddr>) -> Self {
         let mut ports = HashMap::<(IpAddr, Transport), (BTreeSet<u16>, usize)>::new();
-        // A host of a local network is seen by itself and its neighbours alone.
+        // A host of a local network is seen by itself and its neighbours alone, and IPv6 is not mapped.
         for (ip, port, transport) in seen.into_iter().filter_map(|address| endpoint(&address)) {
-            if is_global(ip) {
+            if is_global(ip) && ip.is_ipv4() {
                 let (ports, peers) = ports.entry((ip, transport)).or_default();
                 ports.insert(port);
                 *peers += 1;

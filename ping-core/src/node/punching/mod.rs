@@ -259,7 +259,10 @@ impl Punching {
         });
         let networks = if_addrs::get_if_addrs().unwrap_or_default();
         let addresses = dialable(named, |ip| networks.iter().any(|network| contains(&network.addr, ip)));
-        if let Some(proposals) = self.answered.get_mut(&peer) {
+        // An exchange that fails tells nothing new.
+        if !addresses.is_empty()
+            && let Some(proposals) = self.answered.get_mut(&peer)
+        {
             proposals.addresses.clone_from(&addresses);
         }
         // The other side's router lets in only what comes from where this node is seen.
