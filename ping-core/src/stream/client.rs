@@ -58,12 +58,31 @@ pub struct Client {
     /// Tells that are sent and not acknowledged, in order.
     told: VecDeque<u64>,
     acknowledged: u64,
-    /// Asks that are queued or in flight, in order, without the forgotten ones.
-    asks: VecDeque<u64>,
+    asks: Asks,
     /// How many tells are in flight or queued.
     tells: usize,
     /// Why writing failed. The server's reason may still be unread.
     broken: Option<io::Error>,
+}
+
+/// The asks that are queued or in flight, in order, without the forgotten ones.
+#[derive(Debug, Default)]
+struct Asks(VecDeque<u64>);
+
+impl Asks {
+    fn forget(&mut self, id: u64) {
+        if let Some(place) = self.0.iter().position(|ask| *ask == id) {
+            self.0.remove(place);
+        }
+    }
+
+    fn on_pong(&mut self, id: u64) {
+        // Pongs arrive in the order of the asks, but a ping that was forgotten may be answered after all.
+        match self.0.front() {
+            Some(first) if *first == id => drop(self.0.pop_front()),
+            _ => self.forget(id),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -91,7 +110,7 @@ impl Client {
             echoes: HashMap::new(),
             told: VecDeque::new(),
             acknowledged: 0,
-            asks: VecDeque::new(),
+            asks: Asks::default(),
             tells: 0,
             broken: None,
         };
@@ -114,7 +133,7 @@ impl Client {
     ///
     /// The payload is kept until it has come back, for comparison; it is not copied.
     pub fn ask(&mut self, id: u64, payload: Bytes) {
-        self.asks.push_back(id);
+        self.asks.0.push_back(id);
         if payload.is_empty() {
             self.writer.push(Frame::Ask { id });
         } else {
@@ -141,21 +160,19 @@ impl Client {
 
     /// How many pings are queued or in flight.
     pub fn in_flight(&self) -> usize {
-        self.asks.len() + self.tells
+        self.asks.0.len() + self.tells
     }
 
     /// The ids of the pings that are queued or in flight.
     pub fn unresolved(&self) -> impl Iterator<Item = u64> {
         let queued = self.payloads.iter().filter(|payload| !payload.is_ask).map(|payload| payload.id);
-        self.asks.iter().chain(&self.told).copied().chain(queued)
+        self.asks.0.iter().chain(&self.told).copied().chain(queued)
     }
 
     /// Stops waiting for an ask, which no longer counts as in flight. If its pong arrives after all, it is still
     /// reported.
     pub fn forget(&mut self, id: u64) {
-        if let Some(place) = self.asks.iter().position(|ask| *ask == id) {
-            self.asks.remove(place);
-        }
+        self.asks.forget(id);
     }
 
     /// Does not send a ping whose time is up, if nothing of its payload is sent yet, so that later ones need not wait
@@ -251,11 +268,7 @@ impl Client {
     }
 
     fn on_pong(&mut self, id: u64, total: u64) -> Resolved {
-        // Pongs arrive in the order of the asks, but a ping that was forgotten may be answered after all.
-        match self.asks.front() {
-            Some(first) if *first == id => drop(self.asks.pop_front()),
-            _ => self.forget(id),
-        }
+        self.asks.on_pong(id);
         let is_whole = self.echoes.is_empty() || self.echoes.remove(&id).is_none_or(|rest| rest.is_empty());
         if is_whole { Resolved::Pong { id, total } } else { Resolved::Damaged { id } }
     }
@@ -275,5 +288,24 @@ fn unexpected(frame: Frame) -> Ended {
     match frame {
         Frame::End { reason } => Ended::Refused(PeerText::new(String::from_utf8_lossy(&reason))),
         other => Malformed::Unexpected(other.kind()).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_ask_whose_pong_arrives_late_is_subtracted_once() {
+        // Asks 1 to 5; 1 and 2 are given up, 1 is never answered.
+        let mut asks = Asks((1..=5).collect());
+        asks.forget(1);
+        asks.forget(2);
+        asks.forget(2);
+        assert_eq!(asks.0.len(), 3);
+        asks.on_pong(2);
+        assert_eq!(asks.0.len(), 3);
+        (3..=5).for_each(|id| asks.on_pong(id));
+        assert_eq!(asks.0.len(), 0);
     }
 }
