@@ -7,9 +7,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use ping_lab::{Port, Process, Server, client, finish, program, stock};
+use ping_lab::{Port, Process, Server, client, finish, is_installed, program, stock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -71,7 +71,8 @@ fn main() {
     let server = Server::start();
     let (_kameo, kameo_address) = stock("server");
     let (_tcp, tcp_address) = stock("tcp-server");
-    let (nats, erlang) = (Nats::start(), Erlang::start());
+    let nats = is_installed("nats-server").then(Nats::start);
+    let erlang = is_installed("erlc").then(Erlang::start);
     let mut contenders = vec![
         contender("raw TCP", 1, |figure| run_stock("tcp-client", &tcp_address, figure)),
         contender("raw TCP, batched", MANY, |figure| match figure.size {
@@ -186,9 +187,7 @@ struct Nats {
 }
 
 impl Nats {
-    /// Starts them, if NATS is installed.
-    fn start() -> Option<Self> {
-        is_installed("nats-server")?;
+    fn start() -> Self {
         let mut port = Port::claim();
         port.free_tcp();
         let number = port.number.to_string();
@@ -197,7 +196,7 @@ impl Nats {
         let address = format!("127.0.0.1:{number}");
         let responder = Process::start(Command::new(program("stock")).args(["nats-responder", &address]));
         responder.line_with("ready");
-        Some(Self { address, _server: server, _responder: responder })
+        Self { address, _server: server, _responder: responder }
     }
 }
 
@@ -209,9 +208,7 @@ struct Erlang {
 }
 
 impl Erlang {
-    /// Starts it, if Erlang is installed.
-    fn start() -> Option<Self> {
-        is_installed("erlc")?;
+    fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/ping_peer.erl");
         let compiled = finish(Command::new("erlc").arg("-o").arg(folder.path()).arg(source));
@@ -221,7 +218,7 @@ impl Erlang {
         let mut server = Self::node("server", folder.path(), &port);
         let server = Process::start(server.args(["-s", "ping_peer", "server"]));
         server.line_with("ready");
-        Some(Self { folder, port, _server: server })
+        Self { folder, port, _server: server }
     }
 
     /// A node on loopback, without the daemon that usually knows the ports of nodes.
@@ -239,12 +236,6 @@ impl Erlang {
         command.args(numbers(figure));
         command
     }
-}
-
-/// `None` if there is no such program.
-fn is_installed(name: &str) -> Option<()> {
-    let folders = env::var_os("PATH")?;
-    env::split_paths(&folders).any(|folder| folder.join(name).is_file()).then_some(())
 }
 
 /// The median, if every round had a figure.

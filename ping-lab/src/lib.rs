@@ -35,7 +35,7 @@ pub use self::{
     client::{client, client_command, lost, ping, start_client},
     port::{Port, has_ipv6},
     process::Process,
-    programs::program,
+    programs::{is_installed, program},
     relay::Relay,
     run::{Run, finish, finish_child},
     server::{Lasting, Server, stock},

@@ -20,6 +20,12 @@ pub fn program(name: &str) -> PathBuf {
     target_folder().join(format!("{name}{}", env::consts::EXE_SUFFIX))
 }
 
+/// Whether this machine has a program of another project.
+pub fn is_installed(name: &str) -> bool {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&folders).any(|folder| folder.join(name).is_file())
+}
+
 /// The folder that cargo puts binaries into, for the profile of this program.
 fn target_folder() -> PathBuf {
     let program = env::current_exe().unwrap();
