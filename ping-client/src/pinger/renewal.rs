@@ -49,7 +49,7 @@ pub(super) fn renewal<'a>(node: &'a Node, connection: &Connection) -> Option<Loc
     Some(another.boxed_local())
 }
 
-/// Waits until the newest connection to the peer has carried this many bytes.
+/// Waits until the newest connection to the peer through a relay has carried this many bytes.
 async fn carried(node: &Node, peer: PeerId, bytes: u64) {
     while node.carried(&peer) < bytes {
         sleep(LOOK_EVERY).await;

@@ -289,7 +289,7 @@ impl Node {
         self.signs.last(peer)
     }
 
-    /// How many bytes the newest connection with a peer has carried in both directions, if a relay carries it.
+    /// How many bytes the newest connection with a peer through a relay has carried, in both directions.
     pub fn carried(&self, peer: &PeerId) -> u64 {
         self.signs.carried(peer)
     }

@@ -91,11 +91,12 @@ impl Signs {
         self.lock().get(peer)?.iter().filter_map(Weak::upgrade).map(|sign| sign.last()).max()
     }
 
-    /// How many bytes the newest connection with this peer has received and sent, if a relay carries it.
+    /// How many bytes the newest connection with this peer through a relay has received and sent.
     pub(crate) fn carried(&self, peer: &PeerId) -> u64 {
-        let newest = self.lock().get(peer).and_then(|signs| signs.iter().rev().find_map(Weak::upgrade));
-        let relayed = newest.filter(|sign| ![&self.tcp, &self.quic].iter().any(|all| Arc::ptr_eq(all, &sign.bytes)));
-        relayed.map_or(0, |sign| sign.bytes.received.load(Ordering::Relaxed) + sign.bytes.sent.load(Ordering::Relaxed))
+        let is_relayed = |sign: &Arc<Sign>| ![&self.tcp, &self.quic].iter().any(|all| Arc::ptr_eq(all, &sign.bytes));
+        let all = self.lock();
+        let newest = all.get(peer).and_then(|signs| signs.iter().rev().filter_map(Weak::upgrade).find(is_relayed));
+        newest.map_or(0, |sign| sign.bytes.received.load(Ordering::Relaxed) + sign.bytes.sent.load(Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, Vec<Weak<Sign>>>> {
@@ -230,7 +231,10 @@ mod tests {
         signs.add(peer, &inner_sign);
         assert_eq!(signs.carried(&peer), 5);
         signs.add(peer, &sign);
-        assert_eq!(signs.carried(&peer), 0, "the newest is direct");
+        assert_eq!(signs.carried(&peer), 5, "what a direct connection carries does not count");
+        let (_renewed, renewed_sign) = signs.watch_stream(pair().await.0, true);
+        signs.add(peer, &renewed_sign);
+        assert_eq!(signs.carried(&peer), 0, "the newest through a relay has carried nothing");
         assert_eq!(traffic.sent(), [("tcp", 5), ("quic", 0)]);
         let silent = sign.last();
         assert_eq!(silent, sign.opened);
