@@ -147,6 +147,21 @@ fn two_relays_tell_which_router_uses_another_port_for_each_peer() {
 
 #[test]
 #[ignore = "needs root and network namespaces: just test-net"]
+fn the_doctor_does_not_take_its_own_ports_for_those_of_a_router() {
+    // It dials each relay again soon after, and for TCP the ports of the first connection are still in use.
+    let nat = Nat::new(Symmetric, Restricted, true);
+    let (_relays, _server, ticket) = relayed_twice(&nat);
+    let result = nat.start(2, "ping-client", &["doctor", &ticket, "--json"]).result();
+    let steps = result["steps"].as_array().unwrap();
+    let details: Vec<_> = steps.iter().map(|step| step["detail"].as_str().unwrap()).collect();
+    let told = details.iter().filter(|detail| detail.contains("the server's router uses another port for each peer"));
+    assert_eq!(told.count(), 2, "{result}");
+    let is_false = |detail: &&str| detail.contains("both routers") || detail.contains("this side's router");
+    assert!(!details.iter().any(is_false), "{result}");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: just test-net"]
 fn a_server_learns_whether_others_reach_it() {
     for (router, verdict) in
         [(Open, "reachable"), (Firewall, "not_reachable"), (Restricted, "not_reachable"), (Symmetric, "not_reachable")]

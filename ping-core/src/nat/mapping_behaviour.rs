@@ -16,19 +16,21 @@ use crate::{
 };
 
 /// What is known of how a router maps the connections of one host.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Mapping {
+#[derive(Clone, Copy, Debug, Eq, PartialEq, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum MappingBehaviour {
     /// Not enough peers say where they see the host.
-    Unknown,
+    Unknown = 0,
     /// Several peers see it at the same port.
-    OnePort,
+    OnePort = 1,
     /// They see it at different ports.
-    PortPerPeer,
+    PortPerPeer = 2,
 }
 
-impl Mapping {
-    /// From where peers see the host, each address once for each peer that sees it.
-    pub(super) fn of(seen: impl IntoIterator<Item = Multiaddr>) -> Self {
+impl MappingBehaviour {
+    /// From where peers see the host, each address once for each peer that sees it. The connections of each transport
+    /// have to leave from one port.
+    pub(crate) fn of(seen: impl IntoIterator<Item = Multiaddr>) -> Self {
         let mut ports = HashMap::<(IpAddr, Transport), (BTreeSet<u16>, usize)>::new();
         // A host of a local network is seen by itself and its neighbours alone, and IPv6 is not mapped.
         for (ip, port, transport) in seen.into_iter().filter_map(|address| endpoint(&address)) {
@@ -49,8 +51,8 @@ impl Mapping {
 }
 
 /// Why two hosts behind such routers do not connect directly.
-pub(super) fn reason(own: Mapping, theirs: Mapping) -> &'static str {
-    use Mapping::{OnePort, PortPerPeer, Unknown};
+pub(crate) fn reason(own: MappingBehaviour, theirs: MappingBehaviour) -> &'static str {
+    use MappingBehaviour::{OnePort, PortPerPeer, Unknown};
     match (own, theirs) {
         (PortPerPeer, PortPerPeer) => "both routers use another port for each peer",
         (PortPerPeer, _) => "this side's router uses another port for each peer",
@@ -68,18 +70,18 @@ pub(super) fn reason(own: Mapping, theirs: Mapping) -> &'static str {
 mod tests {
     use super::*;
 
-    fn mapping(seen: &[&str]) -> Mapping {
-        Mapping::of(seen.iter().map(|address| address.parse().unwrap()))
+    fn mapping(seen: &[&str]) -> MappingBehaviour {
+        MappingBehaviour::of(seen.iter().map(|address| address.parse().unwrap()))
     }
 
     #[test]
     fn peers_that_see_different_ports_tell_how_the_router_maps() {
         let (one, other) = ("/ip4/198.51.100.1/udp/1000/quic-v1", "/ip4/198.51.100.1/udp/2000/quic-v1");
-        assert_eq!(mapping(&[]), Mapping::Unknown);
-        assert_eq!(mapping(&[one]), Mapping::Unknown);
-        assert_eq!(mapping(&[one, one]), Mapping::OnePort);
-        assert_eq!(mapping(&[one, other]), Mapping::PortPerPeer);
-        assert_eq!(mapping(&[one, one, other]), Mapping::PortPerPeer);
+        assert_eq!(mapping(&[]), MappingBehaviour::Unknown);
+        assert_eq!(mapping(&[one]), MappingBehaviour::Unknown);
+        assert_eq!(mapping(&[one, one]), MappingBehaviour::OnePort);
+        assert_eq!(mapping(&[one, other]), MappingBehaviour::PortPerPeer);
+        assert_eq!(mapping(&[one, one, other]), MappingBehaviour::PortPerPeer);
     }
 
     #[test]
@@ -91,6 +93,6 @@ mod tests {
             "/ip4/192.168.1.2/udp/4000/quic-v1",
             "/ip4/192.168.1.2/udp/5000/quic-v1",
         ];
-        assert_eq!(mapping(&seen), Mapping::Unknown);
+        assert_eq!(mapping(&seen), MappingBehaviour::Unknown);
     }
 }

@@ -3,6 +3,7 @@
 //! - [`relay`]: a node that forwards connections between others (libp2p's circuit relay v2).
 //! - [`ticket`]: the word.
 //! - [`port_mapping`]: asks the router to let others in.
+//! - `mapping_behaviour`: whether a router uses another port for each peer.
 //! - `punch`: what two nodes tell each other through a relay to connect without it (libp2p's DCUtR).
 //! - `reachability`: whether others reach a node, as a relay finds by dialing it (libp2p's AutoNAT v2); `dial_back` is
 //!   the relay's side.
@@ -11,6 +12,7 @@
 //! [reserve](crate::Node::reserve) a place on one. The connection inside a circuit is secured end to end.
 
 mod dial_back;
+pub(crate) mod mapping_behaviour;
 pub mod port_mapping;
 pub(crate) mod punch;
 pub(crate) mod reachability;

@@ -17,6 +17,7 @@ use libp2p::{Multiaddr, StreamProtocol};
 use prost::Message;
 use tokio::time::{sleep, timeout};
 
+use super::mapping_behaviour::MappingBehaviour;
 use crate::{cluster::is_global, transport::endpoint, wire};
 
 /// The protocol of this exchange.
@@ -37,6 +38,9 @@ struct HolePunch {
     kind: i32,
     #[prost(bytes = "vec", repeated, tag = "2")]
     addresses: Vec<Vec<u8>>,
+    /// Not of the specification; who does not know it passes over it.
+    #[prost(enumeration = "MappingBehaviour", optional, tag = "1000")]
+    mapping: Option<i32>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, prost::Enumeration)]
@@ -46,21 +50,27 @@ enum Kind {
     Sync = 300,
 }
 
+/// What each side tells the other.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Offer {
+    /// Where it may be reached.
+    pub(crate) addresses: Vec<Multiaddr>,
+    /// How its router maps its connections.
+    pub(crate) mapping: MappingBehaviour,
+}
+
 /// Proposes to connect directly. Returns where the other side is reached, when it is time to open the way there.
 ///
 /// # Errors
 ///
 /// When the other side does not want to, or does not speak the protocol.
-pub(crate) async fn propose(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    own: &[Multiaddr],
-) -> io::Result<Vec<Multiaddr>> {
+pub(crate) async fn propose(mut stream: impl AsyncRead + AsyncWrite + Unpin, own: Offer) -> io::Result<Offer> {
     let exchange = async {
-        send(&mut stream, Kind::Connect, own).await?;
+        send(&mut stream, Kind::Connect, Some(own)).await?;
         let sent = Instant::now();
         let theirs = receive(&mut stream, Kind::Connect).await?;
         let round_trip = sent.elapsed();
-        send(&mut stream, Kind::Sync, &[]).await?;
+        send(&mut stream, Kind::Sync, None).await?;
         // When the other side has this.
         sleep(round_trip / 2).await;
         Ok(theirs)
@@ -73,13 +83,10 @@ pub(crate) async fn propose(
 /// # Errors
 ///
 /// When the other side says something else.
-pub(crate) async fn answer(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    own: &[Multiaddr],
-) -> io::Result<Vec<Multiaddr>> {
+pub(crate) async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, own: Offer) -> io::Result<Offer> {
     let exchange = async {
         let theirs = receive(&mut stream, Kind::Connect).await?;
-        send(&mut stream, Kind::Connect, own).await?;
+        send(&mut stream, Kind::Connect, Some(own)).await?;
         receive(&mut stream, Kind::Sync).await?;
         Ok(theirs)
     };
@@ -101,18 +108,25 @@ pub(crate) fn dialable(addresses: Vec<Multiaddr>, is_neighbour: impl Fn(IpAddr) 
     distinct.into_iter().take(MAX_ADDRESSES).collect()
 }
 
-async fn send(stream: &mut (impl AsyncWrite + Unpin), kind: Kind, addresses: &[Multiaddr]) -> io::Result<()> {
-    let addresses = addresses.iter().take(MAX_ADDRESSES).map(Multiaddr::to_vec).collect();
-    wire::send(stream, &HolePunch { kind: kind.into(), addresses }).await
+async fn send(stream: &mut (impl AsyncWrite + Unpin), kind: Kind, own: Option<Offer>) -> io::Result<()> {
+    let mapping = own.as_ref().map(|own| own.mapping.into());
+    let addresses = own.into_iter().flat_map(|own| own.addresses).take(MAX_ADDRESSES);
+    let addresses = addresses.map(|address| address.to_vec()).collect();
+    wire::send(stream, &HolePunch { kind: kind.into(), addresses, mapping }).await
 }
 
-/// Reads a message of this kind, and the addresses in it.
-async fn receive(stream: &mut (impl AsyncRead + Unpin), kind: Kind) -> io::Result<Vec<Multiaddr>> {
+/// Reads a message of this kind, and what it tells.
+async fn receive(stream: &mut (impl AsyncRead + Unpin), kind: Kind) -> io::Result<Offer> {
     let message: HolePunch = wire::receive(stream, MAX_MESSAGE_SIZE).await?;
     if message.kind != i32::from(kind) {
         return Err(wire::invalid("the message is of another kind"));
     }
-    Ok(message.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok()).collect())
+    let mapping = message
+        .mapping
+        .and_then(|mapping| MappingBehaviour::try_from(mapping).ok())
+        .unwrap_or(MappingBehaviour::Unknown);
+    let addresses = message.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok()).collect();
+    Ok(Offer { addresses, mapping })
 }
 
 #[cfg(test)]
@@ -129,15 +143,30 @@ mod tests {
     #[tokio::test]
     async fn each_side_learns_where_the_other_is_reached() {
         let (server, client) = tokio::io::duplex(1024);
-        let servers = addresses(&["/ip4/198.51.100.1/tcp/1", "/ip4/198.51.100.1/udp/1/quic-v1"]);
-        let clients = addresses(&["/ip6/2001:db8::2/tcp/2"]);
-        let (proposed, answered) = tokio::join!(propose(server.compat(), &servers), answer(client.compat(), &clients));
+        let servers = Offer {
+            addresses: addresses(&["/ip4/198.51.100.1/tcp/1", "/ip4/198.51.100.1/udp/1/quic-v1"]),
+            mapping: MappingBehaviour::PortPerPeer,
+        };
+        let clients = Offer { addresses: addresses(&["/ip6/2001:db8::2/tcp/2"]), mapping: MappingBehaviour::OnePort };
+        let (proposed, answered) =
+            tokio::join!(propose(server.compat(), servers.clone()), answer(client.compat(), clients.clone()));
         assert_eq!((proposed.unwrap(), answered.unwrap()), (clients, servers));
     }
 
     #[tokio::test]
+    async fn a_peer_that_does_not_tell_how_its_router_maps_is_understood() {
+        let connect = |mapping| HolePunch { kind: Kind::Connect.into(), addresses: Vec::new(), mapping };
+        for mapping in [None, Some(77)] {
+            let bytes = connect(mapping).encode_length_delimited_to_vec();
+            let offer = receive(&mut Cursor::new(bytes), Kind::Connect).await.unwrap();
+            assert_eq!(offer, Offer { addresses: Vec::new(), mapping: MappingBehaviour::Unknown });
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_no_proposal_is_an_error() {
-        let sync = HolePunch { kind: Kind::Sync.into(), addresses: Vec::new() }.encode_length_delimited_to_vec();
+        let sync = HolePunch { kind: Kind::Sync.into(), addresses: Vec::new(), mapping: None };
+        let sync = sync.encode_length_delimited_to_vec();
         for bytes in [&[][..], &[3, 1], &[0xff, 0xff, 1], &[2, 0xff, 0xff], &sync] {
             assert!(receive(&mut Cursor::new(bytes), Kind::Connect).await.is_err(), "{bytes:?}");
         }

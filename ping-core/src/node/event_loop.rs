@@ -339,7 +339,7 @@ impl EventLoop {
             Step::Dialed { peer, outcome, .. } => {
                 punching.on_dialed(&mut self.swarm, peer, outcome);
             }
-            Step::GiveUp(peer) => punching.give_up(peer),
+            Step::GiveUp(peer) => punching.give_up(&self.swarm, peer),
             Step::CameBack(inbound) => punching.hear(inbound),
             Step::Tested { address, by, is_reached } => self.tell(Event::Tested { address, by, is_reached }),
             Step::NotTested(address) => punching.on_not_tested(&address),

@@ -3,7 +3,13 @@
 //! A router may use another port for each address, so that nobody knows where to dial the peer behind it. What the peer
 //! sends still arrives here, if nothing on this side keeps it out, and shows where it comes from.
 
-use std::{net::SocketAddr, sync::Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+    },
+};
 
 use libp2p::Multiaddr;
 use tokio::{net::TcpStream, sync::oneshot};
@@ -19,6 +25,10 @@ pub(crate) struct Arrivals {
     pub(super) quic: Awaited<()>,
     /// Where those came from that were dialed at another port.
     came: Mutex<Vec<(Multiaddr, Multiaddr)>>,
+    /// The port from which TCP connections over IPv4 leave that are to leave from one; 0 before the first.
+    left_from: AtomicU16,
+    /// Whether some had to leave from another.
+    left_from_others: AtomicBool,
 }
 
 impl Arrivals {
@@ -29,6 +39,18 @@ impl Arrivals {
             Some((ip, port, Transport::Quic)) => self.quic.expect(SocketAddr::new(ip, port)),
             _ => {}
         }
+    }
+
+    /// Whether all TCP connections over IPv4 left from one port that were to. An earlier connection that the system
+    /// still waits for keeps another to the same address from its port.
+    pub(crate) fn leaves_from_one_port(&self) -> bool {
+        !self.left_from_others.load(Ordering::Relaxed)
+    }
+
+    /// A TCP connection over IPv4 leaves from this port.
+    pub(super) fn leave_from(&self, port: u16) {
+        let last = self.left_from.swap(port, Ordering::Relaxed);
+        self.left_from_others.fetch_or(last != 0 && last != port, Ordering::Relaxed);
     }
 
     /// From where the peer came that was dialed there, if it did.
@@ -94,6 +116,15 @@ impl<T> Awaited<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_from_another_port_shows() {
+        let arrivals = Arrivals::default();
+        [1000, 1000].into_iter().for_each(|port| arrivals.leave_from(port));
+        assert!(arrivals.leaves_from_one_port());
+        [2000, 2000].into_iter().for_each(|port| arrivals.leave_from(port));
+        assert!(!arrivals.leaves_from_one_port());
+    }
 
     #[test]
     fn who_comes_is_given_to_the_dial_to_its_host() {

@@ -91,10 +91,11 @@ impl libp2p::Transport for TcpDialer {
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
         let zone = zone(&address);
-        let reuses_port = options.port_use == PortUse::Reuse && !self.listens;
+        let arrivals = (options.port_use == PortUse::Reuse).then(|| self.arrivals.clone());
+        let reuses_port = arrivals.is_some() && !self.listens;
         if zone.is_none() && self.sources.is_empty() && !reuses_port {
             let is_reused = options.role.is_listener();
-            let dial = self.inner.dial(address, options)?;
+            let dial = watched(self.inner.dial(address, options)?, arrivals);
             return Ok(if is_reused { in_time(dial).boxed() } else { dial.boxed() });
         }
         // The identity at the end is checked later.
@@ -129,6 +130,7 @@ impl libp2p::Transport for TcpDialer {
             stream.set_nodelay(true)?;
             Ok(tcp::tokio::TcpStream(stream))
         };
+        let dial = watched(dial, arrivals);
         Ok(if reuses_port { in_time(dial).boxed() } else { dial.boxed() })
     }
 
@@ -191,6 +193,20 @@ async fn meet(
             Ok((stream, from)) = listener.accept() => arrivals.tcp.deliver(stream, from),
         }
     }
+}
+
+/// Tells from which port a connection leaves that is to leave from the same as others.
+async fn watched(
+    dial: impl Future<Output = io::Result<tcp::tokio::TcpStream>>,
+    arrivals: Option<Arc<Arrivals>>,
+) -> io::Result<tcp::tokio::TcpStream> {
+    let stream = dial.await?;
+    if let Some(arrivals) = arrivals
+        && let Ok(SocketAddr::V4(local)) = stream.0.local_addr()
+    {
+        arrivals.leave_from(local.port());
+    }
+    Ok(stream)
 }
 
 async fn in_time<T>(dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {

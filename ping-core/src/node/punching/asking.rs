@@ -46,7 +46,7 @@ impl Punching {
         let seen: Vec<_> = self
             .links
             .iter()
-            .filter(|(_, link)| link.peer == relay && link.is_dialed_directly())
+            .filter(|(_, link)| link.peer == relay && link.shows_address())
             .filter_map(|(id, link)| Some((*id, link.observed.clone()?)))
             .collect();
         seen.iter().for_each(|(id, observed)| self.ask(swarm, (relay, *id), observed));

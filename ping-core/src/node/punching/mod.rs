@@ -4,15 +4,14 @@
 //! and decides what to do with the two.
 
 mod asking;
-mod mapping;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     future::pending,
     io,
     net::IpAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{
@@ -22,7 +21,7 @@ use futures::{
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::{ConnectedPoint, Endpoint},
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
     identify,
     swarm::ConnectionId,
 };
@@ -36,14 +35,14 @@ use super::{Connection, DialError, DialReply, behaviour::Behaviour, boxed::Boxed
 use crate::{
     nat::{
         is_circuit,
-        punch::{answer, dialable, propose},
+        mapping_behaviour::{MappingBehaviour, reason},
+        punch::{Offer, answer, dialable, propose},
         reachability::Nonces,
     },
     stream::{Ended, Inbound},
-    transport::{Arrivals, Transport},
+    transport::{Arrivals, Transport, endpoint},
 };
 use asking::Tested;
-use mapping::{Mapping, reason};
 
 /// How often a node proposes it. In the wild, 97.6 % of those that succeed at all do at the first attempt
 /// (arXiv 2510.27500).
@@ -66,14 +65,16 @@ struct Link {
     peer: PeerId,
     is_dialed: bool,
     is_relayed: bool,
+    /// Whether it leaves from the port that this node uses for all that may see it.
+    reuses_port: bool,
     /// At which address the other side sees this node.
     observed: Option<Multiaddr>,
 }
 
 impl Link {
-    /// Whether this node connected to the other side itself, and sees what it says of this node's address.
-    fn is_dialed_directly(&self) -> bool {
-        self.is_dialed && !self.is_relayed
+    /// Whether others may reach this node where the other side sees it.
+    fn shows_address(&self) -> bool {
+        self.is_dialed && !self.is_relayed && self.reuses_port
     }
 }
 
@@ -81,8 +82,8 @@ impl Link {
 #[derive(Default)]
 struct Proposals {
     count: u32,
-    /// Where it says that it is reached.
-    addresses: Vec<Multiaddr>,
+    /// How its router maps, as it says.
+    mapping: MappingBehaviour,
 }
 
 /// What is done next.
@@ -90,7 +91,7 @@ pub(in crate::node) enum Step {
     /// A peer proposes a direct connection.
     Answer(Inbound),
     /// The two sides have told each other where they are.
-    Exchanged { peer: PeerId, role: Endpoint, outcome: io::Result<Vec<Multiaddr>> },
+    Exchanged { peer: PeerId, role: Endpoint, outcome: io::Result<Offer> },
     /// It may be time for another attempt through this connection.
     Propose { via: ConnectionId, attempt: u32 },
     /// One of the dials that follow has ended.
@@ -122,8 +123,8 @@ pub(in crate::node) struct Punching {
     steps: FuturesUnordered<BoxFuture<'static, Step>>,
     /// What each peer has proposed.
     answered: HashMap<PeerId, Proposals>,
-    /// Who waits for a direct connection to a peer.
-    waiting: HashMap<PeerId, DirectReply>,
+    /// Who waits for a direct connection to a peer, and until when.
+    waiting: HashMap<PeerId, (Instant, DirectReply)>,
     /// Those that were made before anybody waited.
     ready: HashMap<PeerId, Connection>,
 }
@@ -153,7 +154,8 @@ impl Punching {
 
     pub(in crate::node) fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let (is_dialed, is_relayed) = (endpoint.is_dialer(), endpoint.is_relayed());
-        self.links.insert(id, Link { peer, is_dialed, is_relayed, observed: None });
+        let reuses_port = matches!(endpoint, ConnectedPoint::Dialer { port_use: PortUse::Reuse, .. });
+        self.links.insert(id, Link { peer, is_dialed, is_relayed, reuses_port, observed: None });
         if is_relayed && !is_dialed {
             self.steps.push(async move { Step::Propose { via: id, attempt: 1 } }.boxed());
         }
@@ -173,7 +175,7 @@ impl Punching {
             && let Some(link) = self.links.get_mut(connection_id)
         {
             link.observed = Some(info.observed_addr.clone());
-            if link.is_dialed_directly() && self.relays.contains(&link.peer) {
+            if link.shows_address() && self.relays.contains(&link.peer) {
                 let peer = link.peer;
                 self.ask(swarm, (peer, *connection_id), &info.observed_addr);
             }
@@ -185,7 +187,7 @@ impl Punching {
         match self.ready.remove(&peer) {
             Some(connection) => hand_over(swarm, connection, reply),
             None => {
-                self.waiting.insert(peer, reply);
+                self.waiting.insert(peer, (Instant::now() + ATTEMPTS_TIME, reply));
                 self.steps.push(sleep(ATTEMPTS_TIME).map(move |()| Step::GiveUp(peer)).boxed());
             }
         }
@@ -210,9 +212,9 @@ impl Punching {
         if proposals.count > MAX_PROPOSALS {
             return;
         }
-        let own = self.own_addresses(swarm);
+        let own = self.offer(swarm);
         let answer = async move {
-            let outcome = answer(stream, &own).await;
+            let outcome = answer(stream, own).await;
             drop(place);
             Step::Exchanged { peer, role: Endpoint::Dialer, outcome }
         };
@@ -223,10 +225,11 @@ impl Punching {
     pub(in crate::node) fn propose(&mut self, swarm: &mut Swarm<Behaviour>, via: ConnectionId, attempt: u32) {
         let Some(&Link { peer, .. }) = self.links.get(&via) else { return };
         let is_direct = self.links.values().any(|link| link.peer == peer && !link.is_relayed);
-        let own = self.own_addresses(swarm);
+        let own = self.offer(swarm);
         let circuits = swarm.behaviour_mut().circuits.as_mut();
-        let Some(punch) =
-            circuits.and_then(|Boxed(circuits)| circuits.punch.as_mut()).filter(|_| !is_direct && !own.is_empty())
+        let Some(punch) = circuits
+            .and_then(|Boxed(circuits)| circuits.punch.as_mut())
+            .filter(|_| !is_direct && !own.addresses.is_empty())
         else {
             return;
         };
@@ -234,7 +237,7 @@ impl Punching {
         punch.open(peer, via, opening);
         let exchange = async move {
             let outcome = match opened.await.unwrap_or(Err(Ended::NotConnected)) {
-                Ok(stream) => propose(stream, &own).await,
+                Ok(stream) => propose(stream, own).await,
                 Err(ended) => Err(io::Error::other(ended)),
             };
             Step::Exchanged { peer, role: Endpoint::Listener, outcome }
@@ -251,20 +254,20 @@ impl Punching {
         &mut self,
         peer: PeerId,
         role: Endpoint,
-        outcome: io::Result<Vec<Multiaddr>>,
+        outcome: io::Result<Offer>,
     ) -> Vec<(Multiaddr, DialReply)> {
-        let named = outcome.unwrap_or_else(|error| {
-            debug!(%peer, %error, "no direct connection");
-            Vec::new()
-        });
-        let networks = if_addrs::get_if_addrs().unwrap_or_default();
-        let addresses = dialable(named, |ip| networks.iter().any(|network| contains(&network.addr, ip)));
-        // An exchange that fails tells nothing new.
-        if !addresses.is_empty()
-            && let Some(proposals) = self.answered.get_mut(&peer)
-        {
-            proposals.addresses.clone_from(&addresses);
+        let Offer { addresses, mapping } = match outcome {
+            Ok(offer) => offer,
+            Err(error) => {
+                debug!(%peer, %error, "no direct connection");
+                return Vec::new();
+            }
+        };
+        if let Some(proposals) = self.answered.get_mut(&peer) {
+            proposals.mapping = mapping;
         }
+        let networks = if_addrs::get_if_addrs().unwrap_or_default();
+        let addresses = dialable(addresses, |ip| networks.iter().any(|network| contains(&network.addr, ip)));
         // The other side's router lets in only what comes from where this node is seen.
         let is_seen = |by| self.seen().any(|own| Transport::of(&own) == by);
         let is_open = |address: &Multiaddr| role.is_listener() || is_seen(Transport::of(address));
@@ -302,18 +305,22 @@ impl Punching {
             Ok(connection) => connection,
             Err(error) => return debug!(%peer, %error, "no direct connection"),
         };
-        if let Some(reply) = self.waiting.remove(&peer) {
+        if let Some((_, reply)) = self.waiting.remove(&peer) {
             hand_over(swarm, connection, reply);
         } else if let Some(unneeded) = self.ready.insert(peer, connection) {
             swarm.close_connection(unneeded.id);
         }
     }
 
-    /// Nothing has come of it.
-    pub(in crate::node) fn give_up(&mut self, peer: PeerId) {
-        if let Some(reply) = self.waiting.remove(&peer) {
+    /// Nothing has come of it, for who has waited long enough.
+    pub(in crate::node) fn give_up(&mut self, swarm: &Swarm<Behaviour>, peer: PeerId) {
+        let now = Instant::now();
+        if let Entry::Occupied(waiting) = self.waiting.entry(peer)
+            && waiting.get().0 <= now
+        {
+            let (_, reply) = waiting.remove();
             let reason = match self.answered.get(&peer) {
-                Some(Proposals { addresses, .. }) => reason(self.mapping(), Mapping::of(addresses.iter().cloned())),
+                Some(Proposals { mapping, .. }) => reason(self.mapping(swarm), *mapping),
                 None => "the server proposed none",
             };
             let _ = reply.send(Err(reason.into()));
@@ -321,16 +328,30 @@ impl Punching {
     }
 
     /// How this side's router maps, from where those see this node that it has dialed.
-    fn mapping(&self) -> Mapping {
-        let dialed = self.links.values().filter(|link| link.is_dialed_directly());
+    fn mapping(&self, swarm: &Swarm<Behaviour>) -> MappingBehaviour {
+        // libp2p dials from any of several QUIC listeners.
+        let listening = swarm.listeners().filter_map(endpoint);
+        let is_quic = |&(ip, _, transport): &(IpAddr, _, _)| ip.is_ipv4() && transport == Transport::Quic;
+        let quic_ports: HashSet<u16> = listening.filter(is_quic).map(|(_, port, _)| port).collect();
+        let leaves_from_one_port = |address: &Multiaddr| match Transport::of(address) {
+            Some(Transport::Tcp) => self.arrivals.leaves_from_one_port(),
+            Some(Transport::Quic) => quic_ports.len() <= 1,
+            _ => false,
+        };
+        let dialed = self.links.values().filter(|link| link.shows_address());
         let seen: HashSet<_> = dialed.filter_map(|link| Some((link.peer, link.observed.clone()?))).collect();
-        Mapping::of(seen.into_iter().map(|(_, address)| address))
+        MappingBehaviour::of(seen.into_iter().map(|(_, address)| address).filter(leaves_from_one_port))
     }
 
     /// Where those see this node that it has dialed.
     fn seen(&self) -> impl Iterator<Item = Multiaddr> {
-        let dialed = self.links.values().filter(|link| link.is_dialed_directly());
+        let dialed = self.links.values().filter(|link| link.shows_address());
         dialed.filter_map(|link| link.observed.clone())
+    }
+
+    /// What this node tells a peer that is to connect directly.
+    fn offer(&self, swarm: &Swarm<Behaviour>) -> Offer {
+        Offer { addresses: self.own_addresses(swarm), mapping: self.mapping(swarm) }
     }
 
     /// Where others may reach this node: where those see it that it has dialed, and where it listens.
