@@ -10,7 +10,10 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum, error::
 use ping_core::{
     ServerAddress, Transport,
     address::{self, IpVersion},
-    program::{self, count, duration},
+    program::{
+        self, count, duration,
+        otlp::{self, otlp_endpoint},
+    },
     protocol::{DEFAULT_NAME, MAX_PAYLOAD, MAX_STREAM_PAYLOAD},
     transport::addresses_of,
 };
@@ -170,6 +173,12 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t, help_heading = LOAD, hide_short_help = true)]
     pub(crate) mode: Mode,
 
+    /// Trace some pings, ten a second at most, and send the spans to the OpenTelemetry collector that takes OTLP by HTTP
+    /// at this URL, such as http://localhost:4318; needs --mode ask or tell
+    #[arg(long, value_name = "URL", value_parser = otlp_endpoint, conflicts_with = "retry", hide_short_help = true,
+        hide = !otlp::IS_BUILT)]
+    pub(crate) otlp: Option<String>,
+
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 
@@ -224,6 +233,9 @@ impl Args {
         if self.size > MAX_PAYLOAD && !self.mode.streams() {
             let mode = self.mode.to_possible_value().map_or_else(String::new, |mode| mode.get_name().to_owned());
             return Err(format!("--mode {mode} takes a --size from 0 to 1MiB; use --mode stream for more"));
+        }
+        if self.otlp.is_some() && self.mode.streams() {
+            return Err("--otlp traces asks and tells; use --mode ask or --mode tell".into());
         }
         if self.retry && self.mode == Mode::Tell {
             return Err("--retry needs acknowledgements, which --mode tell does not have; use stream-tell".into());

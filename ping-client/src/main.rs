@@ -26,7 +26,8 @@ mod watch;
 use std::{process::ExitCode, time::Instant};
 
 use args::{Args, Command};
-use ping_core::program;
+use ping_core::program::{self, otlp::Exporter};
+use plan::Plan;
 
 fn main() -> ExitCode {
     // Times "since the start" count from here.
@@ -43,19 +44,24 @@ fn main() -> ExitCode {
         Some(Command::Watch(args)) => watch::watch(&args, started),
         Some(Command::Completions { shell }) => done(program::print_completions(Args::command_line(), shell)),
         Some(Command::Manual { folder }) => done(program::write_manual(Args::command_line(), &folder)),
-        None => {
-            let plan = plan::Plan::from(args);
-            match &plan.several {
-                Some(several) if several.spread => cluster::spread(&plan, started),
-                Some(_) => cluster::ping_several(&plan),
-                None => session::run(plan, started),
-            }
-        }
+        None => ping(args, started),
     });
     outcome.unwrap_or_else(|error| {
         program::last_words("ping-client", &format_args!("{error:#}"));
         ExitCode::from(2)
     })
+}
+
+fn ping(args: Args, started: Instant) -> anyhow::Result<ExitCode> {
+    let exporter = args.otlp.as_deref().map(|endpoint| Exporter::start(endpoint, "ping-client"));
+    // Sends what is left when all is done.
+    let _exporter = exporter.transpose().map_err(anyhow::Error::msg)?;
+    let plan = Plan::from(args);
+    match &plan.several {
+        Some(several) if several.spread => cluster::spread(&plan, started),
+        Some(_) => cluster::ping_several(&plan),
+        None => session::run(plan, started),
+    }
 }
 
 fn done(outcome: std::io::Result<()>) -> anyhow::Result<ExitCode> {

@@ -110,6 +110,7 @@ impl From<Args> for Plan {
                 timeout: args.timeout,
                 reconnects: !args.no_reconnect && !args.demo,
                 retries: args.retry,
+                traces: args.otlp.is_some(),
             },
             // As ping(8): with both a count and a deadline, every ping must be answered.
             required: args.count.filter(|&count| count > 0 && args.deadline.is_some()),

@@ -14,6 +14,7 @@
 //! - [`PeerText`]: words of a peer, safe to print.
 //! - [`nat`]: relays, and tickets that say where a server is.
 //! - [`keys`]: the files of a node's identity and of a private network's secret.
+//! - [`traces`]: what both sides do for one ping.
 //! - [`program`]: logging, output that never blocks, and stop signals.
 //!
 //! `examples/hello.rs` shows the least of distributed Kameo: two nodes, one actor, one ask.
@@ -31,6 +32,7 @@ pub mod program;
 pub mod protocol;
 pub mod registry;
 pub mod stream;
+pub mod traces;
 pub mod transport;
 mod wire;
 

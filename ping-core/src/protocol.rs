@@ -119,6 +119,18 @@ pub struct Echoed {
     pub payload: Vec<u8>,
 }
 
+/// A ping whose way is traced, with a payload that the actor sends back as an [`Echoed`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Traced {
+    /// The client's number for this ping, counted from 1.
+    pub sequence: u64,
+    /// The span of the client: a `traceparent` of the W3C's Trace Context.
+    pub context: String,
+    /// Opaque bytes, at most [`MAX_PAYLOAD`].
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+}
+
 /// The id of a run: 128 random bits that its client chooses.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct RunId(pub u64, pub u64);

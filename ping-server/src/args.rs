@@ -8,7 +8,11 @@ use libp2p::Multiaddr;
 use ping_core::{
     ServerAddress, address,
     hardening::Limits,
-    program::{self, Verbosity, duration, long_version, metrics::metrics_address},
+    program::{
+        self, Verbosity, duration, long_version,
+        metrics::metrics_address,
+        otlp::{self, otlp_endpoint},
+    },
     protocol::{DEFAULT_NAME, DEFAULT_PORT},
 };
 
@@ -115,6 +119,10 @@ pub(crate) struct Args {
     /// Serve figures for Prometheus at this port of loopback, or IP address and port
     #[arg(long, value_name = "PORT|ADDRESS", value_parser = metrics_address)]
     pub(crate) metrics: Option<SocketAddr>,
+
+    /// Send the spans of pings that clients trace to the OpenTelemetry collector that takes OTLP by HTTP at this URL
+    #[arg(long, value_name = "URL", value_parser = otlp_endpoint, hide = !otlp::IS_BUILT)]
+    pub(crate) otlp: Option<String>,
 
     /// Print one line of JSON on stdout for every event
     #[arg(long)]

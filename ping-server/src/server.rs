@@ -14,7 +14,7 @@ use ping_core::{
     keys::secret,
     nat::{MappingEvent, PortMapper},
     node::is_mdns_port_taken,
-    program::{Hangups, RESULT, StopSignals},
+    program::{Hangups, RESULT, StopSignals, otlp},
     protocol::About,
     stream,
 };
@@ -55,6 +55,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let signals =
         if args.allow.is_empty() { StopSignals::new().map(|it| (it, None)) } else { StopSignals::without_hangup() };
     let (mut signals, mut hangups) = signals.context("cannot handle signals")?;
+    let spans = args.otlp.as_deref().map(|endpoint| otlp::Exporter::start(endpoint, "ping-server"));
+    // Sends what is left when all is done.
+    let _spans = spans.transpose().map_err(anyhow::Error::msg)?;
     #[cfg(unix)]
     crate::open_files::raise_limit(args.max_connections);
     // The identity stays locked while the server runs.

@@ -12,11 +12,12 @@ use kameo::actor::RemoteActorRef;
 use libp2p::swarm::ConnectionId;
 use ping_core::{
     PingActor,
-    protocol::{Echo, MAX_IN_FLIGHT, Once, Ping, RunId, Verdict},
+    protocol::{Echo, MAX_IN_FLIGHT, Once, Ping, RunId, Traced, Verdict},
+    traces::PingSpan,
 };
 use tokio::time::sleep;
 
-use super::{Answer, Counters, Outcome, Pinger, PingerPlan, Progress, payloads::Payloads};
+use super::{Answer, Counters, Outcome, Pinger, PingerPlan, Progress, payloads::Payloads, sampling::Sampling};
 use crate::error::{Error, PingError};
 
 /// How many bytes of payload may be in flight. Each is held several times on its way through Kameo, and all of them
@@ -57,6 +58,8 @@ pub(super) struct AskPinger {
     /// No ping below this number will be sent again.
     settled_below: u64,
     busy: u64,
+    /// Chooses the pings that are traced, if any are.
+    sampling: Option<Sampling>,
     in_flight: FuturesUnordered<Sent>,
     /// What is in flight on the connection before.
     on_old: FuturesUnordered<Sent>,
@@ -90,6 +93,7 @@ impl AskPinger {
             run,
             settled_below: 0,
             busy: 0,
+            sampling: None,
             in_flight: FuturesUnordered::new(),
             on_old: FuturesUnordered::new(),
             lost: Vec::new(),
@@ -97,8 +101,16 @@ impl AskPinger {
         })
     }
 
-    fn message(&self, sequence: u64) -> Message {
+    /// Traces some of the pings from now on.
+    pub(super) fn sample(&mut self, sampling: Sampling) {
+        self.sampling = Some(sampling);
+    }
+
+    fn message(&self, sequence: u64, span: Option<&PingSpan>) -> Message {
         let payload: Vec<u8> = self.payloads.of(sequence).into();
+        if let Some(span) = span {
+            return Message::Traced(Traced { sequence, context: span.context(), payload });
+        }
         match self.run {
             Some(run) => Message::Once(Once { run, settled_below: self.settled_below, sequence, payload }),
             None if payload.is_empty() => Message::Ping(Ping { message: "PING".into(), sequence }),
@@ -114,7 +126,8 @@ impl Pinger for AskPinger {
 
     fn send(&mut self, sequence: u64) {
         let (actor, tells, timeout) = (self.actor.clone(), self.tells, self.timeout);
-        let message = self.message(sequence);
+        let mut span = self.sampling.as_mut().and_then(|sampling| sampling.begin(sequence, Instant::now()));
+        let message = self.message(sequence, span.as_ref());
         let ping = async move {
             let started = Instant::now();
             let (mut pause, mut busy) = (FIRST_BUSY_PAUSE, 0);
@@ -122,6 +135,9 @@ impl Pinger for AskPinger {
                 let outcome = if tells { message.tell(&actor).await } else { message.ask(&actor).await };
                 // A busy actor has not counted the ping.
                 if outcome != Err(PingError::Busy) || started.elapsed() + pause >= timeout {
+                    if let (Some(span), Err(error)) = (&mut span, &outcome) {
+                        span.fail(error.cause(), error);
+                    }
                     return (busy, outcome);
                 }
                 busy += 1;
@@ -175,6 +191,7 @@ enum Message {
     Ping(Ping),
     Echo(Echo),
     Once(Once),
+    Traced(Traced),
 }
 
 impl Message {
@@ -190,6 +207,12 @@ impl Message {
                 let echoed = actor.ask(echo).try_send().await.map_err(failed)?;
                 check_sequence(echo.sequence, echoed.sequence)?;
                 check_payload(echo.sequence, &echo.payload, &echoed.payload)?;
+                Ok(Answer { total: Some(echoed.total_pings) })
+            }
+            Self::Traced(traced) => {
+                let echoed = actor.ask(traced).try_send().await.map_err(failed)?;
+                check_sequence(traced.sequence, echoed.sequence)?;
+                check_payload(traced.sequence, &traced.payload, &echoed.payload)?;
                 Ok(Answer { total: Some(echoed.total_pings) })
             }
             Self::Once(once) => {
@@ -213,6 +236,7 @@ impl Message {
             Self::Ping(ping) => actor.tell(ping).try_send_ack().await,
             Self::Echo(echo) => actor.tell(echo).try_send_ack().await,
             Self::Once(once) => actor.tell(once).try_send_ack().await,
+            Self::Traced(traced) => actor.tell(traced).try_send_ack().await,
         };
         told.map(|()| Answer { total: None }).map_err(|error| PingError::from_kameo(&error))
     }

@@ -2,6 +2,7 @@
 //!
 //! A [`Pinger`] sends pings and reports their outcomes. Each layer around another is one file:
 //! - `ask` and `stream` send them, over Kameo's messages or over one stream.
+//! - `sampling` chooses the pings that are traced.
 //! - `open` opens one of these on a connection, and notices when the connection is gone.
 //! - `path`: whether they take a relay.
 //! - `direct` leaves a relay as soon as there is a direct connection.
@@ -23,6 +24,7 @@ mod questions;
 mod reconnect;
 mod renewal;
 mod retry;
+mod sampling;
 mod spare;
 mod spread;
 mod stream;
@@ -89,6 +91,8 @@ pub(crate) struct PingerPlan {
     pub(crate) reconnects: bool,
     /// Whether pings are resent, and counted once.
     pub(crate) retries: bool,
+    /// Whether some are traced.
+    pub(crate) traces: bool,
 }
 
 /// What came back to one ping.

@@ -26,6 +26,7 @@ use super::{
     draining::Draining,
     questions::{RunState, no_answer},
     renewal::renewal,
+    sampling::Sampling,
     spare::Spare,
     stream::StreamPinger,
     twins::Twins,
@@ -220,12 +221,18 @@ impl<'a> Opener<'a> {
         }
         let mode = self.plan.mode;
         // The question costs a round trip, and any Kameo node can answer an ask without a payload.
-        let about = if size > 0 || mode == Mode::Tell { about(actor).await? } else { About::Unknown };
+        let about =
+            if size > 0 || mode == Mode::Tell || self.plan.traces { about(actor).await? } else { About::Unknown };
         if size > 0 && about == About::Unknown {
             return Err(Error::NoAnswer { error: no_answer() });
         }
         let max_payload = about.card().map_or(0, |card| card.max_payload);
-        let pinger = AskPinger::new(actor.clone(), mode == Mode::Tell, max_payload, run, &self.plan)?;
+        let mut pinger = AskPinger::new(actor.clone(), mode == Mode::Tell, max_payload, run, &self.plan)?;
+        match about.card() {
+            Some(_) if self.plan.traces => pinger.sample(Sampling::of(peer)),
+            None if self.plan.traces => warn!("The actor does not take traced pings, so none are traced"),
+            _ => {}
+        }
         let facts = Facts { mode, total: about.card().map(|card| card.total_pings), about };
         Ok((Box::new(pinger), facts))
     }

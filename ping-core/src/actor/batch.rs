@@ -61,6 +61,6 @@ impl Message<Batch> for PingActor {
             Pings::Plain(pings) => (self.count.add(pings), Vec::new()),
             Pings::OfRun { run, items } => self.count.add_once(run, items),
         };
-        self.answer(context, Counted { total, verdicts, payloads: batch.payloads }).await
+        self.answer(context, Counted { total, verdicts, payloads: batch.payloads }, ()).await
     }
 }

@@ -9,6 +9,7 @@ mod journal;
 pub mod runs;
 mod supervisor;
 mod tally;
+mod traced;
 
 use std::{ops::ControlFlow, sync::Arc, time::SystemTime};
 
@@ -111,7 +112,7 @@ impl Message<Ping> for PingActor {
     async fn handle(&mut self, ping: Ping, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let _timer = self.count.timer();
         let total_pings = self.count.add(1);
-        self.answer(context, Pong { message: "PONG".into(), sequence: ping.sequence, total_pings }).await
+        self.answer(context, Pong { message: "PONG".into(), sequence: ping.sequence, total_pings }, ()).await
     }
 }
 
@@ -138,7 +139,7 @@ impl Message<Echo> for PingActor {
     async fn handle(&mut self, echo: Echo, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let _timer = self.count.timer();
         let total_pings = self.count.add(1);
-        self.answer(context, Echoed { sequence: echo.sequence, total_pings, payload: echo.payload }).await
+        self.answer(context, Echoed { sequence: echo.sequence, total_pings, payload: echo.payload }, ()).await
     }
 }
 
@@ -152,7 +153,7 @@ impl Message<Once> for PingActor {
         let items = [Item::SettledBelow(settled_below), Item::Ping(sequence)];
         let (total_pings, verdicts) = self.count.add_once(run, items);
         let verdict = verdicts.first().copied().unwrap_or(Verdict::UnknownRun);
-        self.answer(context, OnceReply { sequence, total_pings, verdict, payload }).await
+        self.answer(context, OnceReply { sequence, total_pings, verdict, payload }, ()).await
     }
 }
 
@@ -162,16 +163,18 @@ impl Message<AboutRun> for PingActor {
 
     async fn handle(&mut self, about: AboutRun, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
         let card = self.count.about_run(about);
-        self.answer(context, card).await
+        self.answer(context, card, ()).await
     }
 }
 
 impl PingActor {
-    /// Replies at once, or, if the count is stored, as soon as it is. If it cannot be stored, there is no reply.
+    /// Replies at once, or, if the count is stored, as soon as it is. If it cannot be stored, there is no reply. Drops
+    /// `until_then` afterwards.
     async fn answer<R: Reply<Value = R>>(
         &self,
         context: &mut Context<Self, DelegatedReply<R>>,
         reply: R,
+        until_then: impl Send + 'static,
     ) -> DelegatedReply<R> {
         let Some(pending) = &self.count.journal else { return context.reply(reply) };
         let (delegated, sender) = context.reply_sender();
@@ -186,7 +189,7 @@ impl PingActor {
                 if safe.await.is_ok() {
                     sender.send(reply);
                 }
-                drop(place);
+                drop((place, until_then));
             });
         }
         delegated

@@ -13,7 +13,8 @@ use libp2p::PeerId;
 use crate::lock::lock;
 
 /// The ids of the messages that are pings.
-pub(crate) const PINGS: [&str; 3] = ["a1b2c3d4-e5f6-7890-abcd-ef1234567890", "kameo-ping/echo/1", "kameo-ping/once/1"];
+pub(crate) const PINGS: [&str; 4] =
+    ["a1b2c3d4-e5f6-7890-abcd-ef1234567890", "kameo-ping/echo/1", "kameo-ping/once/1", "kameo-ping/traced/1"];
 
 /// How a ping was carried.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
     use crate::{
         PingActor,
-        protocol::{Echo, Once, Ping},
+        protocol::{Echo, Once, Ping, Traced},
     };
     use kameo::remote::RemoteMessage;
 
@@ -71,7 +72,7 @@ mod tests {
         {
             <PingActor as RemoteMessage<M>>::REMOTE_ID
         }
-        assert_eq!(PINGS, [id::<Ping>(), id::<Echo>(), id::<Once>()]);
+        assert_eq!(PINGS, [id::<Ping>(), id::<Echo>(), id::<Once>(), id::<Traced>()]);
     }
 
     #[test]

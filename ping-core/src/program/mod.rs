@@ -7,6 +7,7 @@ mod line_queue;
 mod logging;
 pub mod metrics;
 mod number;
+pub mod otlp;
 mod shell;
 mod signals;
 mod small_file;
