@@ -1,7 +1,7 @@
 //! How statements spread: libp2p's gossipsub, on the links between members only.
 //!
 //! gossipsub tells every peer that connects which topics this node follows. Most peers are clients and follow none, so
-//! it learns of a connection only when it is a link, and its handler sleeps until then: a member that dials another one
+//! it learns of a connection only when it is a link, and its handler is made only then: a member that dials another one
 //! waits for the answer to its first beat before it speaks gossipsub.
 
 use std::{
@@ -66,7 +66,7 @@ const MAX_INBOUND_LINKS: usize = 64;
 type FromPeer = THandlerOutEvent<Gossipsub>;
 
 /// What happens besides what gossipsub does.
-type Action = ToSwarm<gossipsub::Event, ToLate<THandlerInEvent<Gossipsub>>>;
+type Action = ToSwarm<gossipsub::Event, ToLate<THandler<Gossipsub>>>;
 
 type Gossipsub = gossipsub::Behaviour<IdentityTransform, AllowAllSubscriptionFilter>;
 
@@ -139,6 +139,7 @@ impl Gossip {
         self.links.insert(peer_id, Allowance { bytes: BURST, counted: Instant::now(), is_dialed });
         let connections = self.unknown.remove(&peer_id).unwrap_or_default();
         for (other_established, (connection_id, endpoint)) in connections.iter().enumerate() {
+            let Ok(new) = self.handler(*connection_id, peer_id, endpoint) else { continue };
             self.gossipsub.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
                 peer_id,
                 connection_id: *connection_id,
@@ -147,7 +148,24 @@ impl Gossip {
                 other_established,
             }));
             let handler = NotifyHandler::One(*connection_id);
-            self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event: ToLate::Wake });
+            self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event: ToLate::Begin(Box::new(new)) });
+        }
+    }
+
+    /// Makes the handler of a connection.
+    fn handler(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        endpoint: &ConnectedPoint,
+    ) -> Result<THandler<Gossipsub>, ConnectionDenied> {
+        match endpoint {
+            ConnectedPoint::Dialer { address, role_override, port_use } => {
+                self.gossipsub.handle_established_outbound_connection(id, peer, address, *role_override, *port_use)
+            }
+            ConnectedPoint::Listener { local_addr, send_back_addr } => {
+                self.gossipsub.handle_established_inbound_connection(id, peer, local_addr, send_back_addr)
+            }
         }
     }
 
@@ -176,8 +194,11 @@ impl NetworkBehaviour for Gossip {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        if !self.links.contains_key(&peer) {
+            return Ok(Late(None));
+        }
         let handler = self.gossipsub.handle_established_inbound_connection(id, peer, local, remote)?;
-        Ok(Late::new(handler, self.links.contains_key(&peer)))
+        Ok(Late(Some(Box::new(handler))))
     }
 
     fn handle_established_outbound_connection(
@@ -188,8 +209,11 @@ impl NetworkBehaviour for Gossip {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        if !self.links.contains_key(&peer) {
+            return Ok(Late(None));
+        }
         let handler = self.gossipsub.handle_established_outbound_connection(id, peer, address, role, port)?;
-        Ok(Late::new(handler, self.links.contains_key(&peer)))
+        Ok(Late(Some(Box::new(handler))))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -201,12 +225,14 @@ impl NetworkBehaviour for Gossip {
                 return;
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, remaining_established, .. }) => {
-                if let Some(connections) = self.unknown.get_mut(&peer_id) {
-                    connections.remove(&connection_id);
-                }
+                let connections = self.unknown.get_mut(&peer_id);
+                let was_unknown = connections.is_some_and(|known| known.remove(&connection_id).is_some());
                 if remaining_established == 0 {
                     self.unknown.remove(&peer_id);
                     self.links.remove(&peer_id);
+                }
+                if was_unknown {
+                    return;
                 }
             }
             _ => {}

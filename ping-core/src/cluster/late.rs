@@ -1,9 +1,11 @@
-//! A connection handler that sleeps until it is needed.
+//! A connection handler that is not made until it is needed.
 //!
 //! Every stream that a peer opens is offered the protocols of all handlers, and every handler is polled with each. Most
-//! connections are those of clients, which need not pay for the protocols of members.
+//! connections are those of clients, which need not pay for the protocols of members. gossipsub's queue alone takes
+//! 60 kB.
 
 use std::{
+    fmt,
     iter::Flatten,
     option,
     task::{Context, Poll},
@@ -20,27 +22,26 @@ use libp2p::{
 };
 
 /// What a behaviour tells such a handler.
-#[derive(Debug)]
-pub(crate) enum ToLate<T> {
+pub(crate) enum ToLate<H: ConnectionHandler> {
     /// It is needed from now on.
-    Wake,
+    Begin(Box<H>),
     /// An event for the handler itself.
-    Event(T),
+    Event(H::FromBehaviour),
 }
 
-/// A handler that may be asleep.
-pub(crate) struct Late<H> {
-    handler: H,
-    is_awake: bool,
-}
-
-impl<H> Late<H> {
-    pub(super) fn new(handler: H, is_awake: bool) -> Self {
-        Self { handler, is_awake }
+impl<H: ConnectionHandler> fmt::Debug for ToLate<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begin(_) => f.write_str("Begin"),
+            Self::Event(event) => event.fmt(f),
+        }
     }
 }
 
-/// Its inbound protocols: none, as long as it is asleep.
+/// A handler that there may not be yet.
+pub(crate) struct Late<H>(pub(super) Option<Box<H>>);
+
+/// Its inbound protocols: none, as long as there is no handler.
 pub(crate) struct LateUpgrade<U>(Option<U>);
 
 impl<U: UpgradeInfo> UpgradeInfo for LateUpgrade<U> {
@@ -74,7 +75,7 @@ where
         + Send
         + 'static,
 {
-    type FromBehaviour = ToLate<H::FromBehaviour>;
+    type FromBehaviour = ToLate<H>;
     type ToBehaviour = H::ToBehaviour;
     type InboundProtocol = LateUpgrade<U>;
     type OutboundProtocol = H::OutboundProtocol;
@@ -82,29 +83,29 @@ where
     type OutboundOpenInfo = H::OutboundOpenInfo;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, ()> {
-        if self.is_awake {
-            self.handler.listen_protocol().map_upgrade(|upgrade| LateUpgrade(Some(upgrade)))
-        } else {
-            SubstreamProtocol::new(LateUpgrade(None), ())
+        match &self.0 {
+            Some(handler) => handler.listen_protocol().map_upgrade(|upgrade| LateUpgrade(Some(upgrade))),
+            None => SubstreamProtocol::new(LateUpgrade(None), ()),
         }
     }
 
     fn connection_keep_alive(&self) -> bool {
-        self.handler.connection_keep_alive()
+        self.0.as_ref().is_some_and(|handler| handler.connection_keep_alive())
     }
 
     fn poll(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
-        if self.is_awake { self.handler.poll(context) } else { Poll::Pending }
+        self.0.as_mut().map_or(Poll::Pending, |handler| handler.poll(context))
     }
 
     fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
         // A connection polls its handlers after each event from the behaviour.
-        self.is_awake = true;
-        if let ToLate::Event(event) = event {
-            self.handler.on_behaviour_event(event);
+        match (event, &mut self.0) {
+            (ToLate::Begin(handler), _) => self.0 = Some(handler),
+            (ToLate::Event(event), Some(handler)) => handler.on_behaviour_event(event),
+            (ToLate::Event(_), None) => {}
         }
     }
 
@@ -112,7 +113,8 @@ where
         &mut self,
         event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol, (), Self::OutboundOpenInfo>,
     ) {
-        self.handler.on_connection_event(match event {
+        let Some(handler) = &mut self.0 else { return };
+        handler.on_connection_event(match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, info }) => {
                 ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, info })
             }
