@@ -15,11 +15,18 @@ use super::frame::{Frame, Head, MAX_PART_SIZE, Malformed};
 /// How many bytes are read at a time while there are many: a few parts of a payload, or some thousand small pings.
 const READ_SIZE: usize = 64 * 1024;
 
-/// How many are read at a time otherwise, and what an idle reader keeps.
-const IDLE_SIZE: usize = 16 * 1024;
+/// How many are read at a time otherwise.
+const USUAL_SIZE: usize = 16 * 1024;
 
-/// The least room that a read is made with; below it, the buffer is replaced.
+/// How many are read at a time while there are few, and what an idle reader keeps: thousands of clients that ping once
+/// a second are most of a server's memory.
+const QUIET_SIZE: usize = 2 * 1024;
+
+/// The least room that a read is made with, unless there is little in all; below it, the buffer is replaced.
 const MIN_READ: usize = 8 * 1024;
+
+/// After how many reads in a row that bring little, little room is made for the next.
+const QUIET_READS: u32 = 64;
 
 /// Payloads up to this size are copied behind their frame's head, which is cheaper than writing them separately.
 const MAX_COPIED: usize = 512;
@@ -27,14 +34,22 @@ const MAX_COPIED: usize = 512;
 /// Turns bytes into frames.
 ///
 /// Payloads are not copied: they are views of the memory that was read into. A reader holds at most one read and one
-/// incomplete frame, about 80 KiB; an idle one 16 KiB.
-#[derive(Debug, Default)]
+/// incomplete frame, about 80 KiB; an idle one 2 KiB.
+#[derive(Debug)]
 pub struct Reader {
     /// What was read and not yet taken, followed by room to read into.
     buffer: BytesMut,
     filled: usize,
-    /// Whether the last read filled all its room.
-    is_busy: bool,
+    /// How much room there is in new memory.
+    size: usize,
+    /// How many reads in a row have brought little.
+    quiet_reads: u32,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self { buffer: BytesMut::new(), filled: 0, size: QUIET_SIZE, quiet_reads: 0 }
+    }
 }
 
 impl Reader {
@@ -48,23 +63,34 @@ impl Reader {
         context: &mut Context<'_>,
         mut stream: impl AsyncRead + Unpin,
     ) -> Poll<io::Result<usize>> {
-        if self.buffer.len() - self.filled < MIN_READ {
+        if self.buffer.len() - self.filled < MIN_READ.min(self.size / 2) {
             self.make_room();
         }
         let polled = Pin::new(&mut stream).poll_read(context, &mut self.buffer[self.filled..]);
-        if polled.is_pending() && self.filled == 0 && self.buffer.len() > IDLE_SIZE {
+        if polled.is_pending() && self.filled == 0 && self.buffer.len() > self.size.min(USUAL_SIZE) {
             self.buffer = BytesMut::new();
         }
         let length = ready!(polled)?;
         self.filled += length;
-        self.is_busy = self.filled == self.buffer.len();
+        self.adapt(length);
         Poll::Ready(Ok(length))
+    }
+
+    /// Learns from a read of this length how much room the next one needs.
+    fn adapt(&mut self, length: usize) {
+        self.quiet_reads = if length < QUIET_SIZE / 2 { self.quiet_reads.saturating_add(1) } else { 0 };
+        self.size = match self.size {
+            QUIET_SIZE if self.filled < self.buffer.len() => QUIET_SIZE,
+            USUAL_SIZE if self.quiet_reads >= QUIET_READS => QUIET_SIZE,
+            _ if self.size > QUIET_SIZE && self.filled == self.buffer.len() => READ_SIZE,
+            _ => USUAL_SIZE,
+        };
     }
 
     /// Moves what is left to new memory. The old memory is freed with the last payload that views it.
     fn make_room(&mut self) {
-        let size = if self.is_busy { READ_SIZE } else { IDLE_SIZE };
-        let mut buffer = BytesMut::zeroed(size.max(self.filled + MAX_PART_SIZE));
+        let incomplete = if self.filled > 0 { self.filled + MAX_PART_SIZE } else { 0 };
+        let mut buffer = BytesMut::zeroed(self.size.max(incomplete));
         buffer[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
         self.buffer = buffer;
     }
@@ -286,6 +312,38 @@ mod tests {
             assert!(reader.buffer.len() <= READ_SIZE + MAX_PART_SIZE);
         }
         assert_eq!(frames, many);
+    }
+
+    #[tokio::test]
+    async fn a_reader_takes_as_much_memory_as_its_stream_is_busy() {
+        let mut reader = Reader::default();
+        let mut read = async |bytes: &[u8]| {
+            let mut stream = futures::io::Cursor::new(bytes);
+            while poll_fn(|context| reader.poll_read(context, &mut stream)).await.unwrap() > 0 {
+                while reader.next_frame().unwrap().is_some() {}
+            }
+            let pending = reader.poll_read(&mut Context::from_waker(std::task::Waker::noop()), Silent);
+            assert!(pending.is_pending());
+            reader.buffer.capacity()
+        };
+        let ping = written(vec![Frame::Ask { id: 1 }]).await;
+        let batch = written(vec![Frame::Ask { id: 1 }; 1000]).await;
+        assert!(read(&ping).await <= QUIET_SIZE);
+        read(&batch).await;
+        assert!(read(&batch).await > QUIET_SIZE);
+        for _ in 0..QUIET_READS {
+            read(&ping).await;
+        }
+        assert!(read(&ping).await <= QUIET_SIZE);
+    }
+
+    /// A stream on which nothing arrives.
+    struct Silent;
+
+    impl AsyncRead for Silent {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
     }
 
     #[test]
