@@ -1,5 +1,5 @@
-//! `--otlp`: sends the spans of traced pings to an OpenTelemetry collector. Only programs that are built with the feature
-//! `otlp` can.
+//! `--otlp`: sends the spans of traced pings to an OpenTelemetry collector. Only programs that are built with the
+//! feature `otlp` can.
 
 #[cfg(feature = "otlp")]
 mod exporter;
