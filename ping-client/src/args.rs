@@ -173,8 +173,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t, help_heading = LOAD, hide_short_help = true)]
     pub(crate) mode: Mode,
 
-    /// Trace some pings, ten a second at most, and send the spans to the OpenTelemetry collector that takes OTLP by HTTP
-    /// at this URL, such as http://localhost:4318; needs --mode ask or tell
+    /// Trace up to ten pings a second for each server, and send the spans to the OpenTelemetry collector at this URL
+    /// (OTLP over HTTP), such as http://localhost:4318; not with a stream
     #[arg(long, value_name = "URL", value_parser = otlp_endpoint, conflicts_with = "retry", hide_short_help = true,
         hide = !otlp::IS_BUILT)]
     pub(crate) otlp: Option<String>,

@@ -92,8 +92,9 @@ fn a_traced_ping_is_one_trace_over_both_programs() {
         let [(service, inner)] = &*of_this else { panic!("{of_this:?}") };
         assert_eq!((&**service, inner.kind(), sequence(inner)), ("ping-server", SpanKind::Server, number as i64 + 1));
         assert_eq!(inner.parent_span_id, span.span_id);
-        let within = span.start_time_unix_nano..=span.end_time_unix_nano;
-        assert!(within.contains(&inner.start_time_unix_nano) && within.contains(&inner.end_time_unix_nano));
+        // The server's may end a moment after the client has its pong.
+        assert!((span.start_time_unix_nano..=span.end_time_unix_nano).contains(&inner.start_time_unix_nano));
+        assert_eq!((span.status.unwrap_or_default().code, inner.status.clone().unwrap_or_default().code), (0, 0));
     }
 }
 

@@ -120,7 +120,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PORT|ADDRESS", value_parser = metrics_address)]
     pub(crate) metrics: Option<SocketAddr>,
 
-    /// Send the spans of pings that clients trace to the OpenTelemetry collector that takes OTLP by HTTP at this URL
+    /// Send spans of traced pings to the OpenTelemetry collector at this URL (OTLP over HTTP)
     #[arg(long, value_name = "URL", value_parser = otlp_endpoint, hide = !otlp::IS_BUILT)]
     pub(crate) otlp: Option<String>,
 

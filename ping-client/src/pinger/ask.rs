@@ -135,8 +135,10 @@ impl Pinger for AskPinger {
                 let outcome = if tells { message.tell(&actor).await } else { message.ask(&actor).await };
                 // A busy actor has not counted the ping.
                 if outcome != Err(PingError::Busy) || started.elapsed() + pause >= timeout {
-                    if let (Some(span), Err(error)) = (&mut span, &outcome) {
-                        span.fail(error.cause(), error);
+                    match (&mut span, &outcome) {
+                        (Some(span), Ok(_)) => span.succeed(),
+                        (Some(span), Err(error)) => span.fail(error.cause(), error),
+                        _ => {}
                     }
                     return (busy, outcome);
                 }

@@ -221,17 +221,21 @@ impl<'a> Opener<'a> {
         }
         let mode = self.plan.mode;
         // The question costs a round trip, and any Kameo node can answer an ask without a payload.
-        let about =
-            if size > 0 || mode == Mode::Tell || self.plan.traces { about(actor).await? } else { About::Unknown };
+        let about = match size > 0 || mode == Mode::Tell {
+            true => about(actor).await?,
+            false if self.plan.traces => about(actor).await.unwrap_or_default(),
+            false => About::Unknown,
+        };
         if size > 0 && about == About::Unknown {
             return Err(Error::NoAnswer { error: no_answer() });
         }
         let max_payload = about.card().map_or(0, |card| card.max_payload);
         let mut pinger = AskPinger::new(actor.clone(), mode == Mode::Tell, max_payload, run, &self.plan)?;
-        match about.card() {
-            Some(_) if self.plan.traces => pinger.sample(Sampling::of(peer)),
-            None if self.plan.traces => warn!("The actor does not take traced pings, so none are traced"),
-            _ => {}
+        match &about {
+            _ if !self.plan.traces => {}
+            About::Card(_) => pinger.sample(Sampling::of(peer)),
+            About::OtherProgram => warn!("The actor is of another program and takes no traced pings; none are traced"),
+            About::Unknown => warn!("The actor does not say whether it takes traced pings; none are traced"),
         }
         let facts = Facts { mode, total: about.card().map(|card| card.total_pings), about };
         Ok((Box::new(pinger), facts))

@@ -5,7 +5,7 @@
 //! waits for the answer to its first beat before it speaks gossipsub.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -75,7 +75,7 @@ pub(crate) struct Gossip {
     gossipsub: Gossipsub,
     topic: IdentTopic,
     /// The open connections that gossipsub has not learnt of.
-    unknown: HashMap<PeerId, HashMap<ConnectionId, ConnectedPoint>>,
+    unknown: HashMap<PeerId, BTreeMap<ConnectionId, ConnectedPoint>>,
     /// The peers of which it has, and how much each may send.
     links: HashMap<PeerId, Allowance>,
     actions: VecDeque<Action>,

@@ -38,7 +38,7 @@ impl<H: ConnectionHandler> fmt::Debug for ToLate<H> {
     }
 }
 
-/// A handler that there may not be yet.
+/// A handler that may not exist yet.
 pub(crate) struct Late<H>(pub(super) Option<Box<H>>);
 
 /// Its inbound protocols: none, as long as there is no handler.

@@ -29,7 +29,7 @@ pub(crate) enum MappingBehaviour {
 
 impl MappingBehaviour {
     /// From where peers see the host, each address once for each peer that sees it. The connections of each transport
-    /// have to leave from one port.
+    /// must all have left from one local port.
     pub(crate) fn of(seen: impl IntoIterator<Item = Multiaddr>) -> Self {
         let mut ports = HashMap::<(IpAddr, Transport), (BTreeSet<u16>, usize)>::new();
         // A host of a local network is seen by itself and its neighbours alone, and IPv6 is not mapped.

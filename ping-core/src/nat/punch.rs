@@ -38,7 +38,7 @@ struct HolePunch {
     kind: i32,
     #[prost(bytes = "vec", repeated, tag = "2")]
     addresses: Vec<Vec<u8>>,
-    /// Not of the specification; who does not know it passes over it.
+    /// Not part of the specification; peers that do not know it ignore it.
     #[prost(enumeration = "MappingBehaviour", optional, tag = "1000")]
     mapping: Option<i32>,
 }

@@ -19,13 +19,13 @@ const READ_SIZE: usize = 64 * 1024;
 const USUAL_SIZE: usize = 16 * 1024;
 
 /// How many are read at a time while there are few, and what an idle reader keeps: thousands of clients that ping once
-/// a second are most of a server's memory.
+/// a second account for most of a server's memory.
 const QUIET_SIZE: usize = 2 * 1024;
 
-/// The least room that a read is made with, unless there is little in all; below it, the buffer is replaced.
+/// A buffer with less room than this, or than half of its size, is replaced before the next read.
 const MIN_READ: usize = 8 * 1024;
 
-/// After how many reads in a row that bring little, little room is made for the next.
+/// After this many small reads in a row, the buffer shrinks.
 const QUIET_READS: u32 = 64;
 
 /// Payloads up to this size are copied behind their frame's head, which is cheaper than writing them separately.
@@ -34,12 +34,15 @@ const MAX_COPIED: usize = 512;
 /// Turns bytes into frames.
 ///
 /// Payloads are not copied: they are views of the memory that was read into. A reader holds at most one read and one
-/// incomplete frame, about 80 KiB; an idle one 2 KiB.
+/// incomplete frame, about 80 KiB; an idle one 2 KiB, or 16
+/// if much arrived shortly before.
 #[derive(Debug)]
 pub struct Reader {
     /// What was read and not yet taken, followed by room to read into.
     buffer: BytesMut,
     filled: usize,
+    /// How much memory the buffer is part of.
+    allocated: usize,
     /// How much room there is in new memory.
     size: usize,
     /// How many reads in a row have brought little.
@@ -48,7 +51,7 @@ pub struct Reader {
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { buffer: BytesMut::new(), filled: 0, size: QUIET_SIZE, quiet_reads: 0 }
+        Self { buffer: BytesMut::new(), filled: 0, allocated: 0, size: QUIET_SIZE, quiet_reads: 0 }
     }
 }
 
@@ -67,8 +70,8 @@ impl Reader {
             self.make_room();
         }
         let polled = Pin::new(&mut stream).poll_read(context, &mut self.buffer[self.filled..]);
-        if polled.is_pending() && self.filled == 0 && self.buffer.len() > self.size.min(USUAL_SIZE) {
-            self.buffer = BytesMut::new();
+        if polled.is_pending() && self.filled == 0 && self.allocated > self.size.min(USUAL_SIZE) {
+            (self.buffer, self.allocated) = (BytesMut::new(), 0);
         }
         let length = ready!(polled)?;
         self.filled += length;
@@ -90,7 +93,8 @@ impl Reader {
     /// Moves what is left to new memory. The old memory is freed with the last payload that views it.
     fn make_room(&mut self) {
         let incomplete = if self.filled > 0 { self.filled + MAX_PART_SIZE } else { 0 };
-        let mut buffer = BytesMut::zeroed(self.size.max(incomplete));
+        self.allocated = self.size.max(incomplete);
+        let mut buffer = BytesMut::zeroed(self.allocated);
         buffer[..self.filled].copy_from_slice(&self.buffer[..self.filled]);
         self.buffer = buffer;
     }
@@ -324,7 +328,7 @@ mod tests {
             }
             let pending = reader.poll_read(&mut Context::from_waker(std::task::Waker::noop()), Silent);
             assert!(pending.is_pending());
-            reader.buffer.capacity()
+            reader.allocated
         };
         let ping = written(vec![Frame::Ask { id: 1 }]).await;
         let batch = written(vec![Frame::Ask { id: 1 }; 1000]).await;

@@ -25,9 +25,9 @@ pub(crate) struct Arrivals {
     pub(super) quic: Awaited<()>,
     /// Where those came from that were dialed at another port.
     came: Mutex<Vec<(Multiaddr, Multiaddr)>>,
-    /// The port from which TCP connections over IPv4 leave that are to leave from one; 0 before the first.
+    /// The local port of the last TCP connection over IPv4 that reuses a port; 0 before the first.
     left_from: AtomicU16,
-    /// Whether some had to leave from another.
+    /// Whether such connections have had different local ports.
     left_from_others: AtomicBool,
 }
 
@@ -41,13 +41,13 @@ impl Arrivals {
         }
     }
 
-    /// Whether all TCP connections over IPv4 left from one port that were to. An earlier connection that the system
-    /// still waits for keeps another to the same address from its port.
+    /// Whether all TCP connections over IPv4 that reuse a port have had the same. While the system still holds an
+    /// earlier connection between the same two ports, a new one gets another port.
     pub(crate) fn leaves_from_one_port(&self) -> bool {
         !self.left_from_others.load(Ordering::Relaxed)
     }
 
-    /// A TCP connection over IPv4 leaves from this port.
+    /// A TCP connection over IPv4 that reuses a port leaves from this one.
     pub(super) fn leave_from(&self, port: u16) {
         let last = self.left_from.swap(port, Ordering::Relaxed);
         self.left_from_others.fetch_or(last != 0 && last != port, Ordering::Relaxed);

@@ -195,7 +195,7 @@ async fn meet(
     }
 }
 
-/// Tells from which port a connection leaves that is to leave from the same as others.
+/// Records the local port of a connection that reuses one.
 async fn watched(
     dial: impl Future<Output = io::Result<tcp::tokio::TcpStream>>,
     arrivals: Option<Arc<Arrivals>>,

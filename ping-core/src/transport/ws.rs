@@ -112,7 +112,8 @@ struct WebSockets {
 
 impl WebSockets {
     fn new(setup: &Setup, kind: Transport) -> Self {
-        let tcp = TcpDialer::new(setup.sources.clone(), setup.arrivals.clone());
+        // It has ports of its own, and no peer comes to them.
+        let tcp = TcpDialer::new(setup.sources.clone(), Arc::default());
         Self { tcp, kind, certificate: setup.certificate.clone(), acceptor: None, memory: setup.memory.clone() }
     }
 

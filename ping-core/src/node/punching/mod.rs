@@ -65,7 +65,7 @@ struct Link {
     peer: PeerId,
     is_dialed: bool,
     is_relayed: bool,
-    /// Whether it leaves from the port that this node uses for all that may see it.
+    /// Whether it leaves from the port that this node uses for every connection that shows its address.
     reuses_port: bool,
     /// At which address the other side sees this node.
     observed: Option<Multiaddr>,
@@ -312,7 +312,7 @@ impl Punching {
         }
     }
 
-    /// Nothing has come of it, for who has waited long enough.
+    /// No direct connection came about in time.
     pub(in crate::node) fn give_up(&mut self, swarm: &Swarm<Behaviour>, peer: PeerId) {
         let now = Instant::now();
         if let Entry::Occupied(waiting) = self.waiting.entry(peer)
@@ -338,9 +338,15 @@ impl Punching {
             Some(Transport::Quic) => quic_ports.len() <= 1,
             _ => false,
         };
-        let dialed = self.links.values().filter(|link| link.shows_address());
-        let seen: HashSet<_> = dialed.filter_map(|link| Some((link.peer, link.observed.clone()?))).collect();
-        MappingBehaviour::of(seen.into_iter().map(|(_, address)| address).filter(leaves_from_one_port))
+        // Of several connections with one peer, the last. A router may forget one that is silent.
+        let mut dialed: Vec<_> = self.links.iter().filter(|(_, link)| link.shows_address()).collect();
+        dialed.sort_by_key(|(id, _)| **id);
+        let seen = dialed.into_iter().filter_map(|(_, link)| {
+            let address = link.observed.clone()?;
+            Some(((link.peer, Transport::of(&address)), address))
+        });
+        let seen: HashMap<_, _> = seen.collect();
+        MappingBehaviour::of(seen.into_values().filter(leaves_from_one_port))
     }
 
     /// Where those see this node that it has dialed.

@@ -19,7 +19,7 @@ use crate::program::flush_log;
 /// How long the collector has to take spans.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a program that ends waits for that.
+/// How long a program waits for that when it ends.
 const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What sends spans, in a thread of its own. When it is dropped, it sends those that are left, for 2 s at most.
@@ -30,7 +30,7 @@ impl Exporter {
     ///
     /// # Errors
     ///
-    /// When that cannot be prepared.
+    /// When the exporter cannot be made.
     pub fn start(endpoint: &str, program: &'static str) -> Result<Self, String> {
         let exporter = Otlp::builder().with_http().with_endpoint(endpoint).with_timeout(TIMEOUT).build();
         let exporter = exporter.map_err(|error| format!("cannot send traces to {endpoint}: {error}"))?;
@@ -45,8 +45,9 @@ impl Exporter {
 
 impl Drop for Exporter {
     fn drop(&mut self) {
-        // What fails is told.
-        let _ = self.0.shutdown_with_timeout(LAST_TIMEOUT);
+        if let Err(error) = self.0.shutdown_with_timeout(LAST_TIMEOUT) {
+            warn!("The last spans may be lost: {error}");
+        }
         flush_log();
     }
 }

@@ -14,13 +14,13 @@ pub const IS_BUILT: bool = cfg!(feature = "otlp");
 
 const NOT_BUILT: &str = "this program is built without traces; build it with --features otlp";
 
-/// What would send spans.
+/// An exporter, which there is not in this build.
 #[cfg(not(feature = "otlp"))]
 pub enum Exporter {}
 
 #[cfg(not(feature = "otlp"))]
 impl Exporter {
-    /// Does not.
+    /// Fails.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl Exporter {
     }
 }
 
-/// Reads where a collector takes OTLP by HTTP, such as `http://localhost:4318`. Returns where it takes spans.
+/// Reads where a collector takes OTLP over HTTP, such as `http://localhost:4318`. Returns where it takes spans.
 ///
 /// # Errors
 ///
@@ -43,9 +43,11 @@ pub fn otlp_endpoint(text: &str) -> Result<String, String> {
 /// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp>).
 fn endpoint(text: &str) -> Result<String, String> {
     let uri: Option<Uri> = text.parse().ok();
-    match uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none()) {
+    match uri.filter(|uri| {
+        uri.scheme_str() == Some("http") && uri.host().is_some() && uri.query().is_none() && !text.contains('#')
+    }) {
         Some(_) => Ok(format!("{}/v1/traces", text.trim_end_matches('/'))),
-        None => Err("write where a collector takes OTLP by HTTP without TLS, such as http://localhost:4318".into()),
+        None => Err("write where a collector takes OTLP over HTTP without TLS, such as http://localhost:4318".into()),
     }
 }
 
@@ -59,7 +61,15 @@ mod tests {
             assert_eq!(endpoint(text).unwrap(), "http://localhost:4318/v1/traces");
         }
         assert_eq!(endpoint("http://[::1]:4318/tenant").unwrap(), "http://[::1]:4318/tenant/v1/traces");
-        for wrong in ["", "localhost:4318", "https://localhost:4318", "http://", "/v1/traces", "http://host?a=b"] {
+        for wrong in [
+            "",
+            "localhost:4318",
+            "https://localhost:4318",
+            "http://",
+            "/v1/traces",
+            "http://host?a=b",
+            "http://host#a",
+        ] {
             assert!(endpoint(wrong).is_err(), "{wrong}");
         }
     }

@@ -14,7 +14,7 @@ use quinn::{RecvStream, SendStream, VarInt};
 
 use crate::hardening::{ConnectionMemory, Part};
 
-/// The largest window: one stream carries 80 MB/s over a round trip of 100 ms.
+/// The largest window: enough for 80 MB/s over a round trip of 100 ms.
 pub(super) const MAX_WINDOW: u32 = 8 * 1024 * 1024;
 
 /// The windows that a connection may start with, as far as there is room: the first serves a request of the usual size
