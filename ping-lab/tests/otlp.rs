@@ -1,5 +1,6 @@
 //! Traces of pings, as a collector gets them from both programs.
 
+#![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
