@@ -11,9 +11,14 @@ use std::{
 
 use ping_lab::{Process, Server, client_command, ping};
 
-/// The status and the body that a path has at an address, which a line of the log names.
+/// Where metrics are served, as a line of the log names it.
+fn host(line: &str) -> &str {
+    line.split("http://").nth(1).unwrap().split('/').next().unwrap()
+}
+
+/// The status and the body that a path has there.
 fn get(line: &str, path: &str) -> (String, String) {
-    let host = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
+    let host = host(line);
     let mut stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
@@ -83,6 +88,9 @@ fn a_client_says_how_its_pings_go_while_it_pings() {
     let answered = value(&body, "kameo_ping_answered_total").unwrap();
     assert!(answered >= 1.0, "{body}");
     assert_eq!(value(&body, "kameo_ping_round_trip_seconds_count"), Some(answered), "{body}");
+    for phase in ["find", "connect", "lookup", "first_pong"] {
+        assert!(value(&body, &format!("kameo_ping_phase_seconds{{phase=\"{phase}\"}}")).unwrap() > 0.0, "{body}");
+    }
     assert_eq!(value(&body, "kameo_ping_path{kind=\"direct\",transport=\"tcp\"}"), Some(1.0), "{body}");
     assert_eq!(get(&line, "/readyz").0, "200");
 }
@@ -97,25 +105,70 @@ fn an_address_that_is_taken_is_named() {
     assert!(run.code == Some(2) && run.stderr.contains("cannot serve metrics at 127.0.0.1:"), "{run}");
 }
 
-/// What a Prometheus answers to a query, once it has scraped what that is about.
+/// A Prometheus that scrapes targets.
 #[cfg(unix)]
-fn query(port: u16, query: &str) -> f64 {
-    let url = format!("GET /api/v1/query?query={query} HTTP/1.0\r\n\r\n");
-    for _ in 0..600 {
-        let mut answer = String::new();
-        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-            stream.write_all(url.as_bytes()).unwrap();
-            let _ = stream.read_to_string(&mut answer);
-        }
-        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-        let value = serde_json::from_str::<serde_json::Value>(body).ok();
-        let value = value.and_then(|answer| answer["data"]["result"][0]["value"][1].as_str()?.parse().ok());
-        if let Some(value) = value {
-            return value;
-        }
-        std::thread::sleep(Duration::from_millis(100));
+struct Prometheus {
+    port: u16,
+    _process: Process,
+    _folder: tempfile::TempDir,
+}
+
+#[cfg(unix)]
+impl Prometheus {
+    fn start(targets: &[String], options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let job = format!("{{job_name: ping, static_configs: [{{targets: {targets:?}}}]}}");
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/alerts.yml");
+        let config = format!("{{global: {{scrape_interval: 1s}}, rule_files: [{rules:?}], scrape_configs: [{job}]}}");
+        let [data, file] = ["data", "prometheus.yml"].map(|name| ping_lab::file(folder.path(), name));
+        std::fs::write(&file, config).unwrap();
+        let mut port = ping_lab::Port::claim();
+        port.free_tcp();
+        let mut command = Command::new("prometheus");
+        command.args(options).args([
+            format!("--config.file={file}"),
+            format!("--storage.tsdb.path={data}"),
+            format!("--web.listen-address=127.0.0.1:{}", port.number),
+        ]);
+        Self { port: port.number, _process: Process::start(&mut command), _folder: folder }
     }
-    panic!("no answer to {query}")
+
+    /// What it answers to a query now. Nothing while it starts.
+    fn ask(&self, query: &str) -> Option<serde_json::Value> {
+        let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.write_all(format!("GET /api/v1/query?query={query} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()
+    }
+
+    /// The figure that it answers with, once it has scraped what that is about.
+    fn query(&self, query: &str) -> f64 {
+        for _ in 0..600 {
+            let figure = self.ask(query).map(|answer| answer["data"]["result"][0]["value"][1].clone());
+            if let Some(figure) = figure.and_then(|figure| figure.as_str()?.parse().ok()) {
+                return figure;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("no answer to {query}")
+    }
+}
+
+/// What a dashboard asks for.
+#[cfg(unix)]
+fn expressions(value: &serde_json::Value) -> Vec<&str> {
+    match value {
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .flat_map(
+                |(name, value)| if name == "expr" { value.as_str().into_iter().collect() } else { expressions(value) },
+            )
+            .collect(),
+        serde_json::Value::Array(values) => values.iter().flat_map(expressions).collect(),
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(unix)]
@@ -133,22 +186,28 @@ fn a_prometheus_scrapes_both_programs() {
     let mut command = client_command(other.address("tcp"), &["-c", "0", "-i", "10ms", "--metrics", "0"]);
     let client = Process::start(&mut command);
     let of_client = client.log_with("Metrics at");
-    let folder = tempfile::tempdir().unwrap();
-    let host = |line: &str| line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
-    let targets = [host(&of_server), host(&of_client)];
-    let job = format!("{{job_name: ping, static_configs: [{{targets: {targets:?}}}]}}");
-    let config = format!("{{global: {{scrape_interval: 1s}}, scrape_configs: [{job}]}}");
-    let [data, file] = ["data", "prometheus.yml"].map(|name| ping_lab::file(folder.path(), name));
-    std::fs::write(&file, config).unwrap();
-    let mut port = ping_lab::Port::claim();
-    port.free_tcp();
-    let _prometheus = Process::start(Command::new("prometheus").args([
-        format!("--config.file={file}"),
-        format!("--storage.tsdb.path={data}"),
-        format!("--web.listen-address=127.0.0.1:{}", port.number),
-    ]));
-    assert!((query(port.number, "kameo_ping_pings_total") - 42.0).abs() < f64::EPSILON);
-    assert!((query(port.number, "probe_success") - 1.0).abs() < f64::EPSILON);
-    let median = "histogram_quantile(0.5,kameo_ping_round_trip_seconds_bucket)";
-    assert!(query(port.number, median) > 0.0);
+    let targets = [of_server, of_client].map(|line| host(&line).to_owned());
+    let text = Prometheus::start(&targets, &[]);
+    // It asks for protobuf, which has both forms of a histogram, and keeps the native one.
+    let protobuf = Prometheus::start(&targets, &["--enable-feature=native-histograms"]);
+    for prometheus in [&text, &protobuf] {
+        assert!((prometheus.query("kameo_ping_pings_total") - 42.0).abs() < f64::EPSILON);
+        assert!((prometheus.query("probe_success") - 1.0).abs() < f64::EPSILON);
+        assert!(prometheus.query("kameo_ping_phase_seconds{phase=\"first_pong\"}") > 0.0);
+    }
+    assert!(text.query("histogram_quantile(0.5, kameo_ping_round_trip_seconds_bucket)") > 0.0);
+    assert!(protobuf.query("histogram_quantile(0.5, kameo_ping_round_trip_seconds)") > 0.0);
+    let dashboard = serde_json::from_str(include_str!("../../packaging/grafana.json")).unwrap();
+    let expressions = expressions(&dashboard);
+    assert!(expressions.len() >= 5, "{expressions:?}");
+    for (prometheus, expression) in [&text, &protobuf].into_iter().flat_map(|p| expressions.iter().map(move |e| (p, e)))
+    {
+        let expression = expression.replace("$__rate_interval", "10s");
+        let answer = prometheus.ask(&expression).unwrap();
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        // The two rates need two scrapes.
+        if expression.contains("round_trip") {
+            assert!(prometheus.query(&expression) > 0.0);
+        }
+    }
 }

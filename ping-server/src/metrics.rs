@@ -9,17 +9,12 @@ use ping_core::{
     Event, Node, PingActor,
     actor::{Count, Tally, waiting},
     cluster::State,
-    program::metrics::{Reading, Readings, bind_metrics, process_metrics, serve_metrics},
+    program::metrics::{Reading, Readings, bind_metrics, histogram, process_metrics, serve_metrics},
     transport::endpoint,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -104,7 +99,7 @@ impl Exporter {
     /// Adds how long the handlers of an actor take that is not hosted yet, if anybody asks.
     pub(crate) fn time_handlers(&mut self, count: &mut Count) {
         let Self(Some((_, registry))) = self else { return };
-        let times = Histogram::new(exponential_buckets(FIRST_BUCKET, 4.0, BUCKETS));
+        let times = histogram(FIRST_BUCKET, 4.0, BUCKETS);
         let help = "How long the actor took for a ping, or for the pings that one read from a stream brought";
         registry.register("kameo_ping_handler_seconds", help, times.clone());
         count.time_handlers(times);

@@ -10,9 +10,10 @@ use ping_core::{
         Count, Entry, Journal,
         runs::{Run, Runs},
     },
+    program::metrics::histogram,
     protocol::RunId,
 };
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 use tokio::sync::{oneshot, watch};
 
@@ -58,7 +59,7 @@ impl State {
         let (closing, closed) = oneshot::channel();
         let (stored, total) = watch::channel(total);
         let path = path.to_owned();
-        let write_times = Histogram::new(exponential_buckets(FIRST_BUCKET, 2.0, BUCKETS));
+        let write_times = histogram(FIRST_BUCKET, 2.0, BUCKETS);
         let times = write_times.clone();
         thread::Builder::new().name("state".into()).spawn(move || {
             let is_in_place = || FileId::of(&path) == file;

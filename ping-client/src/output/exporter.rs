@@ -4,24 +4,20 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use ping_core::program::metrics::{bind_metrics, process_metrics, serve_metrics};
+use ping_core::program::metrics::{bind_metrics, histogram, process_metrics, serve_metrics};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 
 use crate::{
+    figures::Phases,
     pinger::{Answer, Path},
     run::{Observer, Sample, Sending},
 };
@@ -37,6 +33,11 @@ struct Cause {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Phase {
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct Way {
     kind: String,
     transport: String,
@@ -45,6 +46,8 @@ struct Way {
 /// The figures of the run.
 pub(super) struct Exporter {
     is_answered: Arc<AtomicBool>,
+    /// When the actor was found, until the first pong.
+    found: Option<Instant>,
     success: Gauge,
     sent: Counter,
     answered: Counter,
@@ -52,6 +55,7 @@ pub(super) struct Exporter {
     lost: Family<Cause, Counter>,
     round_trips: Histogram,
     outages: Counter,
+    phases: Family<Phase, Gauge<f64, AtomicU64>>,
     path: Family<Way, Gauge>,
 }
 
@@ -61,13 +65,15 @@ impl Exporter {
         let listener = bind_metrics(address)?;
         let exporter = Self {
             is_answered: Arc::default(),
+            found: None,
             success: Gauge::default(),
             sent: Counter::default(),
             answered: Counter::default(),
             late: Counter::default(),
             lost: Family::default(),
-            round_trips: Histogram::new(exponential_buckets(FIRST_BUCKET, 2.0, BUCKETS)),
+            round_trips: histogram(FIRST_BUCKET, 2.0, BUCKETS),
             outages: Counter::default(),
+            phases: Family::default(),
             path: Family::default(),
         };
         let mut registry = process_metrics();
@@ -79,14 +85,29 @@ impl Exporter {
         let help = "Time from the ping to its pong";
         registry.register("kameo_ping_round_trip_seconds", help, exporter.round_trips.clone());
         registry.register("kameo_ping_outages", "Times without a connection that are over", exporter.outages.clone());
+        let help = "How long each step to the first pong took";
+        registry.register("kameo_ping_phase_seconds", help, exporter.phases.clone());
         registry.register("kameo_ping_path", "1 for the way that pings take", exporter.path.clone());
         let is_answered = exporter.is_answered.clone();
         tokio::spawn(serve_metrics(listener, registry, move || is_answered.load(Ordering::Relaxed)));
         Ok(exporter)
     }
+
+    fn phase(&self, phase: &'static str, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.phases.get_or_create(&Phase { phase }).set(took.as_secs_f64());
+        }
+    }
 }
 
 impl Observer for Exporter {
+    fn found(&mut self, now: Instant, phases: &Phases) {
+        self.found = Some(now);
+        self.phase("find", phases.find);
+        self.phase("connect", phases.connect);
+        self.phase("lookup", phases.lookup);
+    }
+
     fn sending(&mut self, _: Sending) {
         self.sent.inc();
     }
@@ -95,6 +116,8 @@ impl Observer for Exporter {
         match &sample.outcome {
             Ok(_) => {
                 self.answered.inc();
+                let first_pong = self.found.take().map(|found| sample.ended - found);
+                self.phase("first_pong", first_pong);
                 self.round_trips.observe((sample.ended - sample.from).as_secs_f64());
             }
             Err(error) => drop(self.lost.get_or_create(&Cause { cause: error.cause() }).inc()),

@@ -33,7 +33,7 @@ pub(crate) use live_rows::{LiveRow, LiveRows};
 pub(crate) use table::{table_of_numbers, table_of_words};
 
 use crate::{
-    figures::{Figures, SessionResult},
+    figures::{Figures, Phases, SessionResult},
     pinger::{self, Answer},
     run::{Limit, Observer, Pace, Sample, Sending},
     units::milliseconds,
@@ -230,6 +230,10 @@ pub(crate) struct Recorder<'a> {
 }
 
 impl Observer for Recorder<'_> {
+    fn found(&mut self, now: Instant, phases: &Phases) {
+        self.outputs.observers.iter_mut().for_each(|observer| observer.found(now, phases));
+    }
+
     fn sending(&mut self, sending: Sending) {
         self.figures.sending(sending);
         self.outputs.observers.iter_mut().for_each(|observer| observer.sending(sending));

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::pinger::{Answer, Outcome, Path};
+use crate::{
+    figures::Phases,
+    pinger::{Answer, Outcome, Path},
+};
 
 /// One ping and what became of it.
 #[derive(Clone, Debug)]
@@ -36,6 +39,9 @@ pub(crate) struct Sending {
 
 /// Sees what happens in a run.
 pub(crate) trait Observer {
+    /// The actor was found, after these steps.
+    fn found(&mut self, _now: Instant, _phases: &Phases) {}
+
     /// A ping is sent.
     fn sending(&mut self, sending: Sending);
 

@@ -47,7 +47,7 @@ use crate::{
     output::{Outputs, Recorder},
     pinger::{Facts, Opener, Pinger, Reconnect, Retry, Twins},
     plan::Plan,
-    run::{End, LATE_GRACE, Pace, Schedule, Stop, run as run_pings},
+    run::{End, LATE_GRACE, Observer, Pace, Schedule, Stop, run as run_pings},
     runtime::block_on,
 };
 pub(crate) use conclude::COUNT_TIMEOUT;
@@ -249,6 +249,7 @@ impl<'a> Session<'a> {
         result.phases = phases(&found, started);
         let shows_version = outputs.show_version();
         let mut recorder = Recorder { figures: &mut result.figures, outputs };
+        recorder.found(looked_up, &result.phases);
         let measured = self.open_and_run(found, &mut recorder, signals).await;
         result.figures.cut_short();
         let mut first_pong = result.figures.first_answer;

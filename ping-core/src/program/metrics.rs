@@ -1,6 +1,7 @@
-//! `--metrics`: figures for Prometheus over HTTP, in the OpenMetrics form.
+//! `--metrics`: figures for Prometheus over HTTP.
 //!
-//! - `/metrics`: the figures. They are read when they are asked for, and cost nothing before.
+//! - `/metrics`: the figures, as OpenMetrics text, or as protobuf for a reader that prefers it: only that form holds
+//!   native histograms. They are read when they are asked for, and cost nothing before.
 //! - `/healthz`: 200, for as long as the program's thread works.
 //! - `/readyz`: 200 when the program does what it is there for, else 503.
 
@@ -16,15 +17,20 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, EncodeMetric, prometheus_protobuf, text},
+    metrics::{
+        MetricType,
+        counter::ConstCounter,
+        gauge::ConstGauge,
+        histogram::{Histogram, NativeHistogramConfig, exponential_buckets},
+    },
     registry::{Registry, Unit},
 };
 use tokio::{
@@ -46,7 +52,12 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How many buckets a native histogram has at most: 20 doublings of a time, at the eight to a doubling that the
+/// library begins with. It merges them in pairs when there would be more.
+const MAX_NATIVE_BUCKETS: usize = 160;
+
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Reads where metrics are served: an IP address and a port, or a port alone, of loopback.
@@ -84,7 +95,7 @@ pub async fn serve_metrics(
         };
         let (registry, is_ready) = (registry.clone(), is_ready.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = respond(request.method(), request.uri().path(), &registry, &is_ready);
+            let response = respond(&request, &registry, &is_ready);
             async move { Ok::<_, Infallible>(response) }
         });
         let mut http = http1::Builder::new();
@@ -101,25 +112,53 @@ pub async fn serve_metrics(
     }
 }
 
-fn respond(method: &Method, path: &str, registry: &Registry, is_ready: impl Fn() -> bool) -> Response<Full<Bytes>> {
-    let (status, kind, body) = match (method, path) {
-        (&Method::GET, "/metrics") => {
-            let mut text = String::new();
-            match encode(&mut text, registry) {
-                Ok(()) => (StatusCode::OK, OPEN_METRICS, text),
-                Err(fmt::Error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the figures have no form\n".into()),
-            }
-        }
+fn respond<B>(request: &Request<B>, registry: &Registry, is_ready: impl Fn() -> bool) -> Response<Full<Bytes>> {
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (status, kind, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => match encode(registry, prefers_protobuf(accept)) {
+            Some((kind, figures)) => (StatusCode::OK, kind, figures),
+            None => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the figures have no form\n".into()),
+        },
         (&Method::GET, "/healthz") => (StatusCode::OK, TEXT, "ok\n".into()),
         (&Method::GET, "/readyz") if is_ready() => (StatusCode::OK, TEXT, "ready\n".into()),
         (&Method::GET, "/readyz") => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n".into()),
         (&Method::GET, _) => (StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".into()),
         _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n".into()),
     };
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+/// The figures and their form.
+fn encode(registry: &Registry, as_protobuf: bool) -> Option<(&'static str, Bytes)> {
+    if as_protobuf {
+        return Some((PROTOBUF, prometheus_protobuf::encode_to_vec(registry).ok()?.into()));
+    }
+    let mut figures = String::new();
+    text::encode(&mut figures, registry).ok()?;
+    Some((OPEN_METRICS, figures.into()))
+}
+
+/// Whether an `Accept` header gives protobuf more weight than any text, as RFC 9110, section 12.5.1, weighs them.
+fn prefers_protobuf(accept: &str) -> bool {
+    let weight = |is_kind: fn(&str) -> bool| {
+        let kinds = accept.split(',').map(|kind| kind.split(';').map(str::trim));
+        let kinds = kinds.filter_map(|mut parts| is_kind(parts.next()?).then_some(parts));
+        let weights =
+            kinds.map(|mut parts| parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0));
+        weights.fold(0.0, f64::max)
+    };
+    weight(|kind| kind == "application/vnd.google.protobuf")
+        > weight(|kind| matches!(kind, "application/openmetrics-text" | "text/plain"))
+}
+
+/// A histogram of times in seconds, in both forms. The first bucket of the classic one ends at `first`, and each next
+/// one is `factor` times as long.
+pub fn histogram(first: f64, factor: f64, buckets: u16) -> Histogram {
+    let native = NativeHistogramConfig::default().max_buckets(MAX_NATIVE_BUCKETS);
+    Histogram::new_classic_and_native(exponential_buckets(first, factor, buckets), native)
 }
 
 /// A figure that is read when it is asked for.
@@ -242,9 +281,26 @@ mod tests {
 
     #[test]
     fn paths_and_methods_are_told_apart() {
-        let status = |method, path, is_ready| respond(&method, path, &process_metrics(), || is_ready).status().as_u16();
+        let status = |method, path, is_ready| {
+            let request = Request::builder().method(method).uri(path).body(()).unwrap();
+            respond(&request, &process_metrics(), || is_ready).status().as_u16()
+        };
         assert_eq!(status(Method::GET, "/metrics", false), 200);
         assert_eq!((status(Method::GET, "/readyz", true), status(Method::GET, "/readyz", false)), (200, 503));
         assert_eq!((status(Method::GET, "/", true), status(Method::POST, "/metrics", true)), (404, 405));
+    }
+
+    #[test]
+    fn protobuf_is_for_those_who_prefer_it() {
+        for (accept, prefers) in [
+            ("application/vnd.google.protobuf;encoding=delimited,application/openmetrics-text;q=0.8,*/*;q=0.1", true),
+            ("application/vnd.google.protobuf; q=0.5, application/openmetrics-text; version=1.0.0; q=0.6", false),
+            ("application/openmetrics-text;q=0.5,text/plain;q=0.2", false),
+            ("application/vnd.google.protobuf;q=0", false),
+            ("*/*", false),
+            ("", false),
+        ] {
+            assert_eq!(prefers_protobuf(accept), prefers, "{accept}");
+        }
     }
 }
