@@ -89,7 +89,7 @@ fn parse_host_and_port(text: &str) -> Result<ServerAddress, ParseAddressError> {
         None => (text, None),
     };
     let (host, port) = host_and_port(text)?;
-    // libp2p's QUIC does not take interfaces.
+    // QUIC does not take interfaces.
     let transport = matches!(host, Host::Zoned(..)).then_some(Transport::Tcp);
     Ok(ServerAddress { host, port, transport, peer })
 }
@@ -118,7 +118,7 @@ fn check_form(text: &str) -> Result<(), ParseAddressError> {
     Ok(())
 }
 
-/// Reads what follows the interface in a multiaddr. libp2p's QUIC does not take interfaces.
+/// Reads what follows the interface in a multiaddr. QUIC does not take interfaces.
 fn parse_zoned(zone: &str, parts: &[Protocol<'_>]) -> Result<ServerAddress, ParseAddressError> {
     let [Protocol::Ip6(ip), rest @ ..] = parts else { return refuse("after /ip6zone/NAME, /ip6 follows") };
     let Some((Transport::Tcp, port, rest)) = Transport::read(rest) else {

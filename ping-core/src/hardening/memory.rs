@@ -182,7 +182,7 @@ impl ConnectionMemory {
         if self.fate.is_condemned() { Err(too_much()) } else { Ok(()) }
     }
 
-    /// Promises the peer this much room in all, if half of the whole is free then; returns whether it did.
+    /// Promises the peer this much room in all, if three quarters of the whole are free then; returns whether it did.
     pub(crate) fn promise(&self, bytes: usize) -> bool {
         let mut state = self.node.lock();
         let State { connections, held, .. } = &mut *state;
@@ -190,7 +190,7 @@ impl ConnectionMemory {
             return false;
         };
         let more = bytes.saturating_sub(entry.promised);
-        if *held + more > self.node.limit / 2 {
+        if *held + more > self.node.limit / 4 {
             return false;
         }
         entry.promised += more;
@@ -353,11 +353,11 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_half_is_promised() {
+    fn no_more_than_a_quarter_is_promised() {
         let node = Memory::new(LIMIT);
         let connections: Vec<_> = (0..10).map(|_| node.connect().unwrap()).collect();
-        let promised = connections.iter().filter(|connection| connection.promise(LIMIT / 10)).count();
-        assert_eq!(promised, 4);
-        assert!(node.lock().held <= LIMIT / 2);
+        let promised = connections.iter().filter(|connection| connection.promise(LIMIT / 20)).count();
+        assert_eq!(promised, 3);
+        assert!(node.lock().held <= LIMIT / 4);
     }
 }

@@ -5,7 +5,6 @@ use std::{error::Error, io};
 use libp2p::{
     PeerId,
     core::transport::{TransportError, timeout::TransportTimeoutError},
-    quic,
     relay::outbound::hop::ConnectError,
     swarm,
 };
@@ -114,9 +113,6 @@ impl DialError {
             if let Some(TransportTimeoutError::Timeout) = error.downcast_ref::<TransportTimeoutError<io::Error>>() {
                 return Self::TimedOut;
             }
-            if let Some(quic::Error::HandshakeTimedOut) = error.downcast_ref::<quic::Error>() {
-                return Self::TimedOut;
-            }
             if let Some(failure) = error.downcast_ref().and_then(RelayFailure::from_libp2p) {
                 return Self::ByRelay(failure);
             }
@@ -173,7 +169,5 @@ mod tests {
         assert!(matches!(DialError::from_io(&local), DialError::Other(_)));
         let full = io::Error::other(io::Error::other(ConnectError::ResourceLimitExceeded));
         assert_eq!(DialError::from_io(&full), DialError::ByRelay(RelayFailure::Full));
-        let quic = io::Error::other(io::Error::other(quic::Error::HandshakeTimedOut));
-        assert_eq!(DialError::from_io(&quic), DialError::TimedOut);
     }
 }

@@ -20,9 +20,9 @@ pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer to a request may take by default.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many bytes of memory its peers may make a node hold that only dials: four requests of the largest size, and
-/// their answers, some times over.
-pub const DIALER_MEMORY: usize = 64 * 1024 * 1024;
+/// How many bytes of memory its peers may make a node hold that only dials: the widest window of a QUIC
+/// connection in a quarter of it, and four requests of the largest size, and their answers, some times over.
+pub const DIALER_MEMORY: usize = 128 * 1024 * 1024;
 
 /// The options of a node. The default is a node that only dials.
 #[derive(Clone, Debug)]

@@ -329,7 +329,7 @@ impl Punching {
 
     /// How this side's router maps, from where those see this node that it has dialed.
     fn mapping(&self, swarm: &Swarm<Behaviour>) -> MappingBehaviour {
-        // libp2p dials from any of several QUIC listeners.
+        // A connection may leave from any of several QUIC listeners.
         let listening = swarm.listeners().filter_map(endpoint);
         let is_quic = |&(ip, _, transport): &(IpAddr, _, _)| ip.is_ipv4() && transport == Transport::Quic;
         let quic_ports: HashSet<u16> = listening.filter(is_quic).map(|(_, port, _)| port).collect();

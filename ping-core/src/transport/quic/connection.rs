@@ -1,4 +1,4 @@
-//! An accepted connection: its streams, and the room that its peer may fill.
+//! A connection: its streams, and the room that its peer may fill.
 
 use std::{
     io,
@@ -10,28 +10,30 @@ use std::{
 
 use futures::{AsyncRead, AsyncWrite, FutureExt, future::BoxFuture};
 use libp2p::core::{StreamMuxer, muxing::StreamMuxerEvent};
-use quinn::{RecvStream, SendStream, VarInt};
+use quinn::{RecvStream, SendStream, TransportConfig, VarInt};
 
 use crate::hardening::{ConnectionMemory, Part};
 
-/// The largest window: enough for 80 MB/s over a round trip of 100 ms.
-pub(super) const MAX_WINDOW: u32 = 8 * 1024 * 1024;
+/// The largest window: enough for 160 MB/s over a round trip of 100 ms.
+pub(super) const MAX_WINDOW: u32 = 16 * 1024 * 1024;
 
 /// The windows that a connection may start with, as far as there is room: the first serves a request of the usual size
 /// without a pause, the second lets some hundred connections be, and the last two thousand within 256 MiB.
 const FIRST_WINDOWS: [u32; 3] = [512 * 1024, 128 * 1024, Window::SMALLEST];
 
-/// How many bytes a peer may send ahead of what is read, in all streams of a connection, and as many are kept for it
-/// until it confirms them.
+/// How many bytes a peer may send ahead of what is read, in all streams of a connection. As many are kept for a peer that
+/// dialed until it confirms them; for one that this node dialed, the largest window, as it is this node that chooses what
+/// to send.
 ///
-/// QUIC's own windows are fixed. This one doubles when a peer fills half of it within two round trips, as long as half
-/// of the node's memory for peers is free.
+/// QUIC's own windows are fixed. This one doubles when a peer fills half of it within two round trips, as long as
+/// three quarters of the node's memory for peers are free.
 #[derive(Clone, Debug)]
 pub(super) struct Window(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     size: u32,
+    is_dialed: bool,
     memory: Arc<ConnectionMemory>,
     /// What the smallest window takes; more is promised.
     _own: Option<Part>,
@@ -44,22 +46,26 @@ impl Window {
     /// The window of a connection when there is little room.
     pub(super) const SMALLEST: u32 = 32 * 1024;
 
-    /// The largest window for which there is room. Fails if there is none at all.
-    pub(super) fn new(memory: Arc<ConnectionMemory>) -> io::Result<Self> {
-        let promised = FIRST_WINDOWS.into_iter().find(|size| memory.promise(cost(*size)));
+    /// The largest window for which there is room, for a peer that dialed or that is dialed. Fails if there is none at all.
+    pub(super) fn new(memory: Arc<ConnectionMemory>, is_dialed: bool) -> io::Result<Self> {
+        let promised = FIRST_WINDOWS.into_iter().find(|size| memory.promise(cost(*size, is_dialed)));
         let (size, own) = match promised {
             Some(size) => (size, None),
             None => {
                 let mut part = memory.part();
-                part.set(cost(Self::SMALLEST))?;
+                part.set(cost(Self::SMALLEST, is_dialed))?;
                 (Self::SMALLEST, Some(part))
             }
         };
-        Ok(Self(Arc::new(Mutex::new(State { size, memory, _own: own, read: 0, began: Instant::now() }))))
+        Ok(Self(Arc::new(Mutex::new(State { size, is_dialed, memory, _own: own, read: 0, began: Instant::now() }))))
     }
 
-    pub(super) fn size(&self) -> u32 {
-        self.lock().size
+    /// Adds the windows to the limits of a connection that begins.
+    pub(super) fn limit(&self, config: &mut TransportConfig) {
+        let State { size, is_dialed, .. } = *self.lock();
+        let sent = if is_dialed { MAX_WINDOW } else { size };
+        // The window of the whole connection is the limit, and it grows.
+        config.stream_receive_window(MAX_WINDOW.into()).receive_window(size.into()).send_window(sent.into());
     }
 
     fn on_read(&self, bytes: usize, connection: &quinn::Connection) {
@@ -71,10 +77,12 @@ impl Window {
         let is_fast = state.began.elapsed() < 2 * connection.rtt();
         (state.read, state.began) = (0, Instant::now());
         let size = state.size.saturating_mul(2);
-        if is_fast && size <= MAX_WINDOW && state.memory.promise(cost(size)) {
+        if is_fast && size <= MAX_WINDOW && state.memory.promise(cost(size, state.is_dialed)) {
             state.size = size;
             connection.set_receive_window(VarInt::from_u32(size));
-            connection.set_send_window(size.into());
+            if !state.is_dialed {
+                connection.set_send_window(size.into());
+            }
         }
     }
 
@@ -84,9 +92,9 @@ impl Window {
     }
 }
 
-/// What a window takes at most, in both directions.
-const fn cost(window: u32) -> usize {
-    2 * window as usize
+/// What a window takes at most. What a node keeps for a peer that it dials, it keeps for itself.
+const fn cost(window: u32, is_dialed: bool) -> usize {
+    window as usize * if is_dialed { 1 } else { 2 }
 }
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), quinn::ConnectionError>>;

@@ -32,7 +32,7 @@ use tokio::time::timeout;
 
 use super::{
     HANDSHAKE_TIMEOUT, MAX_STREAMS,
-    connection::{Connection, MAX_WINDOW, Window},
+    connection::{Connection, Window},
     port::Port,
 };
 use crate::{
@@ -161,9 +161,9 @@ impl Listener {
         }
         let (remote, local_ip) = (incoming.remote_address(), incoming.local_ip().unwrap_or(self.port.local.ip()));
         let Ok(memory) = self.memory.connect() else { return incoming.refuse() };
-        let Ok(window) = Window::new(memory.clone()) else { return incoming.refuse() };
+        let Ok(window) = Window::new(memory.clone(), false) else { return incoming.refuse() };
         let mut config = self.config.clone();
-        config.transport_config(Arc::new(transport_config(window.size())));
+        config.transport_config(Arc::new(transport_config(&window)));
         let connecting = match incoming.accept_with(Arc::new(config)) {
             Ok(connecting) => connecting,
             Err(error) => return tracing::debug!(%error, "a first packet that begins no connection"),
@@ -238,8 +238,8 @@ fn accept(endpoint: &Endpoint) -> BoxFuture<'static, Option<Incoming>> {
     async move { endpoint.accept().await }.boxed()
 }
 
-/// The limits of a connection with a window of this size.
-pub(super) fn transport_config(window: u32) -> TransportConfig {
+/// The limits of a connection with such windows.
+pub(super) fn transport_config(window: &Window) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -247,11 +247,8 @@ pub(super) fn transport_config(window: u32) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(KEEP_ALIVE_INTERVAL))
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
-        .allow_spin(false)
-        // The window of the whole connection is the limit, and it grows.
-        .stream_receive_window(VarInt::from_u32(MAX_WINDOW))
-        .receive_window(VarInt::from_u32(window))
-        .send_window(window.into());
+        .allow_spin(false);
+    window.limit(&mut config);
     config
 }
 

@@ -1,11 +1,11 @@
 //! QUIC.
 //!
-//! libp2p's own transport dials. It cannot listen for us: it accepts every first packet, which anyone can send in
-//! anybody's name, and gives every connection the same room whatever the others hold.
+//! libp2p's own transport accepts every first packet, which anyone can send in anybody's name, gives every connection
+//! the same room whatever the others hold, and leaves the buffers of its sockets at what the system gives.
 //!
 //! - `listener` accepts connections, from addresses that were checked when there are many.
 //! - `connection` carries streams, with as much room as they use and the account of memory has.
-//! - `port` dials from a port that others see, and opens the way for a peer that dials it.
+//! - `port` is a socket: it dials, and opens the way for a peer that dials it.
 
 mod connection;
 mod listener;
@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::SelectAll};
+use futures::{StreamExt, stream::SelectAll};
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
@@ -28,14 +28,14 @@ use libp2p::{
         transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
     },
     multiaddr::Protocol,
-    quic, tls,
+    tls,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 
 use super::{Connections, Kind, Setup, endpoint};
-use crate::{address::without_peer, hardening::Metered, protocol::MAX_IN_FLIGHT};
+use crate::{address::without_peer, protocol::MAX_IN_FLIGHT};
 use listener::{Listener, Upgrade};
-use port::Port;
+use port::{Dialing, Port};
 
 /// How many streams a peer may have open. A request's stream lives a little longer than the request.
 const MAX_STREAMS: u32 = 2 * MAX_IN_FLIGHT;
@@ -65,44 +65,31 @@ impl Kind for Quic {
     }
 
     fn build(&self, setup: &Setup) -> io::Result<Connections> {
-        let mut config = quic::Config::new(&setup.keypair);
-        config.max_concurrent_stream_limit = MAX_STREAMS;
-        config.handshake_timeout = HANDSHAKE_TIMEOUT;
-        let (memory, signs) = (setup.memory.clone(), setup.signs.clone());
-        let dialer = quic::tokio::Transport::new(config)
-            .map_err(io::Error::other)
-            .and_then(move |(peer, connection), _| {
-                let metered = memory.connect().map(|memory| Metered::new(signs.watch(peer, connection), memory));
-                std::future::ready(metered.map(|metered| (peer, StreamMuxerBox::new(metered))))
-            })
-            .map_err(|error| error.into_inner())
-            .boxed();
         let crypto = setup.listens.then(|| tls::make_server_config(&setup.keypair)).transpose();
         let crypto = crypto.map_err(io::Error::other)?.map(QuicServerConfig::try_from).transpose();
         let crypto = crypto.map_err(io::Error::other)?.map(Arc::new);
-        Ok(Both { dialer, crypto, setup: setup.clone(), listeners: SelectAll::new(), ports: Vec::new(), waker: None }
+        Ok(Sockets { crypto, setup: setup.clone(), listeners: SelectAll::new(), ports: Vec::new(), waker: None }
             .boxed())
     }
 }
 
-/// A transport that dials by libp2p's and listens by its own.
-struct Both {
-    dialer: Connections,
+/// The sockets of a node.
+struct Sockets {
     /// How to prove this node's identity, if it listens.
     crypto: Option<Arc<QuicServerConfig>>,
     setup: Setup,
     listeners: SelectAll<Listener>,
-    /// Of a node that does not listen, the ports from which all connections leave that reuse one.
+    /// The ports from which connections leave that reuse one, where no listener's will do.
     ports: Vec<Port>,
     /// Polls this again when there is another listener.
     waker: Option<Waker>,
 }
 
-impl Transport for Both {
+impl Transport for Sockets {
     type Output = (PeerId, StreamMuxerBox);
     type Error = io::Error;
     type ListenerUpgrade = Upgrade;
-    type Dial = BoxFuture<'static, io::Result<Self::Output>>;
+    type Dial = Dialing;
 
     fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<io::Error>> {
         let unsupported = || TransportError::MultiaddrNotSupported(address.clone());
@@ -119,22 +106,23 @@ impl Transport for Both {
     }
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
-        let remote = endpoint(&without_peer(address.clone())).map(|(ip, port, _)| SocketAddr::new(ip, port));
+        let unsupported = || TransportError::MultiaddrNotSupported(address.clone());
+        let (ip, port, _) = endpoint(&without_peer(address.clone())).ok_or_else(unsupported)?;
+        let remote = SocketAddr::new(ip, port);
         let is_listener = options.role.is_listener();
-        let reuses = options.port_use == PortUse::Reuse;
-        if let Some(remote) = remote.filter(|remote| reuses && self.crypto.is_none() && !remote.ip().is_loopback())
-            && !self.ports.iter().any(|port| port.reaches(remote))
-        {
-            self.ports.push(Port::to(remote, &self.setup).map_err(TransportError::Other)?);
+        if options.port_use == PortUse::New && !is_listener {
+            return Ok(Port::to(remote, &self.setup).map_err(TransportError::Other)?.connect(remote));
         }
-        let ports = self.listeners.iter().map(|listener| &listener.port).chain(&self.ports);
-        let port = remote.and_then(|remote| Some((remote, ports.into_iter().find(|port| port.reaches(remote))?)));
-        match port {
-            Some((remote, port)) if is_listener => Ok(port.open_way(remote)),
-            Some((remote, port)) if reuses => Ok(port.dial(remote)),
-            _ if is_listener => Err(TransportError::MultiaddrNotSupported(address)),
-            _ => Ok(self.dialer.dial(address, options)?.boxed()),
-        }
+        let mut ports = self.listeners.iter().map(|listener| &listener.port).chain(&self.ports);
+        let port = match ports.find(|port| port.reaches(remote)) {
+            Some(port) => port.clone(),
+            None => {
+                let port = Port::to(remote, &self.setup).map_err(TransportError::Other)?;
+                self.ports.push(port.clone());
+                port
+            }
+        };
+        Ok(if is_listener { port.open_way(remote) } else { port.dial(remote) })
     }
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<TransportEvent<Upgrade, io::Error>> {

@@ -47,6 +47,11 @@ const PAUSES: [u64; 7] = [20, 40, 80, 160, 320, 640, 1280];
 /// that dials their sender, at another port than the one they come from, learns this one.
 const OPENING: [u8; 32] = [0; 32];
 
+/// How many bytes of packets the system keeps until they are read; it takes its own limit if that is less. Its usual
+/// 208 KiB hold some ninety packets: a link of 1 Gbit/s brings as many within a millisecond, and those that find no
+/// room are lost, which QUIC takes for a sign that the link is full.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+
 /// A port, and what a connection from there is made with.
 #[derive(Clone)]
 pub(super) struct Port {
@@ -58,9 +63,14 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// A port of a node that does not listen, to dial addresses like this one.
+    /// A port that accepts no connections, to dial addresses like this one.
     pub(super) fn to(remote: SocketAddr, setup: &Setup) -> io::Result<Self> {
-        let ip = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let ip = match (remote.is_ipv4(), remote.ip().is_loopback()) {
+            (true, false) => Ipv4Addr::UNSPECIFIED.into(),
+            (true, true) => Ipv4Addr::LOCALHOST.into(),
+            (false, false) => Ipv6Addr::UNSPECIFIED.into(),
+            (false, true) => Ipv6Addr::LOCALHOST.into(),
+        };
         Self::bind(SocketAddr::new(ip, 0), EndpointConfig::default(), None, setup)
     }
 
@@ -75,6 +85,8 @@ impl Port {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // Fails where no program may ask for more.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
@@ -110,15 +122,16 @@ impl Port {
         select_ok([self.connect(remote), back.boxed()]).map(|connected| connected.map(|(first, _)| first)).boxed()
     }
 
-    fn connect(&self, remote: SocketAddr) -> Dialing {
+    /// Connects to this address.
+    pub(super) fn connect(&self, remote: SocketAddr) -> Dialing {
         let Self { endpoint, setup, .. } = self.clone();
         let connect = async move {
             let crypto = tls::make_client_config(&setup.keypair, None).map_err(io::Error::other)?;
             let crypto = QuicClientConfig::try_from(crypto).map_err(io::Error::other)?;
             let memory = setup.memory.connect()?;
-            let window = Window::new(memory.clone())?;
+            let window = Window::new(memory.clone(), true)?;
             let mut config = ClientConfig::new(Arc::new(crypto));
-            config.transport_config(Arc::new(transport_config(window.size())));
+            config.transport_config(Arc::new(transport_config(&window)));
             // A name is needed, and none is sent.
             let connecting = endpoint.connect_with(config, remote, "l").map_err(io::Error::other)?;
             let connection = timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
