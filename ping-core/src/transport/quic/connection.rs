@@ -44,7 +44,7 @@ struct State {
 
 impl Window {
     /// The window of a connection when there is little room.
-    pub(super) const SMALLEST: u32 = 32 * 1024;
+    pub(super) const SMALLEST: u32 = 16 * 1024;
 
     /// The largest window for which there is room, for a peer that dialed or that is dialed. Fails if there is none at all.
     pub(super) fn new(memory: Arc<ConnectionMemory>, is_dialed: bool) -> io::Result<Self> {
