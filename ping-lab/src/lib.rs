@@ -25,7 +25,7 @@ mod server;
 mod system;
 
 #[cfg(target_os = "linux")]
-pub use self::system::{memory, most_memory, open_files};
+pub use self::system::{cpu_time, memory, most_memory, open_files};
 #[cfg(unix)]
 pub use self::{
     client::result_of,

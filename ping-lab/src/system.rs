@@ -66,6 +66,18 @@ fn memory_as(process: u32, field: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
+/// How long the threads of a process have run on a processor.
+#[cfg(target_os = "linux")]
+pub fn cpu_time(process: u32) -> std::time::Duration {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let nanoseconds = threads.map(|thread| {
+        // In the first column, as the kernel's documentation of the scheduler's statistics says.
+        let times = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap_or_default();
+        times.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(0)
+    });
+    std::time::Duration::from_nanos(nanoseconds.sum())
+}
+
 /// How many files and sockets a process has open.
 #[cfg(target_os = "linux")]
 pub fn open_files(process: u32) -> usize {
