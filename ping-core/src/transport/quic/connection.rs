@@ -21,9 +21,8 @@ pub(super) const MAX_WINDOW: u32 = 16 * 1024 * 1024;
 /// without a pause, the second lets some hundred connections be, and the last two thousand within 256 MiB.
 const FIRST_WINDOWS: [u32; 3] = [512 * 1024, 128 * 1024, Window::SMALLEST];
 
-/// How many bytes a peer may send ahead of what is read, in all streams of a connection. As many are kept for a peer that
-/// dialed until it confirms them; for one that this node dialed, the largest window, as it is this node that chooses what
-/// to send.
+/// How many bytes a peer may send ahead of what is read, in all streams of a connection, and as many are kept for it
+/// until it confirms them. A node that only dials keeps up to the largest window, because it chooses what it sends.
 ///
 /// QUIC's own windows are fixed. This one doubles when a peer fills half of it within two round trips, as long as
 /// three quarters of the node's memory for peers are free.
@@ -33,7 +32,7 @@ pub(super) struct Window(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     size: u32,
-    is_dialed: bool,
+    only_dials: bool,
     memory: Arc<ConnectionMemory>,
     /// What the smallest window takes; more is promised.
     _own: Option<Part>,
@@ -46,24 +45,24 @@ impl Window {
     /// The window of a connection when there is little room.
     pub(super) const SMALLEST: u32 = 16 * 1024;
 
-    /// The largest window for which there is room, for a peer that dialed or that is dialed. Fails if there is none at all.
-    pub(super) fn new(memory: Arc<ConnectionMemory>, is_dialed: bool) -> io::Result<Self> {
-        let promised = FIRST_WINDOWS.into_iter().find(|size| memory.promise(cost(*size, is_dialed)));
+    /// The largest window for which there is room; of a node that listens or `only_dials`. Fails if there is no room.
+    pub(super) fn new(memory: Arc<ConnectionMemory>, only_dials: bool) -> io::Result<Self> {
+        let promised = FIRST_WINDOWS.into_iter().find(|size| memory.promise(cost(*size, only_dials)));
         let (size, own) = match promised {
             Some(size) => (size, None),
             None => {
                 let mut part = memory.part();
-                part.set(cost(Self::SMALLEST, is_dialed))?;
+                part.set(cost(Self::SMALLEST, only_dials))?;
                 (Self::SMALLEST, Some(part))
             }
         };
-        Ok(Self(Arc::new(Mutex::new(State { size, is_dialed, memory, _own: own, read: 0, began: Instant::now() }))))
+        Ok(Self(Arc::new(Mutex::new(State { size, only_dials, memory, _own: own, read: 0, began: Instant::now() }))))
     }
 
     /// Adds the windows to the limits of a connection that begins.
     pub(super) fn limit(&self, config: &mut TransportConfig) {
-        let State { size, is_dialed, .. } = *self.lock();
-        let sent = if is_dialed { MAX_WINDOW } else { size };
+        let State { size, only_dials, .. } = *self.lock();
+        let sent = if only_dials { MAX_WINDOW } else { size };
         // The window of the whole connection is the limit, and it grows.
         config.stream_receive_window(MAX_WINDOW.into()).receive_window(size.into()).send_window(sent.into());
     }
@@ -77,10 +76,10 @@ impl Window {
         let is_fast = state.began.elapsed() < 2 * connection.rtt();
         (state.read, state.began) = (0, Instant::now());
         let size = state.size.saturating_mul(2);
-        if is_fast && size <= MAX_WINDOW && state.memory.promise(cost(size, state.is_dialed)) {
+        if is_fast && size <= MAX_WINDOW && state.memory.promise(cost(size, state.only_dials)) {
             state.size = size;
             connection.set_receive_window(VarInt::from_u32(size));
-            if !state.is_dialed {
+            if !state.only_dials {
                 connection.set_send_window(size.into());
             }
         }
@@ -92,9 +91,9 @@ impl Window {
     }
 }
 
-/// What a window takes at most. What a node keeps for a peer that it dials, it keeps for itself.
-const fn cost(window: u32, is_dialed: bool) -> usize {
-    window as usize * if is_dialed { 1 } else { 2 }
+/// What a window takes at most, in both directions, or of what a node receives that `only_dials`.
+const fn cost(window: u32, only_dials: bool) -> usize {
+    window as usize * if only_dials { 1 } else { 2 }
 }
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), quinn::ConnectionError>>;

@@ -129,7 +129,7 @@ impl Port {
             let crypto = tls::make_client_config(&setup.keypair, None).map_err(io::Error::other)?;
             let crypto = QuicClientConfig::try_from(crypto).map_err(io::Error::other)?;
             let memory = setup.memory.connect()?;
-            let window = Window::new(memory.clone(), true)?;
+            let window = Window::new(memory.clone(), !setup.listens)?;
             let mut config = ClientConfig::new(Arc::new(crypto));
             config.transport_config(Arc::new(transport_config(&window)));
             // A name is needed, and none is sent.
