@@ -34,8 +34,7 @@ const MAX_COPIED: usize = 512;
 /// Turns bytes into frames.
 ///
 /// Payloads are not copied: they are views of the memory that was read into. A reader holds at most one read and one
-/// incomplete frame, about 80 KiB; an idle one 2 KiB, or 16
-/// if much arrived shortly before.
+/// incomplete frame, about 80 KiB; an idle one 2 KiB, or 16 KiB if much arrived shortly before.
 #[derive(Debug)]
 pub struct Reader {
     /// What was read and not yet taken, followed by room to read into.
