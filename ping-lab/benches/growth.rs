@@ -35,28 +35,29 @@ mod growth {
     pub(super) fn print() {
         println!("A server with clients that ping once a second each, by a stream, for {} s:", WATCHED.as_secs());
         for transport in TRANSPORTS {
-            let mut rows = Vec::new();
+            let (mut cpu_times, mut memories) = (Vec::new(), Vec::new());
             println!("{transport:8} clients      CPU ms/s     memory KiB");
             for clients in CLIENTS {
                 let [cpu, memory] = with_clients(transport, clients);
                 println!("{:8} {clients:7} {cpu:13.2} {memory:14.0}", "");
-                rows.push((f64::from(clients), [cpu, memory]));
+                cpu_times.push((f64::from(clients), cpu));
+                memories.push((f64::from(clients), memory));
             }
-            print_fit(&rows, 0, "CPU ms/s");
-            print_fit(&rows, 1, "memory KiB");
+            print_fit(&cpu_times, "CPU ms/s");
+            print_fit(&memories, "memory KiB");
         }
         println!("\nMedian round trip of {PINGS} pings, one at a time, in ms, by the KiB of the payload:");
         for transport in TRANSPORTS {
             for mode in ["ask", "stream"] {
-                let mut rows = Vec::new();
+                let mut medians = Vec::new();
                 let server = Server::start();
                 println!("{transport:8} {mode:6} KiB           ms");
                 for size in SIZES {
                     let (kib, median) = (f64::from(size) / 1024.0, p50(server.address(transport), mode, size));
                     println!("{:8} {kib:10} {median:12.4}", "");
-                    rows.push((kib, [median, 0.0]));
+                    medians.push((kib, median));
                 }
-                print_fit(&rows, 0, "ms");
+                print_fit(&medians, "ms");
             }
         }
     }
@@ -82,8 +83,7 @@ mod growth {
     }
 
     /// The line with the smallest sum of squares of relative differences.
-    fn print_fit(rows: &[(f64, [f64; 2])], column: usize, unit: &str) {
-        let points: Vec<_> = rows.iter().map(|(x, values)| (*x, values[column])).collect();
+    fn print_fit(points: &[(f64, f64)], unit: &str) {
         let sum = |term: fn(f64, f64) -> f64| points.iter().map(|&(x, y)| term(x, y) / (y * y)).sum::<f64>();
         let (n, x, y) = (sum(|_, _| 1.0), sum(|x, _| x), sum(|_, y| y));
         let (xx, xy) = (sum(|x, _| x * x), sum(|x, y| x * y));

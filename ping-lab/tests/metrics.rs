@@ -145,14 +145,13 @@ impl Prometheus {
 
     /// The figure that it answers with, once it has scraped what that is about.
     fn query(&self, query: &str) -> f64 {
-        for _ in 0..600 {
-            let figure = self.ask(query).map(|answer| answer["data"]["result"][0]["value"][1].clone());
-            if let Some(figure) = figure.and_then(|figure| figure.as_str()?.parse().ok()) {
-                return figure;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("no answer to {query}")
+        let mut figure = None;
+        ping_lab::until(query, || {
+            let answer = self.ask(query);
+            figure = answer.and_then(|answer| answer["data"]["result"][0]["value"][1].as_str()?.parse().ok());
+            figure.is_some()
+        });
+        figure.unwrap()
     }
 }
 
