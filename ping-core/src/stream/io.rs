@@ -18,7 +18,7 @@ const READ_SIZE: usize = 64 * 1024;
 /// How many are read at a time otherwise.
 const USUAL_SIZE: usize = 16 * 1024;
 
-/// How many are read at a time while there are few, and what an idle reader keeps: thousands of clients that ping once
+/// How many are read at a time while there are few. An idle reader gives that back: thousands of clients that ping once
 /// a second account for most of a server's memory.
 const QUIET_SIZE: usize = 2 * 1024;
 
@@ -34,7 +34,7 @@ const MAX_COPIED: usize = 512;
 /// Turns bytes into frames.
 ///
 /// Payloads are not copied: they are views of the memory that was read into. A reader holds at most one read and one
-/// incomplete frame, about 80 KiB; an idle one 2 KiB, or 16 KiB if much arrived shortly before.
+/// incomplete frame, about 80 KiB; an idle one nothing, or 16 KiB if much arrived shortly before.
 #[derive(Debug)]
 pub struct Reader {
     /// What was read and not yet taken, followed by room to read into.
@@ -69,7 +69,8 @@ impl Reader {
             self.make_room();
         }
         let polled = Pin::new(&mut stream).poll_read(context, &mut self.buffer[self.filled..]);
-        if polled.is_pending() && self.filled == 0 && self.allocated > self.size.min(USUAL_SIZE) {
+        let kept_when_idle = if self.size == QUIET_SIZE { 0 } else { USUAL_SIZE };
+        if polled.is_pending() && self.filled == 0 && self.allocated > kept_when_idle {
             (self.buffer, self.allocated) = (BytesMut::new(), 0);
         }
         let length = ready!(polled)?;
