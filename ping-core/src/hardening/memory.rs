@@ -6,8 +6,8 @@
 //! next; the others are served as before.
 //!
 //! Charged are: what a connection costs by itself, bytes that arrived and are not read (`transport/unread`,
-//! `transport/quic`), requests and answers until they are served (`request_memory`), and bytes that wait to be sent
-//! (`transport/coalesce`).
+//! `transport/quic`), requests and answers until they are served (`request_memory`), and bytes that wait to be
+//! decrypted or sent (`transport/noise`, `transport/coalesce`).
 
 use std::{
     collections::HashMap,

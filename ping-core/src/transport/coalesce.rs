@@ -16,11 +16,14 @@ use futures::{AsyncRead, AsyncWrite};
 
 use crate::hardening::{ConnectionMemory, Part};
 
-/// How many bytes are kept before they are sent, whatever the task does next: four of Noise's largest frames.
+/// How many bytes are kept before they are sent, whatever the task does next: sixteen of TLS's largest records.
 const CAPACITY: usize = 256 * 1024;
 
-/// The smallest buffer that is given back when little of it is used.
-const SHRINK_ABOVE: usize = 16 * 1024;
+/// What is passed on without being kept: Noise, which writes that much, keeps it already. TLS writes less at a time.
+const LARGE: usize = 32 * 1024;
+
+/// The largest buffer that a connection keeps uncharged: what it takes by itself covers it.
+pub(super) const SMALL: usize = 4 * 1024;
 
 /// How many reads in a row may find data before what is kept is sent. A peer that never pauses must not delay its own
 /// answers.
@@ -48,7 +51,7 @@ impl<S: AsyncWrite + Unpin> Coalesce<S> {
 
     /// Charges the buffer, unless it is small. Fails if that is too much.
     fn charge(&mut self) -> io::Result<()> {
-        self.memory.set(self.kept.capacity().saturating_sub(SHRINK_ABOVE))
+        self.memory.set(self.kept.capacity().saturating_sub(SMALL))
     }
 
     /// Sends what is kept, as far as the inner stream takes it.
@@ -61,23 +64,20 @@ impl<S: AsyncWrite + Unpin> Coalesce<S> {
         }
         // WebSocket and TLS keep what the system does not take.
         ready!(Pin::new(&mut self.inner).poll_flush(context))?;
-        self.release();
+        if !self.kept.is_empty() && is_spare(self.kept.len(), self.kept.capacity()) {
+            self.kept = Vec::new();
+        }
+        self.kept.clear();
         self.sent = 0;
         self.reads = 0;
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.charge())
     }
+}
 
-    /// Empties the buffer. One that a large message made grow is given back as soon as a send needs less than a quarter
-    /// of it: the next small message, or the keep-alive of an idle connection.
-    fn release(&mut self) {
-        let (used, capacity) = (self.kept.len(), self.kept.capacity());
-        self.kept.clear();
-        if used > 0 && used < capacity / 4 && capacity > SHRINK_ABOVE {
-            self.kept.shrink_to(SHRINK_ABOVE);
-            // Less never fails.
-            let _ = self.charge();
-        }
-    }
+/// Whether a buffer should be given back that is empty again: a small one always, and one that grew when a quarter of
+/// it would have done for what was `used`, as for the keep-alive of an idle connection.
+pub(super) fn is_spare(used: usize, size: usize) -> bool {
+    size <= SMALL || (used > 0 && used < size / 4)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalesce<S> {
@@ -99,8 +99,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalesce<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesce<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.kept.len() >= CAPACITY {
+        let is_large = bytes.len() >= LARGE;
+        if is_large || self.kept.len() >= CAPACITY {
             ready!(self.poll_send(context))?;
+        }
+        if is_large {
+            return Pin::new(&mut self.inner).poll_write(context, bytes);
         }
         self.kept.extend_from_slice(bytes);
         self.charge()?;
@@ -215,9 +219,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_large_is_not_kept_and_leaves_after_what_is() {
+        let mut stream = coalesce(Counting::default());
+        stream.write_all(b"small").await.unwrap();
+        let large = vec![7; LARGE];
+        stream.write_all(&large).await.unwrap();
+        assert_eq!(stream.inner.written, [b"small".to_vec(), large]);
+    }
+
+    #[tokio::test]
     async fn no_more_than_its_capacity_is_kept() {
         let mut stream = coalesce(Counting::default());
-        let frame = vec![0; 64 * 1024];
+        let frame = vec![0; LARGE / 2];
         for _ in 0..100 {
             stream.write_all(&frame).await.unwrap();
             assert!(stream.kept.len() <= CAPACITY);
@@ -229,14 +242,16 @@ mod tests {
     async fn a_buffer_that_grew_shrinks_with_the_next_small_message() {
         let mut stream = coalesce(Counting::default());
         let send = async |stream: &mut Coalesce<Counting>, length| {
-            stream.write_all(&vec![0; length]).await.unwrap();
+            for part in vec![0; length].chunks(LARGE / 2) {
+                stream.write_all(part).await.unwrap();
+            }
             assert!(stream.read(&mut [0]).now_or_never().is_none());
         };
         send(&mut stream, CAPACITY).await;
         send(&mut stream, CAPACITY / 2).await;
         assert!(stream.kept.capacity() >= CAPACITY, "it keeps what it needs again and again");
         send(&mut stream, 100).await;
-        assert!(stream.kept.capacity() <= SHRINK_ABOVE);
+        assert_eq!(stream.kept.capacity(), 0);
     }
 
     #[tokio::test]

@@ -2,9 +2,8 @@
 //!
 //! [`Transport`] is the one list of transports. To add one, add its file, a variant and a line in `kind`.
 //!
-//! - `tcp` secures a TCP connection by Noise or TLS 1.3, and multiplexes it by `yamux`. `coalesce` joins small writes;
-//!   `noise_frames` and `unread` count what Noise and yamux keep, by the `heads` of
-//!   their messages.
+//! - `tcp` secures a TCP connection by `noise` or TLS 1.3, and multiplexes it by `yamux`. `coalesce` joins small writes;
+//!   `unread` counts what yamux keeps, by the `heads` of its frames.
 //! - `tcp_dialer` dials from a certain address or over a certain interface, or lets the peer come: `arrivals`.
 //! - `quic` brings its own TLS 1.3 and its own streams.
 //! - `ws` carries the same as `tcp` in WebSocket messages.
@@ -18,7 +17,7 @@ mod coalesce;
 mod heads;
 mod interfaces;
 mod lazy;
-mod noise_frames;
+mod noise;
 mod prohibited;
 mod quic;
 mod signs;

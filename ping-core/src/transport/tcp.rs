@@ -1,18 +1,13 @@
 //! TCP, secured by Noise or TLS 1.3 and multiplexed by yamux. A pre-shared key encrypts everything on it once more.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, iter, sync::Arc, time::Duration};
 
 use ::yamux::Mode;
-use futures::{AsyncRead, AsyncWrite, future::Either};
+use futures::{AsyncRead, AsyncWrite};
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
-    core::{
-        ConnectedPoint, Endpoint, UpgradeInfo,
-        muxing::StreamMuxerBox,
-        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
-    },
+    core::{ConnectedPoint, Endpoint, UpgradeInfo, muxing::StreamMuxerBox, upgrade::InboundConnectionUpgrade},
     multiaddr::Protocol,
-    noise,
     pnet::{PnetConfig, PreSharedKey},
     tcp, tls,
 };
@@ -22,7 +17,7 @@ use tokio::time::timeout;
 use super::{
     Connections, Kind, Setup,
     coalesce::Coalesce,
-    noise_frames::NoiseFrames,
+    noise,
     signs::Signs,
     tcp_dialer::TcpDialer,
     yamux::{self, Yamux},
@@ -95,7 +90,7 @@ pub(super) struct Upgrade {
 impl Upgrade {
     pub(super) fn new(setup: &Setup) -> io::Result<Self> {
         Ok(Self {
-            noise: noise::Config::new(&setup.keypair).map_err(io::Error::other)?,
+            noise: noise::Config::new(&setup.keypair)?,
             // Making the certificate takes time, which a node that only dials is spared.
             tls: setup.listens.then(|| tls::Config::new(&setup.keypair)).transpose().map_err(io::Error::other)?,
             secret: setup.secret,
@@ -151,30 +146,31 @@ impl Upgrade {
     }
 
     async fn dial(self, stream: impl Wire, memory: Arc<ConnectionMemory>) -> io::Result<(PeerId, StreamMuxerBox)> {
-        let (name, stream) = dialer_select_proto(stream, self.noise.protocol_info(), Version::V1Lazy).await?;
-        let stream = NoiseFrames::new(stream, memory.part());
-        let (peer, stream) = self.noise.upgrade_outbound(stream, name).await.map_err(io::Error::other)?;
+        let (_, stream) = dialer_select_proto(stream, [noise::PROTOCOL], Version::V1Lazy).await?;
+        let (peer, stream) = self.noise.dial(stream, memory.part()).await?;
         let (_, stream) = dialer_select_proto(stream, [yamux::PROTOCOL], Version::V1Lazy).await?;
         Ok((peer, multiplex(stream, Mode::Client, memory)))
     }
 
     async fn accept(self, stream: impl Wire, memory: Arc<ConnectionMemory>) -> io::Result<(PeerId, StreamMuxerBox)> {
         let tls = self.tls.iter().flat_map(UpgradeInfo::protocol_info);
-        let (name, stream) = listener_select_proto(stream, self.noise.protocol_info().chain(tls)).await?;
-        let (peer, stream) = match self.tls {
+        let (name, stream) = listener_select_proto(stream, iter::once(noise::PROTOCOL).chain(tls)).await?;
+        match self.tls {
             Some(tls) if tls.protocol_info().any(|tls| tls == name) => {
                 let (peer, stream) = tls.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
-                (peer, Either::Right(stream))
+                Ok((peer, accept_streams(stream, memory).await?))
             }
             _ => {
-                let stream = NoiseFrames::new(stream, memory.part());
-                let (peer, stream) = self.noise.upgrade_inbound(stream, name).await.map_err(io::Error::other)?;
-                (peer, Either::Left(stream))
+                let (peer, stream) = self.noise.accept(stream, memory.part()).await?;
+                Ok((peer, accept_streams(stream, memory).await?))
             }
-        };
-        let (_, stream) = listener_select_proto(stream, [yamux::PROTOCOL]).await?;
-        Ok((peer, multiplex(stream, Mode::Server, memory)))
+        }
     }
+}
+
+async fn accept_streams(stream: impl Wire, memory: Arc<ConnectionMemory>) -> io::Result<StreamMuxerBox> {
+    let (_, stream) = listener_select_proto(stream, [yamux::PROTOCOL]).await?;
+    Ok(multiplex(stream, Mode::Server, memory))
 }
 
 fn multiplex(stream: impl Wire, mode: Mode, memory: Arc<ConnectionMemory>) -> StreamMuxerBox {
