@@ -5,7 +5,7 @@
 //! waits for the answer to its first beat before it speaks gossipsub.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     io,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -75,7 +75,7 @@ pub(crate) struct Gossip {
     gossipsub: Gossipsub,
     topic: IdentTopic,
     /// The open connections that gossipsub has not learnt of.
-    unknown: HashMap<PeerId, BTreeMap<ConnectionId, ConnectedPoint>>,
+    unknown: HashMap<PeerId, Vec<(ConnectionId, ConnectedPoint)>>,
     /// The peers of which it has, and how much each may send.
     links: HashMap<PeerId, Allowance>,
     actions: VecDeque<Action>,
@@ -221,12 +221,16 @@ impl NetworkBehaviour for Gossip {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. })
                 if !self.links.contains_key(&peer_id) =>
             {
-                self.unknown.entry(peer_id).or_default().insert(connection_id, endpoint.clone());
+                // Almost every peer has one connection.
+                let connections = self.unknown.entry(peer_id).or_insert_with(|| Vec::with_capacity(1));
+                connections.push((connection_id, endpoint.clone()));
                 return;
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, remaining_established, .. }) => {
-                let connections = self.unknown.get_mut(&peer_id);
-                let was_unknown = connections.is_some_and(|known| known.remove(&connection_id).is_some());
+                let was_unknown = self.unknown.get_mut(&peer_id).is_some_and(|connections| {
+                    let place = connections.iter().position(|(id, _)| *id == connection_id);
+                    place.map(|place| connections.remove(place)).is_some()
+                });
                 if remaining_established == 0 {
                     self.unknown.remove(&peer_id);
                     self.links.remove(&peer_id);
