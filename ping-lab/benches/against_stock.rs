@@ -3,7 +3,7 @@
 //!
 //! Server and client are processes of their own, on loopback. Each round measures every contender once, in turn, so
 //! that a machine that changes its speed does so for all of them; the table shows medians over the rounds, and is also
-//! written to `target/against_stock.json`.
+//! written to `tmp/against_stock.json` in the directory that Cargo builds in.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -133,7 +133,7 @@ fn main() {
             json!({ "contender": contender.name, "medians": figures.collect::<serde_json::Map<_, _>>() })
         })
         .collect();
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/against_stock.json");
+    let file = concat!(env!("CARGO_TARGET_TMPDIR"), "/against_stock.json");
     fs::write(file, json!({ "rounds": ROUNDS, "figures": figures }).to_string()).unwrap();
 }
 
