@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
-    io,
+    io, mem,
     task::{Context, Poll, ready},
 };
 
@@ -20,6 +20,10 @@ use crate::{PeerText, protocol::RunId};
 /// How many bytes of payloads wait to be written: enough to keep the multiplexer busy, and few enough that a small ping
 /// behind them waits only briefly.
 const MAX_QUEUED: usize = 4 * MAX_PART_SIZE;
+
+/// What part of the pings in flight is reported at a time. If it were all, client and server would take turns: one
+/// waits while the other handles all pings. With a quarter, both are always busy.
+const PARTS: usize = 4;
 
 /// The fate of a ping.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,6 +65,8 @@ pub struct Client {
     asks: Asks,
     /// How many tells are in flight or queued.
     tells: usize,
+    /// Whether the connection's task is to send what follows the pings that were reported before this one goes on.
+    gives_way: bool,
     /// Why writing failed. The server's reason may still be unread.
     broken: Option<io::Error>,
 }
@@ -112,6 +118,7 @@ impl Client {
             acknowledged: 0,
             asks: Asks::default(),
             tells: 0,
+            gives_way: false,
             broken: None,
         };
         let total = poll_fn(|context| client.poll_welcome(context)).await?;
@@ -187,7 +194,8 @@ impl Client {
         }
     }
 
-    /// Sends and receives. Resolves when the fate of at least one ping is known, having added it to `resolved`.
+    /// Sends and receives. Resolves when the fate of at least one ping is known, having added it to `resolved`. At most
+    /// a quarter of the pings in flight is added at a time, so that those that follow them can leave.
     ///
     /// # Errors
     ///
@@ -202,11 +210,19 @@ impl Client {
                     _ => {}
                 }
             }
+            if mem::take(&mut self.gives_way) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             // More may have arrived with the last frame.
-            while let Some(frame) = self.reader.next_frame()? {
+            let part = (self.in_flight() / PARTS).max(1);
+            while resolved.len() < part
+                && let Some(frame) = self.reader.next_frame()?
+            {
                 resolved.extend(self.on_frame(frame)?);
             }
             if !resolved.is_empty() {
+                self.gives_way = resolved.len() >= part;
                 return Poll::Ready(Ok(()));
             }
             // Replies are read even while nothing can be written: the server may wait for just that, or have said why.
