@@ -46,6 +46,11 @@ impl InFlight {
         self.in_flight
     }
 
+    /// The last ping, if no other is in flight.
+    pub(super) fn lone(&self) -> Option<&Ping> {
+        self.pings.back().filter(|ping| self.in_flight == 1 && ping.state == State::InFlight)
+    }
+
     /// Adds the next ping.
     pub(super) fn add(&mut self, sequence: u64, due: Instant, sent: Instant) {
         debug_assert_eq!(sequence, self.first + self.pings.len() as u64, "sequence numbers have no gaps");
