@@ -38,9 +38,15 @@ const MAX_CONTENT: usize = u16::MAX as usize - TAG;
 /// How many bytes wait to be sent before a write waits for them: four of the largest messages.
 const MAX_UNSENT: usize = 256 * 1024;
 
-/// The size up to which the buffer for what arrives grows: two of the largest messages, so that there is room behind a
-/// part of one.
-const LARGE: usize = 2 * (HEAD + u16::MAX as usize);
+/// The largest message, with its head.
+const MAX_MESSAGE: usize = HEAD + u16::MAX as usize;
+
+/// The size up to which the buffer for what arrives grows, so that there is room behind a part of a message.
+const LARGE: usize = 2 * MAX_MESSAGE;
+
+/// A message that carries fewer bytes counts as a step of its own in the turn of its task: its sender can make
+/// thousands of what fits into one read.
+const LITTLE: usize = 64;
 
 /// A secured byte stream.
 ///
@@ -208,11 +214,15 @@ impl<S: AsyncWrite + Unpin> Noise<S> {
         }
         unsent.seal()?;
         while unsent.sent < unsent.buffer.len() {
-            match ready!(Pin::new(&mut self.inner).poll_write(context, &unsent.buffer[unsent.sent..]))? {
+            // A pre-shared key's layer copies all of it.
+            let end = unsent.buffer.len().min(unsent.sent + MAX_MESSAGE);
+            match ready!(Pin::new(&mut self.inner).poll_write(context, &unsent.buffer[unsent.sent..end]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 length => unsent.sent += length,
             }
         }
+        // It keeps what the stream below does not take.
+        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
         unsent.clear();
         Poll::Ready(Ok(()))
     }
@@ -223,8 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Noise<S> {
         let this = &mut *self;
         while this.arrived.content.is_empty() {
             if this.arrived.open()? {
-                // There may be thousands that carry nothing. The others count with the frames that they carry.
-                if this.arrived.content.is_empty() {
+                if this.arrived.content.len() < LITTLE {
                     ready!(poll_proceed(context)).made_progress();
                 }
                 continue;
@@ -282,7 +291,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noise<S> {
 mod tests {
     use super::*;
     use crate::hardening::Memory;
-    use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, future::join, io::Cursor};
+    use futures::{
+        AsyncReadExt, AsyncWriteExt, FutureExt,
+        future::{Either, join, select, try_join},
+        io::Cursor,
+    };
+    use libp2p::pnet::{PnetConfig, PreSharedKey};
     use ring::aead::CHACHA20_POLY1305;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
@@ -362,13 +376,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_that_carry_nothing_do_not_keep_others_waiting() {
-        let contents = [vec![&b""[..]; 1000], vec![b"content"]].concat();
-        let mut stream = noise(Cursor::new(messages(&contents).await));
-        let mut buffer = [0; 7];
-        assert!(stream.read(&mut buffer).now_or_never().is_none());
-        stream.read_exact(&mut buffer).await.unwrap();
-        assert_eq!(&buffer, b"content");
+    async fn messages_that_carry_little_do_not_keep_others_waiting() {
+        for little in [&b""[..], b"x"] {
+            let contents = [vec![little; 1000], vec![b"content"]].concat();
+            let mut stream = noise(Cursor::new(messages(&contents).await));
+            let mut buffer = vec![0; 1000 * little.len() + 7];
+            assert!(stream.read_exact(&mut buffer).now_or_never().is_none());
+            stream.read_exact(&mut buffer[..7]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_layer_of_a_pre_shared_key_keeps_is_sent() {
+        let (near, far) = tokio::io::duplex(100_000);
+        let secret = || PnetConfig::new(PreSharedKey::new([9; 32]));
+        let (near, far) = try_join(secret().handshake(near.compat()), secret().handshake(far.compat())).await.unwrap();
+        let [mut near, mut far] = [near, far].map(noise);
+        let content = vec![3; 200_000];
+        near.write_all(&content).await.unwrap();
+        let mut received = vec![0; content.len()];
+        let mut byte = [0];
+        let read = select(far.read_exact(&mut received), near.read(&mut byte)).await;
+        assert!(matches!(read, Either::Left((Ok(()), _))));
+        assert!(received == content);
     }
 
     #[tokio::test]
